@@ -1,0 +1,3 @@
+//! `speedmimi-bench`: measures HTTP proxies from the outside. Shares no code with the proxy.
+
+fn main() {}

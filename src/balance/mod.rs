@@ -1,0 +1,50 @@
+//! Which backend takes a request. Pure: loads, time and luck are handed in.
+
+/// A balancing rule (`load_balancer`, `protocols`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// Weighted rendezvous hash of the client address.
+    IpHash,
+    /// Fewest exchanges at once; ties in rotation.
+    LeastConnections,
+    /// Smooth weighted round robin.
+    Weight,
+    /// Smallest (in flight + 1) / weight.
+    LeastConnectionsWeight,
+    /// Smallest (in flight + 1) / (weight × headroom).
+    PerformanceLeastConnectionsWeight,
+    /// Plain rotation.
+    RoundRobin,
+    /// Better of two drawn by weight.
+    RandomTwo,
+    /// Weighted rendezvous hash of `hash_on`.
+    Hash,
+}
+
+impl Algorithm {
+    /// All rules.
+    pub const ALL: [Algorithm; 8] = [
+        Algorithm::IpHash,
+        Algorithm::LeastConnections,
+        Algorithm::Weight,
+        Algorithm::LeastConnectionsWeight,
+        Algorithm::PerformanceLeastConnectionsWeight,
+        Algorithm::RoundRobin,
+        Algorithm::RandomTwo,
+        Algorithm::Hash,
+    ];
+
+    /// The name used in configuration, logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Algorithm::IpHash => "ip_hash",
+            Algorithm::LeastConnections => "least_connections",
+            Algorithm::Weight => "weight",
+            Algorithm::LeastConnectionsWeight => "least_connections_weight",
+            Algorithm::PerformanceLeastConnectionsWeight => "performance_least_connections_weight",
+            Algorithm::RoundRobin => "round_robin",
+            Algorithm::RandomTwo => "random_two",
+            Algorithm::Hash => "hash",
+        }
+    }
+}

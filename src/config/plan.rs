@@ -1,0 +1,329 @@
+//! The checked, immutable configuration that the proxy runs by.
+//!
+//! Owns the shape of a plan: every value here has been checked, so nothing downstream checks again. Never reads a
+//! file, never holds what changes while running (that is `shared`). Routes, upstreams and backends are each in an
+//! `Arc` of their own, so that an exchange can hold what it uses without holding the whole plan.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::balance::Algorithm;
+use crate::http::class::Protocol;
+
+/// Index of a route in [`Plan::routes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteId(pub u32);
+
+/// Index of an upstream in [`Plan::upstreams`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UpstreamId(pub u32);
+
+/// Everything the proxy runs by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    pub server: Arc<Server>,
+    pub log: Log,
+    /// Sorted by name.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Sorted by name.
+    pub routes: Vec<Arc<Route>>,
+}
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ListenAddr {
+    Tcp(SocketAddr),
+    /// A Unix stream socket at this path.
+    Unix(PathBuf),
+}
+
+/// `server.workers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// As many as CPUs this process may run on.
+    Auto,
+    Count(usize),
+}
+
+/// `server.cpu_affinity`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CpuAffinity {
+    Off,
+    /// Worker n on the n-th CPU this process may run on.
+    Auto,
+    /// Worker n on the n-th CPU of this list (wrapping around).
+    List(Vec<usize>),
+}
+
+/// `server.fd_tables`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FdTables {
+    /// Private only when `RLIMIT_NOFILE` can't hold `max_conn`.
+    Auto,
+    Shared,
+    Private,
+}
+
+/// The `server` section. Durations are never zero unless the field says so.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// `host:port` first, then `listen`; no doubles.
+    pub listen: Vec<ListenAddr>,
+    pub read_timeout: Duration,
+    pub write_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub tunnel_timeout: Duration,
+    /// At least 1.
+    pub max_conn: u64,
+    /// The header that tells backends the client's address; a valid field name.
+    pub real_ip_header: String,
+    /// Believed from trusted proxies in place of `X-Forwarded-For`; `None` when empty.
+    pub client_ip_header: Option<String>,
+    pub trusted_proxies: Vec<IpNet>,
+    pub workers: Workers,
+    pub cpu_affinity: CpuAffinity,
+    pub fd_tables: FdTables,
+    pub park_after: Duration,
+    pub normalize: bool,
+    /// Within [`crate::limits::HEADER_BYTES_MIN`]..=[`crate::limits::HEADER_BYTES_MAX`].
+    pub max_header_bytes: usize,
+    /// Within 1..=[`crate::limits::HEADERS_COUNT_MAX`].
+    pub max_headers: usize,
+    /// 0 = no limit.
+    pub max_body_bytes: u64,
+    pub backlog: u32,
+    /// `None` = the system's.
+    pub congestion_control: Option<String>,
+    /// Whether connections open with a PROXY header (only believed from `trusted_proxies`).
+    pub proxy_protocol: bool,
+    /// May be zero.
+    pub shutdown_delay: Duration,
+    pub shutdown_timeout: Duration,
+}
+
+/// A named group of backends with what they share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    pub name: String,
+    /// In the order of the file; at least one.
+    pub backends: Vec<Arc<Backend>>,
+    pub connect_timeout: Duration,
+    pub response_timeout: Duration,
+    pub read_timeout: Duration,
+    /// Idle connections kept per backend by the whole process; 0 = none.
+    pub keepalive: usize,
+    pub keepalive_timeout: Duration,
+    /// Further tries after the first.
+    pub retries: u32,
+    /// In bytes; 0 = bodies are never sent again.
+    pub retry_buffer: usize,
+    pub queue: Queue,
+    pub hash_on: HashOn,
+    pub sticky: Option<Sticky>,
+    pub local_addresses: Vec<IpAddr>,
+}
+
+/// `upstreams.NAME.queue`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// 0 = no queue.
+    pub size: usize,
+    pub timeout: Duration,
+}
+
+/// What `hash` hashes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashOn {
+    ClientIp,
+    /// Lower-case field name.
+    Header(String),
+    Cookie(String),
+    Uri,
+}
+
+/// `upstreams.NAME.sticky` with a cookie name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sticky {
+    pub cookie: String,
+    /// `Max-Age` of the cookie; zero = a session cookie.
+    pub ttl: Duration,
+    /// Signs the cookie; `None` = a key derived from the machine's id and the upstream's name.
+    pub secret: Option<String>,
+}
+
+/// Where a backend listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BackendAddr {
+    /// A literal address.
+    Ip(SocketAddr),
+    /// A name that is resolved again while running, and a port.
+    Name(String, u16),
+    /// A Unix stream socket.
+    Unix(PathBuf),
+}
+
+/// How to speak to a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scheme {
+    Http,
+    Https,
+    H2c,
+    H2,
+}
+
+/// One server behind the proxy. Its identity is (upstream, id, addr, scheme): with any of these changed it is a new one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    /// Unique within its upstream.
+    pub id: String,
+    /// For people; the id when unset.
+    pub name: String,
+    pub addr: BackendAddr,
+    /// 1..=[`crate::limits::WEIGHT_MAX`].
+    pub weight: u16,
+    pub scheme: Scheme,
+    pub active: bool,
+    pub backup: bool,
+    /// Exchanges and tunnels at once; 0 = no limit.
+    pub max_conn: u32,
+    pub health_check: Option<HealthCheck>,
+}
+
+/// What an active check does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthCheckKind {
+    /// Connecting is enough.
+    Tcp,
+    /// `GET path`; statuses from `expect.0` to `expect.1` are good. An empty `host` is the backend's own.
+    Http { path: String, host: String, expect: (u16, u16) },
+}
+
+/// `health_check` of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub kind: HealthCheckKind,
+    pub interval: Duration,
+    pub timeout: Duration,
+    /// In a row; at least 1.
+    pub failures: u32,
+    /// In a row; at least 1.
+    pub successes: u32,
+    /// 0 = the backend's port.
+    pub port: u16,
+}
+
+/// What a route does with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Upstream(UpstreamId),
+    /// 301, 302, 303, 307 or 308. `${host}`, `${path}` and `${query}` in `location` stand for the request's.
+    Redirect {
+        status: u16,
+        location: String,
+    },
+    /// 200..=599.
+    Respond {
+        status: u16,
+        body: String,
+    },
+}
+
+/// One rule of `routing`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    pub name: String,
+    /// Lower case, without port; a leading `*.` stands for one label or more; empty = any.
+    pub hosts: Vec<String>,
+    /// Canonical, begins with `/`; no trailing slash except for `/` itself.
+    pub path: String,
+    pub target: Target,
+    /// By [`Protocol`]; each `load_balancer` unless `protocols` says otherwise.
+    pub algorithms: [Algorithm; Protocol::COUNT],
+    pub strip_prefix: bool,
+    /// `None` = the upstream's.
+    pub response_timeout: Option<Duration>,
+    /// 0 = no limit (already merged with the server's).
+    pub max_body_bytes: u64,
+    pub allow: Vec<IpNet>,
+    pub deny: Vec<IpNet>,
+    pub request_headers: HeaderEdits,
+    pub response_headers: HeaderEdits,
+}
+
+/// `request_headers` and `response_headers`; names are valid field names as written, values have no control characters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderEdits {
+    /// Replaces all fields of that name.
+    pub set: Vec<(String, String)>,
+    /// Appended beside what is there.
+    pub add: Vec<(String, String)>,
+    /// Lower case.
+    pub remove: Vec<String>,
+}
+
+impl HeaderEdits {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
+    }
+}
+
+/// `log.level`, ordered from quiet to talkative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// `log.format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `log.access`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    Off,
+    Stdout,
+    /// Opened again on SIGUSR1.
+    File(PathBuf),
+}
+
+/// `log.access_format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessFormat {
+    Json,
+    /// The Combined Log Format of Apache httpd.
+    Combined,
+}
+
+/// The `log` section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub level: LogLevel,
+    pub format: LogFormat,
+    pub access: AccessLog,
+    pub access_format: AccessFormat,
+}
+
+impl Plan {
+    /// The upstream of that name.
+    pub fn upstream(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.upstreams.iter().find(|u| u.name == name)
+    }
+
+    /// Backends of all upstreams by (upstream, id).
+    pub fn backends(&self) -> BTreeMap<(&str, &str), &Arc<Backend>> {
+        self.upstreams.iter().flat_map(|u| u.backends.iter().map(|b| ((u.name.as_str(), b.id.as_str()), b))).collect()
+    }
+}

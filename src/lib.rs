@@ -1,0 +1,10 @@
+//! SpeedMimi: an HTTP reverse proxy and load balancer for very many concurrent connections.
+//!
+//! The modules stand in floors, lowest first; each may use those before it and none after it (`tests/tidy.rs` holds
+//! this). `ARCHITECTURE.md` tells the way of a request through them.
+
+pub mod balance;
+pub mod config;
+pub mod error;
+pub mod http;
+pub mod limits;

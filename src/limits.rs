@@ -1,0 +1,38 @@
+//! Every bound the proxy puts on what a peer can make it hold or do, each with its unit in its name.
+//!
+//! Owns numbers only. Never reads configuration: what an operator may change lives in [`crate::config`], and the
+//! bounds here say how far such a change may go.
+
+/// Smallest and largest `server.max_header_bytes`, in bytes.
+pub const HEADER_BYTES_MIN: usize = 1024;
+/// See [`HEADER_BYTES_MIN`]. A head has to fit the scratch buffer of a worker.
+pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// Largest `server.max_headers`, in fields.
+pub const HEADERS_COUNT_MAX: usize = 256;
+/// Longest request target that is parsed, in bytes; longer ones get 414.
+pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Largest response head taken from a backend, in bytes.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Interim (1xx) answers taken from a backend for one request, in answers.
+pub const INTERIM_COUNT_MAX: usize = 32;
+/// Longest line that opens a chunk (size and extensions), in bytes.
+pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// Largest trailer section, in bytes.
+pub const TRAILER_BYTES_MAX: usize = 8 * 1024;
+/// One worker's shared read buffer, in bytes.
+pub const SCRATCH_BYTES: usize = 64 * 1024;
+/// Unread client bytes that a lingering close reads and drops, in bytes.
+pub const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// How long a lingering close waits for the client's end, in milliseconds.
+pub const LINGER_MS_MAX: u64 = 2_000;
+/// How long the other side of a tunnel may go on after one side ended, in seconds.
+pub const TUNNEL_HALF_CLOSED_SECONDS_MAX: u64 = 30;
+/// Largest `weight` of a backend; the smallest is 1.
+pub const WEIGHT_MAX: u16 = 1000;
+/// Worker threads at most.
+pub const WORKERS_COUNT_MAX: usize = 1024;
+
+const _: () = assert!(HEADER_BYTES_MIN < HEADER_BYTES_MAX);
+const _: () = assert!(HEADER_BYTES_MAX <= SCRATCH_BYTES);
+const _: () = assert!(RESPONSE_HEAD_BYTES_MAX <= SCRATCH_BYTES);
+const _: () = assert!(TARGET_BYTES_MAX < HEADER_BYTES_MAX);
