@@ -4,7 +4,14 @@
 //! this). `ARCHITECTURE.md` tells the way of a request through them.
 
 pub mod balance;
+pub mod clock;
 pub mod config;
 pub mod error;
 pub mod http;
 pub mod limits;
+pub mod listen;
+pub mod park;
+pub mod stream;
+pub mod sys;
+pub mod upstream;
+pub mod wheel;

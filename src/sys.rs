@@ -1,0 +1,166 @@
+//! The operating system where no safe library reaches: descriptor tables, limits, CPU placement.
+//!
+//! Owns every `unsafe` block of the proxy, each with its proof. Never holds state and never decides policy.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::CpuSet;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Descriptors one table may hold: raises the soft `RLIMIT_NOFILE` to the hard one first. Never fails: where raising is
+/// refused the soft limit is what counts.
+pub fn descriptor_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+    getrlimit(Resource::Nofile).current.unwrap_or(1 << 20)
+}
+
+/// The CPUs this thread may run on, ascending.
+pub fn allowed_cpus() -> Vec<usize> {
+    match rustix::thread::sched_getaffinity(None) {
+        Ok(set) => (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect(),
+        Err(_) => vec![0],
+    }
+}
+
+/// Runs this thread on `cpu` only.
+///
+/// # Errors
+/// `EINVAL` when the machine or its cpuset has no such CPU.
+pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    rustix::thread::sched_setaffinity(None, &set).map_err(io::Error::from)
+}
+
+/// The highest descriptor number open in this table, and -1 when there is none.
+///
+/// # Errors
+/// When `/proc` is not there.
+pub fn highest_descriptor() -> io::Result<RawFd> {
+    let mut highest = -1;
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        if let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
+            highest = highest.max(fd);
+        }
+    }
+    Ok(highest)
+}
+
+/// Gives the calling thread a descriptor table of its own: a copy in which each number means what it meant, and from
+/// then on independent. New threads started by this thread share the new table.
+///
+/// # Errors
+/// `ENOMEM`, `EMFILE`; the thread then still shares the old table.
+pub fn unshare_descriptors() -> io::Result<()> {
+    // SAFETY: unshare(CLONE_FILES) changes no memory. Descriptors held by Rust values of this thread keep their numbers
+    // and stay open in the copy; what other threads own is left to `close_other_descriptors`, which the caller bounds.
+    match unsafe { libc::unshare(libc::CLONE_FILES) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Closes every descriptor above `highest_kept` in this thread's table but those in `keep`. To be called once, right
+/// after [`unshare_descriptors`], before this thread opens anything of its own.
+///
+/// # Safety
+/// The calling thread must have a table of its own, and no value that this thread will ever use or drop may own a
+/// descriptor above `highest_kept` that is not in `keep`.
+///
+/// # Errors
+/// `ENOSYS` on kernels before 5.9.
+pub unsafe fn close_other_descriptors(highest_kept: RawFd, keep: &[RawFd]) -> io::Result<()> {
+    let mut kept: Vec<RawFd> = keep.iter().copied().filter(|&fd| fd > highest_kept).collect();
+    kept.sort_unstable();
+    let mut first = highest_kept + 1;
+    for fd in kept {
+        if fd > first {
+            close_range(first as u32, (fd - 1) as u32)?;
+        }
+        first = fd + 1;
+    }
+    close_range(first as u32, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: close_range(2) touches no memory; that no owned descriptor is in the range is the promise of
+    // `close_other_descriptors`' caller.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0u32) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A descriptor of the same number in another thread's private table, made an owned value of this thread.
+///
+/// # Safety
+/// `fd` must be open in the calling thread's table and owned by nothing else in it.
+pub unsafe fn adopt_descriptor(fd: RawFd) -> OwnedFd {
+    // SAFETY: the caller promises that the number is open here and has no other owner in this table.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Blocks every signal that is sent to the process on the calling thread, so that control's thread alone takes them: with private
+/// tables the signal handler's write to a pipe *number* must not run on a worker.
+pub fn block_signals_on_this_thread() {
+    // SAFETY: both calls only read and write the local `set`, which sigfillset initialises.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut set);
+        // Faults of the thread itself must still end the process where they happen.
+        for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGPROF] {
+            libc::sigdelset(&mut set, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+    }
+}
+
+/// Puts a descriptor on the current runtime's event loop, for reading and writing.
+///
+/// # Errors
+/// What `epoll_ctl` says: `ENOMEM`, `ENOSPC`.
+pub fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and the `AsyncFd` owns it.
+    Ok(unsafe { AsyncFd::register(fd) }?)
+}
+
+/// Like [`register`], for reading only: listeners and epoll descriptors.
+///
+/// # Errors
+/// What `epoll_ctl` says: `ENOMEM`, `ENOSPC`.
+pub fn register_for_reading(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: as in `register`.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
+}
+
+/// Leaves the choice of the local port to the connect (`IP_BIND_ADDRESS_NO_PORT`, ip(7)), where the four addresses
+/// together have to be unique and not the local pair alone.
+///
+/// # Errors
+/// `ENOPROTOOPT` on kernels before 4.2.
+pub fn bind_without_port(socket: &impl AsRawFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let (value, len) = ((&raw const on).cast::<libc::c_void>(), size_of_val(&on) as libc::socklen_t);
+    // SAFETY: the pointer and length name the live local `on`, which the kernel only reads.
+    let done =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, value, len) };
+    match done {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Milliseconds of `CLOCK_MONOTONIC_COARSE`: a few nanoseconds a call, a few milliseconds coarse.
+pub fn coarse_ms() -> u64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    t.tv_sec as u64 * 1000 + t.tv_nsec as u64 / 1_000_000
+}

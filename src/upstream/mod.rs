@@ -1,0 +1,4 @@
+//! Connections to backends: opening them and keeping them for the next exchange.
+
+pub mod connect;
+pub mod pool;
