@@ -8,3 +8,4 @@ pub mod config;
 pub mod error;
 pub mod http;
 pub mod limits;
+pub mod shared;
