@@ -11,6 +11,7 @@ pub mod http;
 pub mod limits;
 pub mod listen;
 pub mod park;
+pub mod shared;
 pub mod stream;
 pub mod sys;
 pub mod upstream;
