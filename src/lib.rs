@@ -6,5 +6,6 @@
 pub mod balance;
 pub mod config;
 pub mod error;
+pub mod health;
 pub mod http;
 pub mod limits;
