@@ -9,3 +9,4 @@ pub mod error;
 pub mod health;
 pub mod http;
 pub mod limits;
+pub mod route;
