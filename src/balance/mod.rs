@@ -1,4 +1,27 @@
 //! Which backend takes a request. Pure: loads, time and luck are handed in.
+//!
+//! [`policy::pick`] is the one door: the caller keeps a [`Roster`] for each upstream (made once a plan) and a
+//! [`Rotation`] for each worker and upstream, and tells per backend its [`Load`], or that it is not eligible. Never
+//! holds a connection count and never decides on health.
+
+pub mod hash;
+pub mod ip_hash;
+pub mod key;
+mod least_conn;
+pub mod load;
+pub mod policy;
+mod random_two;
+pub mod rng;
+pub mod roster;
+pub mod rotation;
+pub mod score;
+mod weighted;
+
+pub use load::Load;
+pub use policy::pick;
+pub use rng::Rng;
+pub use roster::Roster;
+pub use rotation::Rotation;
 
 /// A balancing rule (`load_balancer`, `protocols`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,7 +45,10 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// All rules.
+    /// How many there are; the length of an array indexed by rule.
+    pub const COUNT: usize = Algorithm::ALL.len();
+
+    /// All rules, in the order of their discriminants.
     pub const ALL: [Algorithm; 8] = [
         Algorithm::IpHash,
         Algorithm::LeastConnections,

@@ -1,0 +1,8 @@
+//! Whether a backend is fit to be used, as machines over time and what was seen.
+//!
+//! Pure: time is handed in as milliseconds of any clock that doesn't go back. Never probes and never connects.
+
+pub mod budget;
+pub mod eject;
+pub mod schedule;
+pub mod verdict;
