@@ -4,6 +4,7 @@
 //! this). `ARCHITECTURE.md` tells the way of a request through them.
 
 pub mod balance;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod error;

@@ -1,3 +1,19 @@
 //! Configuration: the YAML as written, the checked immutable plan, and every fault of a file with its line.
+//!
+//! Text goes through [`tree`] (YAML with positions), `typed` (each value as [`keys`] says it has to be) and `check`
+//! (the rules between values) to a [`plan::Plan`]; [`file::read`] calls them in this order. Only [`load`] touches the
+//! file system and the environment.
 
+mod check;
+pub mod fault;
+pub mod file;
+pub mod keys;
+pub mod load;
+pub mod manual;
 pub mod plan;
+mod suggest;
+pub mod tree;
+mod typed;
+pub mod values;
+
+pub use fault::{ConfigFault, ConfigNotice};

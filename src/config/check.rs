@@ -1,0 +1,569 @@
+//! From single sound values to a plan: names are resolved, and what must hold between values is held.
+//!
+//! Owns the rules between keys. Never reads text: every value comes typed and in range from `typed`.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::fault::{Faults, Position, Wrong, shown};
+use super::keys::one_of;
+use super::plan::{
+    AccessFormat, Backend, BackendAddr, FdTables, HeaderEdits, HealthCheck, HealthCheckKind, ListenAddr, Log,
+    LogFormat, LogLevel, Plan, Queue, Route, Scheme, Server, Sticky, Target, Upstream, UpstreamId,
+};
+use super::suggest::did_you_mean;
+use super::tree::push_name;
+use super::typed::{Entry, Section, Value};
+use super::values::{BackendHost, show_duration};
+use crate::balance::Algorithm;
+use crate::http::class::Protocol;
+
+/// Names that a message lists at most.
+const LISTED_NAMES_COUNT_MAX: usize = 10;
+
+/// The plan of a file. It may be run by only when `faults` stays empty.
+pub(super) fn plan(root: &Section, faults: &mut Faults) -> Plan {
+    let server = server(root.section("server"), faults);
+    management(root.section("grpc"), faults);
+    let upstreams = upstreams(root, faults);
+    let routes = routes(root, &upstreams, &server, faults);
+    Plan { server: Arc::new(server), log: log(root.section("log")), upstreams: upstreams.plans, routes }
+}
+
+fn server(section: &Section, faults: &mut Faults) -> Server {
+    let trusted_proxies = nets(section, "trusted_proxies");
+    let server = Server {
+        listen: listen(section, faults),
+        read_timeout: *section.duration("read_timeout"),
+        write_timeout: *section.duration("write_timeout"),
+        idle_timeout: *section.duration("idle_timeout"),
+        tunnel_timeout: *section.duration("tunnel_timeout"),
+        max_conn: number(section, "max_conn"),
+        real_ip_header: section.text("real_ip_header").clone(),
+        client_ip_header: section.text_if("client_ip_header").cloned(),
+        trusted_proxies,
+        workers: *section.workers("workers"),
+        cpu_affinity: section.affinity("cpu_affinity").clone(),
+        fd_tables: match *section.choice("fd_tables") {
+            "shared" => FdTables::Shared,
+            "private" => FdTables::Private,
+            _ => FdTables::Auto,
+        },
+        park_after: *section.duration("park_after"),
+        normalize: *section.boolean("normalize"),
+        max_header_bytes: bytes(section, "max_header_bytes"),
+        max_headers: number(section, "max_headers"),
+        max_body_bytes: *section.size("max_body_bytes"),
+        backlog: number(section, "backlog"),
+        congestion_control: section.text_if("congestion_control").cloned(),
+        proxy_protocol: *section.choice("proxy_protocol") == "accept",
+        shutdown_delay: *section.duration("shutdown_delay"),
+        shutdown_timeout: *section.duration("shutdown_timeout"),
+    };
+    server_rules(section, &server, faults);
+    server
+}
+
+fn server_rules(section: &Section, server: &Server, faults: &mut Faults) {
+    let nobody_trusted = server.trusted_proxies.is_empty() && section.list("trusted_proxies").is_empty();
+    if server.proxy_protocol && nobody_trusted {
+        let wrong = Wrong::new("PROXY headers are believed only from server.trusted_proxies, which is empty");
+        let wrong = wrong.cure("list the addresses of the load balancers in front there");
+        faults.push(section.entry("proxy_protocol").at, &section.path_of("proxy_protocol"), wrong);
+    }
+    if server.client_ip_header.is_some() && nobody_trusted {
+        let text = "has no effect while server.trusted_proxies is empty: the header is believed from nobody";
+        faults.notice(section.entry("client_ip_header").at, &section.path_of("client_ip_header"), text);
+    }
+    let park_after = section.entry("park_after");
+    if server.park_after >= server.idle_timeout {
+        let ends = show_duration(server.idle_timeout);
+        let text = format!("no connection is ever parked: idle ones end after server.idle_timeout, {ends}");
+        faults.notice(park_after.at, &section.path_of("park_after"), text);
+    }
+    let http2 = section.entry("http2");
+    if http2.written && http2.value == Value::Bool(true) {
+        let text = "HTTP/2 is not available yet in this version; clients get HTTP/1.1";
+        faults.notice(http2.at, &section.path_of("http2"), text);
+    }
+}
+
+/// `host:port` first, then `listen`.
+fn listen(section: &Section, faults: &mut Faults) -> Vec<ListenAddr> {
+    let main = ListenAddr::Tcp(SocketAddr::new(*section.ip("host"), number(section, "port")));
+    let mut all = vec![main];
+    for (i, entry) in section.list("listen").iter().enumerate() {
+        let Value::Listen(addr) = &entry.value else { continue };
+        let any_port = matches!(addr, ListenAddr::Tcp(addr) if addr.port() == 0);
+        if !any_port && all.contains(addr) {
+            let wrong = Wrong::new("this is server.host and server.port already").cure("remove it from the list");
+            faults.push(entry.at, &format!("{}[{i}]", section.path_of("listen")), wrong);
+        } else {
+            all.push(addr.clone());
+        }
+    }
+    all
+}
+
+/// Management that somebody asks for would silently be missing; unasked, its absence misleads nobody.
+fn management(section: &Section, faults: &mut Faults) {
+    if section.entry("enabled").written {
+        return;
+    }
+    if let Some((name, entry)) = section.entries().find(|(_, entry)| entry.written) {
+        let wrong = Wrong::new("management is not available yet in this version")
+            .cure("add grpc.enabled: false, or remove the section");
+        faults.push(entry.at, &section.path_of(name), wrong);
+    }
+}
+
+fn log(section: &Section) -> Log {
+    Log {
+        level: match *section.choice("level") {
+            "error" => LogLevel::Error,
+            "warn" => LogLevel::Warn,
+            "debug" => LogLevel::Debug,
+            "trace" => LogLevel::Trace,
+            _ => LogLevel::Info,
+        },
+        format: if *section.choice("format") == "json" { LogFormat::Json } else { LogFormat::Text },
+        access: section.access("access").clone(),
+        access_format: match *section.choice("access_format") {
+            "combined" => AccessFormat::Combined,
+            _ => AccessFormat::Json,
+        },
+    }
+}
+
+/// The upstreams of the plan, and every name that routes may mean.
+struct Upstreams {
+    /// Sorted by name.
+    plans: Vec<Arc<Upstream>>,
+    /// What the file calls so, sound or not.
+    names: Vec<String>,
+}
+
+impl Upstreams {
+    fn id(&self, name: &str) -> Option<UpstreamId> {
+        let index = self.plans.binary_search_by(|upstream| upstream.name.as_str().cmp(name)).ok()?;
+        u32::try_from(index).ok().map(UpstreamId)
+    }
+}
+
+fn upstreams(root: &Section, faults: &mut Faults) -> Upstreams {
+    let lists: HashMap<&str, &Entry> =
+        root.named("backends").iter().map(|(name, entry)| (name.text.as_str(), entry)).collect();
+    let names: Vec<String> = lists.keys().map(|name| (*name).to_owned()).collect();
+    let mut plans = Vec::with_capacity(names.len());
+    for (name, entry) in root.named("upstreams") {
+        let Value::Section(settings) = &entry.value else { continue };
+        match lists.get(name.text.as_str()) {
+            Some(list) => plans.push(Arc::new(upstream(&name.text, settings, list, faults))),
+            None => {
+                let wrong = Wrong::new(format!("there are no backends of the name {}", shown(&name.text)));
+                let near = did_you_mean(&name.text, names.iter().map(String::as_str));
+                let cure = if near.is_empty() { format!("add backends.{}", name.text) } else { near };
+                faults.push(name.at, &settings.path, wrong.cure(cure));
+            }
+        }
+    }
+    plans.sort_by(|a, b| a.name.cmp(&b.name));
+    Upstreams { plans, names }
+}
+
+fn upstream(name: &str, settings: &Section, list: &Entry, faults: &mut Faults) -> Upstream {
+    let queue = settings.section("queue");
+    Upstream {
+        name: name.to_owned(),
+        backends: backends(name, list, faults),
+        connect_timeout: *settings.duration("connect_timeout"),
+        response_timeout: *settings.duration("response_timeout"),
+        read_timeout: *settings.duration("read_timeout"),
+        keepalive: number(settings, "keepalive"),
+        keepalive_timeout: *settings.duration("keepalive_timeout"),
+        retries: number(settings, "retries"),
+        retry_buffer: bytes(settings, "retry_buffer"),
+        queue: Queue { size: number(queue, "size"), timeout: *queue.duration("timeout") },
+        hash_on: settings.hash_on("hash_on").clone(),
+        sticky: sticky(settings.section("sticky"), faults),
+        local_addresses: values(settings.list("local_addresses"), |value| match value {
+            Value::Ip(ip) => Some(*ip),
+            _ => None,
+        }),
+    }
+}
+
+fn sticky(section: &Section, faults: &mut Faults) -> Option<Sticky> {
+    let Some(cookie) = section.text_if("cookie") else {
+        if let Some((name, entry)) = section.entries().find(|(name, entry)| entry.written && *name != "cookie") {
+            faults.notice(
+                entry.at,
+                &section.path_of(name),
+                "has no effect without the name of a cookie in sticky.cookie",
+            );
+        }
+        return None;
+    };
+    Some(Sticky { cookie: cookie.clone(), ttl: *section.duration("ttl"), secret: section.text_if("secret").cloned() })
+}
+
+fn backends(upstream: &str, list: &Entry, faults: &mut Faults) -> Vec<Arc<Backend>> {
+    let mut path = "backends".to_owned();
+    push_name(&mut path, upstream);
+    let Value::List(entries) = &list.value else { return Vec::new() };
+    if entries.is_empty() {
+        let wrong = Wrong::new("an upstream without backends can serve nothing");
+        faults.push(list.at, &path, wrong.cure("add one: - {host: 127.0.0.1, port: 8081}"));
+    }
+    let mut first: HashMap<String, Position> = HashMap::new();
+    let mut all = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let Value::Section(section) = &entry.value else { continue };
+        let Some(backend) = backend(upstream, section, faults) else { continue };
+        if let Some(at) = first.get(&backend.id) {
+            same_id(section, &backend.id, *at, faults);
+        } else {
+            first.insert(backend.id.clone(), section.at);
+        }
+        all.push(Arc::new(backend));
+    }
+    if !all.is_empty() && all.iter().all(|backend| !backend.active) {
+        faults.notice(list.at, &path, "no backend is active: every request to this upstream gets 503");
+    }
+    all
+}
+
+fn same_id(section: &Section, id: &str, first: Position, faults: &mut Faults) {
+    let entry = section.entry("id");
+    let wrong = Wrong::new(format!("the backend on line {} has the id {} too", first.line, shown(id)));
+    let cure = if entry.written { "give each its own" } else { "it comes from host and port; give one of them an id" };
+    faults.push(entry.at, &section.path_of("id"), wrong.cure(cure));
+}
+
+/// `None` when there is no address, which has been noted.
+fn backend(upstream: &str, section: &Section, faults: &mut Faults) -> Option<Backend> {
+    let health_check = section.section_if("health_check").map(|check| health_check(check, section, faults));
+    let addr = backend_addr(section, faults)?;
+    let id = match section.text_if("id") {
+        Some(id) => id.clone(),
+        None => match &addr {
+            BackendAddr::Ip(addr) => format!("{upstream}-{}-{}", addr.ip(), addr.port()),
+            BackendAddr::Name(name, port) => format!("{upstream}-{name}-{port}"),
+            BackendAddr::Unix(path) => format!("{upstream}-{}", path.display()),
+        },
+    };
+    Some(Backend {
+        name: section.text_if("name").unwrap_or(&id).clone(),
+        id,
+        addr,
+        weight: number(section, "weight"),
+        scheme: match *section.choice("scheme") {
+            "https" => Scheme::Https,
+            "h2c" => Scheme::H2c,
+            "h2" => Scheme::H2,
+            _ => Scheme::Http,
+        },
+        active: *section.boolean("active"),
+        backup: *section.boolean("backup"),
+        max_conn: u32::try_from(*section.integer("max_conn")).unwrap_or(0),
+        health_check,
+    })
+}
+
+fn backend_addr(section: &Section, faults: &mut Faults) -> Option<BackendAddr> {
+    let host = section.host_if("host")?;
+    let (port, entry) = (section.integer_if("port"), section.entry("port"));
+    if let BackendHost::Unix(path) = host {
+        if entry.written {
+            let wrong = Wrong::new("a backend at unix:/path has no port").cure("remove the key");
+            faults.push(entry.at, &section.path_of("port"), wrong);
+        }
+        return Some(BackendAddr::Unix(path.clone()));
+    }
+    if !entry.written {
+        let wrong = Wrong::new("missing").allowed("a whole number, 1..=65535").cure("add port:");
+        faults.push(section.at, &section.path_of("port"), wrong);
+    }
+    let port = u16::try_from(*port?).ok()?;
+    Some(match host {
+        BackendHost::Ip(ip) => BackendAddr::Ip(SocketAddr::new(*ip, port)),
+        BackendHost::Name(name) => BackendAddr::Name(name.clone(), port),
+        BackendHost::Unix(path) => BackendAddr::Unix(path.clone()),
+    })
+}
+
+fn health_check(check: &Section, backend: &Section, faults: &mut Faults) -> HealthCheck {
+    let kind = match (*check.choice("type"), check.text_if("path")) {
+        ("http", Some(path)) => HealthCheckKind::Http {
+            path: path.clone(),
+            host: check.text_if("host").cloned().unwrap_or_default(),
+            expect: match check.entry("expect").value {
+                Value::Statuses(low, high) => (low, high),
+                _ => (200, 399),
+            },
+        },
+        (kind, _) => {
+            if kind == "http" && check.entry("type").written {
+                let text = "with an empty path the check only connects, as with type: tcp";
+                faults.notice(check.entry("path").at, &check.path_of("path"), text);
+            }
+            HealthCheckKind::Tcp
+        }
+    };
+    let port = check.entry("port");
+    if matches!(backend.host_if("host"), Some(BackendHost::Unix(_))) && *check.integer("port") != 0 {
+        let wrong = Wrong::new("a backend at unix:/path has no port to check").cure("remove the key");
+        faults.push(port.at, &check.path_of("port"), wrong);
+    }
+    HealthCheck {
+        kind,
+        interval: *check.duration("interval"),
+        timeout: *check.duration("timeout"),
+        failures: number(check, "failures"),
+        successes: number(check, "successes"),
+        port: number(check, "port"),
+    }
+}
+
+fn routes(root: &Section, upstreams: &Upstreams, server: &Server, faults: &mut Faults) -> Vec<Arc<Route>> {
+    let entry = root.entry("routing");
+    let mut taken: HashMap<(String, String), (String, Position)> = HashMap::new();
+    let mut routes = Vec::new();
+    for (name, entry) in root.named("routing") {
+        let Value::Section(section) = &entry.value else { continue };
+        let route = route(&name.text, section, upstreams, server, faults);
+        claim(&route, name.at, section, &mut taken, faults);
+        routes.push(Arc::new(route));
+    }
+    if routes.is_empty() && (!entry.written || matches!(&entry.value, Value::Named(named) if named.is_empty())) {
+        no_route(entry, upstreams, faults);
+    }
+    unused(root, &routes, upstreams, faults);
+    routes.sort_by(|a, b| a.name.cmp(&b.name));
+    routes
+}
+
+fn no_route(entry: &Entry, upstreams: &Upstreams, faults: &mut Faults) {
+    let at = if entry.written { entry.at } else { Position::FILE };
+    let upstream = upstreams.plans.first().map_or("NAME", |upstream| upstream.name.as_str());
+    let wrong = Wrong::new("there is no rule, so every request would get 404");
+    faults.push(at, "routing", wrong.cure(format!("add one: routing: {{default: {{upstream: {upstream}}}}}")));
+}
+
+fn unused(root: &Section, routes: &[Arc<Route>], upstreams: &Upstreams, faults: &mut Faults) {
+    let used =
+        |name: &str| routes.iter().any(|r| matches!(r.target, Target::Upstream(id) if upstreams.id(name) == Some(id)));
+    if !faults.is_empty() {
+        return;
+    }
+    for (name, entry) in root.named("backends").iter().filter(|(name, _)| !used(&name.text)) {
+        let mut path = "backends".to_owned();
+        push_name(&mut path, &name.text);
+        faults.notice(entry.at, &path, "no rule in routing leads here");
+    }
+}
+
+/// Two rules for the same host and path would match the same requests.
+fn claim(
+    route: &Route,
+    at: Position,
+    section: &Section,
+    taken: &mut HashMap<(String, String), (String, Position)>,
+    faults: &mut Faults,
+) {
+    let any = [String::new()];
+    let hosts: &[String] = if route.hosts.is_empty() { &any } else { &route.hosts };
+    for host in hosts {
+        let key = (host.clone(), route.path.clone());
+        if let Some((other, line)) = taken.get(&key).map(|(name, at)| (name, at.line)) {
+            let host = if host.is_empty() { "any host" } else { host };
+            let what =
+                format!("matches the same requests as routing.{other} on line {line}: {host}, path {}", route.path);
+            faults.push(at, &section.path, Wrong::new(what).cure("change hosts or path of one of them"));
+        } else {
+            taken.insert(key, (route.name.clone(), at));
+        }
+    }
+}
+
+fn route(name: &str, section: &Section, upstreams: &Upstreams, server: &Server, faults: &mut Faults) -> Route {
+    let response_timeout = *section.duration("response_timeout");
+    let max_body_bytes = *section.size("max_body_bytes");
+    Route {
+        name: name.to_owned(),
+        hosts: values(section.list("hosts"), |value| match value {
+            Value::Text(host) => Some(host.clone()),
+            _ => None,
+        }),
+        path: section.text("path").clone(),
+        target: target(section, upstreams, faults),
+        algorithms: algorithms(section),
+        strip_prefix: *section.boolean("strip_prefix"),
+        response_timeout: (response_timeout > Duration::ZERO).then_some(response_timeout),
+        max_body_bytes: if max_body_bytes > 0 { max_body_bytes } else { server.max_body_bytes },
+        allow: nets(section, "allow"),
+        deny: nets(section, "deny"),
+        request_headers: header_edits(section.section("request_headers"), faults),
+        response_headers: header_edits(section.section("response_headers"), faults),
+    }
+}
+
+fn algorithms(section: &Section) -> [Algorithm; Protocol::COUNT] {
+    let named = |name: &str| Algorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name);
+    let usual = named(section.choice("load_balancer")).unwrap_or(Algorithm::LeastConnectionsWeight);
+    let protocols = section.section("protocols");
+    Protocol::ALL.map(|protocol| protocols.choice_if(protocol.name()).and_then(|name| named(name)).unwrap_or(usual))
+}
+
+/// The three ways to say what a rule does; each rule says exactly one.
+const TARGETS: [&str; 3] = ["upstream", "redirect", "respond"];
+
+/// What a rule does; something harmless when that is not clear, which has been noted.
+fn target(section: &Section, upstreams: &Upstreams, faults: &mut Faults) -> Target {
+    let said: Vec<&str> = TARGETS.into_iter().filter(|name| section.entry(name).written).collect();
+    match said.as_slice() {
+        [] => {
+            let wrong =
+                Wrong::new("nothing says what to do with the requests").allowed(format!("one of {}", one_of(&TARGETS)));
+            let cure = upstreams.plans.first().map(|upstream| format!("add upstream: {}", upstream.name));
+            faults.push(section.at, &section.path, wrong.cure(cure.unwrap_or_default()));
+        }
+        ["upstream"] => return forward(section, upstreams, faults),
+        ["redirect"] => return redirect(section, faults),
+        ["respond"] => return respond(section, faults),
+        many => {
+            let wrong = Wrong::new(format!("{} exclude each other", many.join(" and "))).cure("keep one of them");
+            faults.push(section.at, &section.path, wrong);
+        }
+    }
+    Target::Upstream(UpstreamId(0))
+}
+
+fn forward(section: &Section, upstreams: &Upstreams, faults: &mut Faults) -> Target {
+    let nowhere = Target::Upstream(UpstreamId(0));
+    let Some(name) = section.text_if("upstream") else { return nowhere };
+    if let Some(id) = upstreams.id(name) {
+        return Target::Upstream(id);
+    }
+    // A name that the file has, though with faults, has been spoken of already.
+    if !upstreams.names.contains(name) {
+        let mut known: Vec<&str> = upstreams.names.iter().map(String::as_str).collect();
+        known.sort_unstable();
+        let near = did_you_mean(name, known.iter().copied());
+        known.truncate(LISTED_NAMES_COUNT_MAX);
+        let cure = if known.is_empty() { format!("add backends.{name}") } else { near };
+        let wrong = Wrong::new(format!("there is no upstream {} in backends", shown(name)));
+        let wrong = wrong.allowed(one_of(&known)).cure(cure);
+        faults.push(section.entry("upstream").at, &section.path_of("upstream"), wrong);
+    }
+    nowhere
+}
+
+fn redirect(section: &Section, faults: &mut Faults) -> Target {
+    useless_without_upstream(section, "redirect", faults);
+    let Some(redirect) = section.section_if("redirect") else { return Target::Upstream(UpstreamId(0)) };
+    let location = redirect.text_if("location").cloned().unwrap_or_default();
+    if location.contains(|c: char| c == ' ' || !c.is_ascii()) {
+        let wrong = Wrong::new(format!("{} has a space or a character outside ASCII", shown(&location)));
+        faults.push(redirect.entry("location").at, &redirect.path_of("location"), wrong.cure("percent-encode it"));
+    }
+    Target::Redirect { status: redirect.choice("status").parse().unwrap_or(302), location }
+}
+
+fn respond(section: &Section, faults: &mut Faults) -> Target {
+    useless_without_upstream(section, "respond", faults);
+    let Some(respond) = section.section_if("respond") else { return Target::Upstream(UpstreamId(0)) };
+    let (status, body) = (number(respond, "status"), respond.text("body").clone());
+    if matches!(status, 204 | 205 | 304) && !body.is_empty() {
+        let wrong = Wrong::new(format!("an answer with status {status} has no body")).cure("remove the body");
+        faults.push(respond.entry("body").at, &respond.path_of("body"), wrong);
+    }
+    Target::Respond { status, body }
+}
+
+fn useless_without_upstream(section: &Section, target: &str, faults: &mut Faults) {
+    for name in ["load_balancer", "protocols", "strip_prefix", "response_timeout"] {
+        let entry = section.entry(name);
+        if entry.written {
+            faults.notice(entry.at, &section.path_of(name), format!("has no effect together with {target}"));
+        }
+    }
+}
+
+/// Fields that frame a message or belong to one connection; the proxy makes them itself (RFC 9110, section 7.6.1).
+const OWN_FIELDS: [&str; 10] = [
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "upgrade",
+    "expect",
+    "http2-settings",
+];
+
+fn header_edits(section: &Section, faults: &mut Faults) -> HeaderEdits {
+    let is_request = section.path.ends_with("request_headers");
+    let mut fields = |name: &str| {
+        let mut all = Vec::new();
+        for (field, entry) in section.named(name) {
+            let Value::Text(value) = &entry.value else { continue };
+            own_field(&field.text, field.at, &section.path_of(name), faults);
+            all.push((field.text.clone(), value.clone()));
+        }
+        all
+    };
+    let (set, add) = (fields("set"), fields("add"));
+    let hosts = section.named("add").iter().filter(|(field, _)| is_request && field.text.eq_ignore_ascii_case("host"));
+    for (field, _) in hosts {
+        let wrong = Wrong::new("a request has one Host field only").cure("use set");
+        faults.push(field.at, &section.path_of("add"), wrong);
+    }
+    let mut remove = Vec::new();
+    for entry in section.list("remove") {
+        let Value::Text(field) = &entry.value else { continue };
+        own_field(field, entry.at, &section.path_of("remove"), faults);
+        if is_request && field.eq_ignore_ascii_case("host") {
+            let wrong = Wrong::new("a request without Host is not valid").cure("set it to another value instead");
+            faults.push(entry.at, &section.path_of("remove"), wrong);
+        }
+        remove.push(field.to_ascii_lowercase());
+    }
+    HeaderEdits { set, add, remove }
+}
+
+fn own_field(field: &str, at: Position, path: &str, faults: &mut Faults) {
+    if OWN_FIELDS.contains(&field.to_ascii_lowercase().as_str()) {
+        let wrong =
+            Wrong::new(format!("{field} belongs to one connection or frames the message; the proxy makes it itself"));
+        faults.push(at, path, wrong.cure("remove it"));
+    }
+}
+
+fn nets(section: &Section, name: &str) -> Vec<IpNet> {
+    values(section.list(name), |value| match value {
+        Value::Net(net) => Some(*net),
+        _ => None,
+    })
+}
+
+fn values<T>(entries: &[Entry], pick: impl Fn(&Value) -> Option<T>) -> Vec<T> {
+    entries.iter().filter_map(|entry| pick(&entry.value)).collect()
+}
+
+/// A whole number whose range in the table fits its type in the plan.
+fn number<T: TryFrom<i64>>(section: &Section, name: &str) -> T {
+    let value = *section.integer(name);
+    T::try_from(value).unwrap_or_else(|_| panic!("the range of {name} in {} is wider than its type", section.path))
+}
+
+/// A size whose range in the table fits memory.
+fn bytes(section: &Section, name: &str) -> usize {
+    usize::try_from(*section.size(name)).unwrap_or(usize::MAX)
+}

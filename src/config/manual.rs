@@ -1,0 +1,1 @@
+//! The manual of keys, generated from the table.

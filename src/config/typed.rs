@@ -1,0 +1,656 @@
+//! The tree of a file with each value read as the table of keys says, and the defaults in the places of what is not
+//! written or not right.
+//!
+//! Owns the walk over tree and table, `${NAME}` in values, and the faults of single values. Never looks at two values
+//! together.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::fault::{Faults, Position, Wrong, shown};
+use super::keys::{self, Availability, Default, Form, Key, Kind};
+use super::plan::{AccessLog, CpuAffinity, HashOn, ListenAddr, Workers};
+use super::suggest::{did_you_mean, nearest};
+use super::tree::{Name, Node, NodeKind, push_name};
+use super::values::{self, BackendHost};
+use crate::limits;
+
+/// A value of the type that its key has.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    /// Not written, and there is no default; or written and wrong; or an empty text where that means "none".
+    Absent,
+    Bool(bool),
+    Duration(Duration),
+    Size(u64),
+    Integer(i64),
+    Choice(&'static str),
+    Text(String),
+    File(PathBuf),
+    Ip(IpAddr),
+    Net(IpNet),
+    Listen(ListenAddr),
+    Host(BackendHost),
+    HashOn(HashOn),
+    Access(AccessLog),
+    Statuses(u16, u16),
+    Workers(Workers),
+    Affinity(CpuAffinity),
+    List(Vec<Entry>),
+    Section(Section),
+    /// In the order of the file.
+    Named(Vec<(Name, Entry)>),
+}
+
+/// A value with where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    pub at: Position,
+    /// Whether the file has it, right or wrong.
+    pub written: bool,
+    pub value: Value,
+}
+
+/// A map of known keys, complete: what the file does not have is there by default.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Section {
+    /// As shown in messages.
+    pub path: String,
+    pub at: Position,
+    /// By the names of the table.
+    entries: Vec<(&'static str, Entry)>,
+}
+
+impl Section {
+    /// The entry of a key. The table and `check` agree on names, or a test fails.
+    pub fn entry(&self, name: &str) -> &Entry {
+        let found = self.entries.iter().find(|(known, _)| *known == name);
+        &found.unwrap_or_else(|| panic!("the table of keys has no {name} in {}", self.path)).1
+    }
+
+    /// The path of a key below, as shown in messages.
+    pub fn path_of(&self, name: &str) -> String {
+        let mut path = self.path.clone();
+        push_name(&mut path, name);
+        path
+    }
+
+    fn named_mut(&mut self, name: &str) -> &mut Vec<(Name, Entry)> {
+        match self.entries.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, Entry { value: Value::Named(named), .. })) => named,
+            _ => panic!("the table of keys has no names in {name}"),
+        }
+    }
+
+    /// All keys with their entries, in the order of the table.
+    pub fn entries(&self) -> impl Iterator<Item = (&'static str, &Entry)> {
+        self.entries.iter().map(|(name, entry)| (*name, entry))
+    }
+}
+
+/// One accessor a type: with a value that has to be there, and with one that may be absent.
+macro_rules! accessors {
+    ($($name:ident, $optional:ident: $variant:ident -> $type:ty;)*) => {
+        #[allow(dead_code, reason = "not every type is needed in both forms")]
+        impl Section {
+            $(
+                pub fn $name(&self, name: &str) -> &$type {
+                    self.$optional(name).unwrap_or_else(|| panic!("the table of keys has no default for {name} in {}", self.path))
+                }
+
+                pub fn $optional(&self, name: &str) -> Option<&$type> {
+                    match &self.entry(name).value {
+                        Value::$variant(value) => Some(value),
+                        Value::Absent => None,
+                        other => panic!("{name} in {} is {other:?} by the table of keys", self.path),
+                    }
+                }
+            )*
+        }
+    };
+}
+
+accessors! {
+    boolean, boolean_if: Bool -> bool;
+    duration, duration_if: Duration -> Duration;
+    size, size_if: Size -> u64;
+    integer, integer_if: Integer -> i64;
+    choice, choice_if: Choice -> &'static str;
+    text, text_if: Text -> String;
+    file, file_if: File -> PathBuf;
+    ip, ip_if: Ip -> IpAddr;
+    host, host_if: Host -> BackendHost;
+    hash_on, hash_on_if: HashOn -> HashOn;
+    access, access_if: Access -> AccessLog;
+    workers, workers_if: Workers -> Workers;
+    affinity, affinity_if: Affinity -> CpuAffinity;
+    list, list_if: List -> Vec<Entry>;
+    section, section_if: Section -> Section;
+    named, named_if: Named -> Vec<(Name, Entry)>;
+}
+
+/// Reads a tree by the table.
+pub(super) struct Reader<'a> {
+    /// Gives the value of an environment variable.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    pub faults: &'a mut Faults,
+}
+
+impl Reader<'_> {
+    /// The whole file. Each name in `backends` has its section in `upstreams`, written or not.
+    pub fn root(&mut self, node: &Node) -> Section {
+        if !matches!(node.kind, NodeKind::Map(_)) && !node.is_null() {
+            let wrong = Wrong::new(format!("{} stands here", node.shape()))
+                .allowed("a map of keys such as server: and routing:");
+            self.faults.push(node.at, "", wrong);
+        }
+        let mut root = self.section("", String::new(), node.at, Some(node));
+        let named: HashSet<String> = root.named("upstreams").iter().map(|(name, _)| name.text.clone()).collect();
+        let bare = root.named("backends").iter().map(|(name, _)| name.clone());
+        let bare: Vec<Name> = bare.filter(|name| !named.contains(&name.text)).collect();
+        let bare = bare.into_iter().map(|name| {
+            let mut path = "upstreams".to_owned();
+            push_name(&mut path, &name.text);
+            let section = self.section("upstreams.NAME", path, name.at, None);
+            let entry = Entry { at: name.at, written: false, value: Value::Section(section) };
+            (name, entry)
+        });
+        let bare: Vec<_> = bare.collect();
+        root.named_mut("upstreams").extend(bare);
+        root
+    }
+
+    /// `pattern` is the path in the table, `path` the one to show.
+    fn section(&mut self, pattern: &str, path: String, at: Position, node: Option<&Node>) -> Section {
+        let written = match node.map(|node| &node.kind) {
+            Some(NodeKind::Map(entries)) => entries.as_slice(),
+            _ => &[],
+        };
+        let known = keys::below(pattern);
+        for (name, _) in written.iter().filter(|(name, _)| known.iter().all(|key| key.name() != name.text)) {
+            self.unknown(known, &path, name);
+        }
+        let mut section = Section { path, at, entries: Vec::with_capacity(known.len()) };
+        for key in known {
+            let found = written.iter().find(|(name, _)| name.text == key.name()).map(|(_, node)| node);
+            let path = section.path_of(key.name());
+            let entry = match found {
+                Some(node) => self.written(key, path, node),
+                None => self.unwritten(key, path, at, node.is_some()),
+            };
+            section.entries.push((key.name(), entry));
+        }
+        section
+    }
+
+    fn unknown(&mut self, known: &[&Key], parent: &str, name: &Name) {
+        let mut path = parent.to_owned();
+        push_name(&mut path, &name.text);
+        let names: Vec<&str> = known.iter().map(|key| key.name()).collect();
+        let mut wrong = Wrong::new("unknown key");
+        if let Some(near) = nearest(&name.text, names.iter().copied()) {
+            wrong = wrong.cure(format!("did you mean {near}?"));
+        } else if let Some(elsewhere) = keys::KEYS.iter().find(|key| key.name() == name.text) {
+            wrong = wrong.cure(format!("it belongs to {}", elsewhere.path));
+        } else {
+            wrong = wrong.allowed(keys::one_of(&names)).cure("remove it");
+        }
+        self.faults.push(name.at, &path, wrong);
+    }
+
+    /// The entry of a key that the file does not have.
+    fn unwritten(&mut self, key: &Key, path: String, at: Position, parent_written: bool) -> Entry {
+        if key.default == Default::Required && parent_written {
+            let wrong = Wrong::new("missing").allowed(key.kind.allowed()).cure(format!("add {}:", key.name()));
+            self.faults.push(at, &path, wrong);
+        }
+        Entry { at, written: false, value: self.default(key, path, at) }
+    }
+
+    fn default(&mut self, key: &Key, path: String, at: Position) -> Value {
+        match (&key.kind, key.default) {
+            (Kind::Section, _) => Value::Section(self.section(key.path, path, at, None)),
+            (Kind::Named | Kind::NamedLists | Kind::Fields, _) => Value::Named(Vec::new()),
+            (Kind::Sections | Kind::List(_), _) => Value::List(Vec::new()),
+            (_, Default::Is(text)) => {
+                let value = scalar_or_empty(key, text);
+                value.unwrap_or_else(|wrong| panic!("the default of {}: {}", key.path, wrong.problem))
+            }
+            (_, Default::Unset(_) | Default::Required) => Value::Absent,
+        }
+    }
+
+    fn written(&mut self, key: &Key, path: String, node: &Node) -> Entry {
+        let value = self.value(key, &path, node);
+        let value = value.unwrap_or_else(|| self.default(key, path, node.at));
+        Entry { at: node.at, written: true, value }
+    }
+
+    /// What is written, or `None` when it is wrong, which has been noted.
+    fn value(&mut self, key: &Key, path: &str, node: &Node) -> Option<Value> {
+        match (&key.kind, &node.kind) {
+            (Kind::Section, NodeKind::Map(_)) | (Kind::OptionalSection, NodeKind::Map(_)) => {
+                Some(Value::Section(self.section(key.path, path.to_owned(), node.at, Some(node))))
+            }
+            (Kind::Section | Kind::OptionalSection, _) if node.is_null() => None,
+            (Kind::Named | Kind::NamedLists | Kind::Sections | Kind::List(_) | Kind::Fields, _) if node.is_null() => {
+                None
+            }
+            (Kind::Named, NodeKind::Map(entries)) => Some(self.named(key, path, entries)),
+            (Kind::NamedLists, NodeKind::Map(entries)) => Some(self.named_lists(key, path, entries)),
+            (Kind::Sections, NodeKind::List(items)) => Some(Value::List(self.sections(key.path, path, items))),
+            (Kind::List(form), NodeKind::List(items)) => Some(Value::List(self.list(*form, path, items))),
+            (Kind::Fields, NodeKind::Map(entries)) => Some(self.fields(path, entries)),
+            (Kind::CpuAffinity, NodeKind::List(items)) => self.cpu_list(path, items),
+            (kind, NodeKind::Scalar { .. }) if is_scalar(kind) => self.scalar(key, path, node),
+            _ => {
+                self.wrong_shape(key, path, node);
+                None
+            }
+        }
+    }
+
+    fn wrong_shape(&mut self, key: &Key, path: &str, node: &Node) {
+        let wrong = Wrong::new(format!("{} stands here", node.shape())).allowed(key.kind.allowed());
+        let wrong = match (&key.kind, &node.kind) {
+            (Kind::List(_), NodeKind::Scalar { text, .. }) => wrong.cure(format!("write [{}]", shown(text))),
+            _ => wrong,
+        };
+        self.faults.push(node.at, path, wrong);
+    }
+
+    fn scalar(&mut self, key: &Key, path: &str, node: &Node) -> Option<Value> {
+        if node.is_null() {
+            let default = match key.default {
+                Default::Is(text) => format!("remove the line for the default, {}", shown(text)),
+                Default::Unset(_) | Default::Required => String::new(),
+            };
+            self.faults.push(node.at, path, Wrong::new("has no value").allowed(key.kind.allowed()).cure(default));
+            return None;
+        }
+        let placeholders = matches!(key.kind, Kind::Text(Form::Location));
+        let text = self.expanded(path, node, placeholders)?;
+        match scalar_or_empty(key, &text) {
+            Ok(value) => {
+                self.availability(key, path, node.at, &text, &value);
+                Some(value)
+            }
+            Err(mut wrong) => {
+                if wrong.cure.is_empty() {
+                    key.cure.clone_into(&mut wrong.cure);
+                }
+                self.faults.push(node.at, path, wrong);
+                None
+            }
+        }
+    }
+
+    /// Refuses a value that would silently do nothing in this version.
+    fn availability(&mut self, key: &Key, path: &str, at: Position, text: &str, value: &Value) {
+        let Availability::Only(values) = key.availability else { return };
+        if values.iter().any(|known| scalar(&key.kind, known).as_ref() == Ok(value)) {
+            return;
+        }
+        let problem = format!("{} is not available yet in this version", shown(text));
+        self.faults.push(at, path, Wrong::new(problem).cure(key.cure));
+    }
+
+    /// The text of a scalar with the environment put in.
+    fn expanded(&mut self, path: &str, node: &Node, placeholders: bool) -> Option<String> {
+        let NodeKind::Scalar { text, .. } = &node.kind else { return None };
+        match expand(text, self.env, placeholders) {
+            Ok(text) => Some(text),
+            Err(wrong) => {
+                self.faults.push(node.at, path, wrong);
+                None
+            }
+        }
+    }
+
+    fn named(&mut self, key: &Key, path: &str, entries: &[(Name, Rc<Node>)]) -> Value {
+        let pattern = format!("{}.NAME", key.path);
+        let mut named = Vec::with_capacity(entries.len());
+        for (name, node) in entries {
+            let path = self.name_path(path, name);
+            if !matches!(node.kind, NodeKind::Map(_)) && !node.is_null() {
+                self.faults.push(
+                    node.at,
+                    &path,
+                    Wrong::new(format!("{} stands here", node.shape())).allowed("a map of keys"),
+                );
+                continue;
+            }
+            let section = self.section(&pattern, path, name.at, Some(node));
+            named.push((name.clone(), Entry { at: name.at, written: true, value: Value::Section(section) }));
+        }
+        Value::Named(named)
+    }
+
+    fn named_lists(&mut self, key: &Key, path: &str, entries: &[(Name, Rc<Node>)]) -> Value {
+        let pattern = format!("{}.NAME", key.path);
+        let mut named = Vec::with_capacity(entries.len());
+        for (name, node) in entries {
+            let path = self.name_path(path, name);
+            let items = match &node.kind {
+                NodeKind::List(items) => items.as_slice(),
+                _ if node.is_null() => &[],
+                _ => {
+                    let wrong = Wrong::new(format!("{} stands here", node.shape()))
+                        .allowed("a list of entries that begin with `-`");
+                    self.faults.push(node.at, &path, wrong);
+                    continue;
+                }
+            };
+            let list = self.sections(&pattern, &path, items);
+            named.push((name.clone(), Entry { at: name.at, written: true, value: Value::List(list) }));
+        }
+        Value::Named(named)
+    }
+
+    fn name_path(&mut self, parent: &str, name: &Name) -> String {
+        let mut path = parent.to_owned();
+        push_name(&mut path, &name.text);
+        if let Err(wrong) = values::name(&name.text) {
+            self.faults.push(name.at, &path, wrong);
+        }
+        path
+    }
+
+    fn sections(&mut self, pattern: &str, path: &str, items: &[Rc<Node>]) -> Vec<Entry> {
+        let pattern = format!("{pattern}[]");
+        let mut sections = Vec::with_capacity(items.len());
+        for (i, node) in items.iter().enumerate() {
+            let path = format!("{path}[{i}]");
+            if let NodeKind::Map(_) = node.kind {
+                let section = self.section(&pattern, path, node.at, Some(node));
+                sections.push(Entry { at: node.at, written: true, value: Value::Section(section) });
+            } else {
+                self.faults.push(
+                    node.at,
+                    &path,
+                    Wrong::new(format!("{} stands here", node.shape())).allowed("a map of keys"),
+                );
+            }
+        }
+        sections
+    }
+
+    fn list(&mut self, form: Form, path: &str, items: &[Rc<Node>]) -> Vec<Entry> {
+        let mut list = Vec::with_capacity(items.len());
+        for (i, node) in items.iter().enumerate() {
+            let path = format!("{path}[{i}]");
+            if !matches!(node.kind, NodeKind::Scalar { .. }) || node.is_null() {
+                self.faults.push(
+                    node.at,
+                    &path,
+                    Wrong::new(format!("{} stands here", node.shape())).allowed(form.describe()),
+                );
+                continue;
+            }
+            let Some(text) = self.expanded(&path, node, false) else { continue };
+            match text_value(form, &text) {
+                Ok(value) if list.iter().any(|entry: &Entry| entry.value == value) => {
+                    self.faults.push(
+                        node.at,
+                        &path,
+                        Wrong::new(format!("{} stands in the list twice", shown(&text))).cure("remove one"),
+                    );
+                }
+                Ok(value) => list.push(Entry { at: node.at, written: true, value }),
+                Err(wrong) => self.faults.push(node.at, &path, wrong),
+            }
+        }
+        list
+    }
+
+    fn fields(&mut self, path: &str, entries: &[(Name, Rc<Node>)]) -> Value {
+        let mut fields: Vec<(Name, Entry)> = Vec::with_capacity(entries.len());
+        for (name, node) in entries {
+            let mut path = path.to_owned();
+            push_name(&mut path, &name.text);
+            if let Err(wrong) = values::field_name(&name.text) {
+                self.faults.push(name.at, &path, wrong);
+                continue;
+            }
+            if !matches!(node.kind, NodeKind::Scalar { .. }) || node.is_null() {
+                let wrong = Wrong::new(format!("{} stands here", node.shape()))
+                    .allowed("the value of the field; \"\" for an empty one");
+                self.faults.push(node.at, &path, wrong);
+                continue;
+            }
+            let Some(text) = self.expanded(&path, node, false) else { continue };
+            if fields.iter().any(|(known, _)| known.text.eq_ignore_ascii_case(&name.text)) {
+                let wrong = Wrong::new("given twice; field names are the same in upper and lower case")
+                    .cure("keep one of the two");
+                self.faults.push(name.at, &path, wrong);
+                continue;
+            }
+            match values::field_value(&text) {
+                Ok(value) => {
+                    fields.push((name.clone(), Entry { at: node.at, written: true, value: Value::Text(value) }))
+                }
+                Err(wrong) => self.faults.push(node.at, &path, wrong),
+            }
+        }
+        Value::Named(fields)
+    }
+
+    fn cpu_list(&mut self, path: &str, items: &[Rc<Node>]) -> Option<Value> {
+        let mut cpus = Vec::with_capacity(items.len());
+        for (i, node) in items.iter().enumerate() {
+            let path = format!("{path}[{i}]");
+            let Some(text) = self.expanded(&path, node, false) else {
+                self.faults.push(
+                    node.at,
+                    &path,
+                    Wrong::new(format!("{} stands here", node.shape())).allowed("the number of a CPU"),
+                );
+                continue;
+            };
+            match values::integer(&text, 0, CPU_NUMBER_MAX) {
+                Ok(cpu) => cpus.push(usize::try_from(cpu).unwrap_or_default()),
+                Err(wrong) => self.faults.push(node.at, &path, wrong),
+            }
+        }
+        (!items.is_empty()).then_some(Value::Affinity(CpuAffinity::List(cpus)))
+    }
+}
+
+/// The largest number of a CPU that the kernel's sets can name.
+const CPU_NUMBER_MAX: i64 = 1023;
+
+fn is_scalar(kind: &Kind) -> bool {
+    use Kind::{Bool, Choice, CpuAffinity, Duration, Integer, Size, Text, Workers};
+    matches!(kind, Bool | Duration(..) | Size(..) | Integer(..) | Choice(_) | Text(_) | Workers | CpuAffinity)
+}
+
+/// A single value of that kind.
+fn scalar(kind: &Kind, text: &str) -> Result<Value, Wrong> {
+    match kind {
+        Kind::Bool => values::boolean(text).map(Value::Bool),
+        Kind::Duration(min, max) => values::duration(text, *min, *max).map(Value::Duration),
+        Kind::Size(min, max) => values::size(text, *min, *max).map(Value::Size),
+        Kind::Integer(min, max) => values::integer(text, *min, *max).map(Value::Integer),
+        Kind::Choice(words) => choice(words, text),
+        Kind::Text(form) => text_value(*form, text),
+        Kind::Workers if text == "auto" => Ok(Value::Workers(Workers::Auto)),
+        Kind::Workers => {
+            let count = values::integer(text, 1, limits::WORKERS_COUNT_MAX as i64)
+                .map_err(|wrong| wrong.cure("or write auto"))?;
+            Ok(Value::Workers(usize::try_from(count).map_or(Workers::Auto, Workers::Count)))
+        }
+        Kind::CpuAffinity => match choice(&["off", "auto"], text)? {
+            Value::Choice("auto") => Ok(Value::Affinity(CpuAffinity::Auto)),
+            _ => Ok(Value::Affinity(CpuAffinity::Off)),
+        },
+        other => Err(Wrong::new(format!("{} stands here", shown(text))).allowed(other.allowed())),
+    }
+}
+
+/// A single value, where an empty text may mean "none": when the default is empty, and for the path of a check.
+fn scalar_or_empty(key: &Key, text: &str) -> Result<Value, Wrong> {
+    match key.kind {
+        Kind::Text(Form::Block) if text.is_empty() => Ok(Value::Text(String::new())),
+        Kind::Text(Form::RequestPath) if text.is_empty() => Ok(Value::Absent),
+        Kind::Text(_) if text.is_empty() && key.default == Default::Is("") => Ok(Value::Absent),
+        kind => scalar(&kind, text),
+    }
+}
+
+fn choice(words: &'static [&'static str], text: &str) -> Result<Value, Wrong> {
+    // Other programs write the word `off` as `false`, which it is in YAML 1.1.
+    let text = if text == "false" && words.contains(&"off") { "off" } else { text };
+    if let Some(word) = words.iter().find(|word| **word == text) {
+        return Ok(Value::Choice(word));
+    }
+    let wrong = Wrong::new(format!("{} is not known here", shown(text))).allowed(keys::one_of(words));
+    Err(wrong.cure(did_you_mean(text, words.iter().copied())))
+}
+
+fn text_value(form: Form, text: &str) -> Result<Value, Wrong> {
+    match form {
+        Form::Line | Form::Location if text.is_empty() => Err(Wrong::new("\"\" is empty").allowed(form.describe())),
+        Form::Line | Form::Location => values::plain_text(text).map(Value::Text),
+        Form::Block => Ok(Value::Text(text.to_owned())),
+        Form::Secret(bytes_min) => secret(text, bytes_min),
+        Form::Name => values::name(text).map(Value::Text),
+        Form::Ip => values::ip(text).map(Value::Ip),
+        Form::Net => values::net(text).map(Value::Net),
+        Form::Listen => values::listen(text).map(Value::Listen),
+        Form::BackendHost => values::backend_host(text).map(Value::Host),
+        Form::HostPattern => values::host_pattern(text).map(Value::Text),
+        Form::RoutePath => values::route_path(text).map(Value::Text),
+        Form::RequestPath => values::request_path(text).map(Value::Text),
+        Form::FieldName => values::field_name(text).map(Value::Text),
+        Form::CookieName => values::cookie_name(text).map(Value::Text),
+        Form::HashOn => values::hash_on(text).map(Value::HashOn),
+        Form::AccessLog => values::access_log(text).map(Value::Access),
+        Form::File => values::file_path(text).map(Value::File),
+        Form::StatusRange => values::status_range(text).map(|(low, high)| Value::Statuses(low, high)),
+        Form::CongestionControl => values::congestion_control(text).map(Value::Text),
+    }
+}
+
+/// Messages about a secret never repeat it.
+fn secret(text: &str, bytes_min: usize) -> Result<Value, Wrong> {
+    if text.chars().any(char::is_control) {
+        return Err(Wrong::new("the secret has a line break or another control character").cure("write it on one line"));
+    }
+    if text.len() < bytes_min {
+        let problem = format!("the secret has {} bytes, fewer than {bytes_min}", text.len());
+        return Err(Wrong::new(problem).cure("openssl rand -hex 32 makes a good one"));
+    }
+    Ok(Value::Text(text.to_owned()))
+}
+
+/// What a location may leave to the request.
+const PLACEHOLDERS: [&str; 3] = ["host", "path", "query"];
+
+/// Puts the environment in the places of `${NAME}` and `${NAME:-default}`; `$${` is a plain `${`. With `placeholders`,
+/// `${host}`, `${path}` and `${query}` stay as they are.
+fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>, placeholders: bool) -> Result<String, Wrong> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        if rest[..at].ends_with('$') {
+            out.push_str(&rest[..at - 1]);
+            out.push_str("${");
+            rest = &rest[at + 2..];
+            continue;
+        }
+        out.push_str(&rest[..at]);
+        let Some(end) = rest[at..].find('}').map(|end| at + end) else {
+            return Err(Wrong::new("${ without its }").cure("write $${ for a plain ${"));
+        };
+        let inner = &rest[at + 2..end];
+        if placeholders && PLACEHOLDERS.contains(&inner) {
+            out.push_str(&rest[at..=end]);
+        } else {
+            out.push_str(&variable(inner, env)?);
+        }
+        rest = &rest[end + 1..];
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// What `NAME` or `NAME:-default` stands for. As in the shell, the default also stands for an empty value.
+fn variable(inner: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, Wrong> {
+    let (name, default) = inner.split_once(":-").map_or((inner, None), |(name, default)| (name, Some(default)));
+    let letter = |b: u8| b.is_ascii_alphabetic() || b == b'_';
+    let sound = name.bytes().next().is_some_and(letter) && name.bytes().all(|b| letter(b) || b.is_ascii_digit());
+    if !sound {
+        let problem = format!("{} is not the name of an environment variable", shown(name));
+        return Err(Wrong::new(problem).allowed("${NAME} or ${NAME:-default}").cure("write $${ for a plain ${"));
+    }
+    match (env(name), default) {
+        (Some(value), _) if !value.is_empty() => Ok(value),
+        (_, Some(default)) => Ok(default.to_owned()),
+        (Some(value), None) => Ok(value),
+        (None, None) => {
+            let problem = format!("the environment variable {name} is not set");
+            Err(Wrong::new(problem).cure(format!("set it, or write ${{{name}:-default}}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expanded(text: &str) -> Result<String, String> {
+        let env = |name: &str| match name {
+            "PORT" => Some("8081".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
+        expand(text, &env, false).map_err(|wrong| wrong.problem)
+    }
+
+    #[test]
+    fn variables_are_put_in() {
+        for (text, value) in [
+            ("a${PORT}b${PORT}", "a8081b8081"),
+            ("${NONE:-x}", "x"),
+            ("${NONE:-}", ""),
+            ("${EMPTY:-x}", "x"),
+            ("${EMPTY}", ""),
+            ("$PORT $", "$PORT $"),
+            ("$${PORT}", "${PORT}"),
+            ("$$${PORT}", "$${PORT}"),
+            ("é${PORT}é", "é8081é"),
+        ] {
+            assert_eq!(expanded(text), Ok(value.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn variables_that_cannot_be_put_in_are_faults() {
+        assert_eq!(expanded("${NONE}"), Err("the environment variable NONE is not set".to_owned()));
+        assert_eq!(expanded("${PORT"), Err("${ without its }".to_owned()));
+        for text in ["${}", "${1A}", "${A-B}", "${a b}", "${:-x}"] {
+            assert!(expanded(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_default_of_the_table_is_a_value_of_its_type() {
+        let mut faults = Faults::new("f");
+        let mut reader = Reader { env: &|_| None, faults: &mut faults };
+        for key in keys::KEYS {
+            let value = reader.default(key, key.path.to_owned(), Position::FILE);
+            assert_eq!(
+                value == Value::Absent,
+                !matches!(key.default, Default::Is(text) if !text.is_empty()) && key.kind != Kind::Text(Form::Block),
+                "{}",
+                key.path
+            );
+        }
+        assert!(faults.is_empty());
+    }
+}
