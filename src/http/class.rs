@@ -2,6 +2,8 @@
 //!
 //! Owns the enum of protocols and how a request is classed. Never looks at routes.
 
+use crate::http::head::RequestHead;
+
 /// The kinds of traffic that `routing.NAME.protocols` tells apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -33,5 +35,22 @@ impl Protocol {
             Protocol::Sse => "sse",
             Protocol::Grpc => "grpc",
         }
+    }
+}
+
+/// The kind of traffic that a request is; `over_tls` when the client's connection is.
+///
+/// WebSocket, then gRPC, then event streams; what is none of them goes by the connection.
+pub fn classify(head: &RequestHead<'_>, over_tls: bool) -> Protocol {
+    if head.is_websocket() {
+        Protocol::Websocket
+    } else if head.is_grpc() {
+        Protocol::Grpc
+    } else if head.accepts_event_stream() {
+        Protocol::Sse
+    } else if over_tls {
+        Protocol::Https
+    } else {
+        Protocol::Http
     }
 }

@@ -1,3 +1,12 @@
 //! HTTP/1.1 from wire to values and back (RFC 9110, RFC 9112). Pure: no socket, no clock, no allocation on the way in.
 
+pub mod authority;
+pub mod chunked;
 pub mod class;
+pub mod framing;
+pub mod head;
+pub mod parse;
+pub mod peer;
+pub mod proxy_header;
+pub mod target;
+pub mod write;
