@@ -8,5 +8,6 @@ pub mod head;
 pub mod parse;
 pub mod peer;
 pub mod proxy_header;
+pub mod status;
 pub mod target;
 pub mod write;

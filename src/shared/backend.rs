@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 
 use super::queue::UpstreamState;
 use super::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::balance::score::Score;
 use crate::config::plan;
 
 /// Failures in a row that eject a backend.
@@ -154,6 +155,18 @@ pub struct LoadReport {
     pub utilisation: f32,
     /// When the last report came, in milliseconds of the process clock; kept in 40 bits (34 years).
     pub at_ms: u64,
+}
+
+impl From<LoadReport> for Score {
+    fn from(report: LoadReport) -> Score {
+        Score { utilisation: report.utilisation, reported_ms: report.at_ms }
+    }
+}
+
+impl From<Score> for LoadReport {
+    fn from(score: Score) -> LoadReport {
+        LoadReport { utilisation: score.utilisation, at_ms: score.reported_ms }
+    }
 }
 
 impl LoadReport {

@@ -5,6 +5,8 @@
 //! time is handed in as milliseconds of one process clock, and waiting is a plain [`std::future::Future`].
 
 pub mod backend;
+pub mod command;
+pub mod open;
 pub mod queue;
 pub mod stats;
 mod sync;

@@ -33,6 +33,11 @@ impl Counter {
         self.add(1u64.wrapping_neg());
     }
 
+    /// Sets it, for what is measured and not counted. Only by the worker it belongs to.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
     /// What it stands at.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

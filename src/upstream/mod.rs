@@ -2,3 +2,5 @@
 
 pub mod connect;
 pub mod pool;
+pub mod sticky;
+pub mod view;

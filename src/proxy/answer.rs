@@ -1,0 +1,129 @@
+//! A backend's response head, turned into what the client gets.
+//!
+//! Owns the decision how the answer is framed towards the client and which connection can be kept. Never sends.
+
+use super::body::{Sink, Source};
+use super::client::Client;
+use super::exchange::Exchange;
+use super::relay::Download;
+use crate::balance::score::{Report, Score};
+use crate::error::Fault;
+use crate::http::framing::{ResponseFraming, Sender};
+use crate::http::head::{ResponseHead, Version};
+use crate::http::parse::{Asked, HeadEnd, HeadLimits, parse_response};
+use crate::http::write::{self, Answer, AnswerFraming, Edits, Persistence};
+use crate::upstream::view::BackendView;
+
+/// What came of looking for a head; but for `Partial` the head to send is in the worker's head buffer and so many bytes
+/// were used.
+#[derive(Clone, Copy, Debug)]
+pub enum HeadTaken {
+    /// More bytes are needed.
+    Partial,
+    /// An interim answer (not a 101).
+    Interim(usize),
+    /// The protocol was switched.
+    Switched(usize),
+    /// The final answer; its body follows.
+    Final(usize),
+}
+
+/// What the answer's head depends on besides itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting<'a> {
+    /// Binds the client to the backend.
+    pub set_cookie: Option<&'a str>,
+    /// The request's body is still under way.
+    pub is_uploading: bool,
+}
+
+/// Takes one head off the start of `bytes`. `end` remembers how far an earlier look came.
+///
+/// # Errors
+/// When the head is malformed or a 101 nobody asked for.
+pub fn take_head(
+    bytes: &[u8],
+    end: &mut HeadEnd,
+    client: &Client,
+    exchange: &mut Exchange,
+    down: &mut Download,
+    view: &BackendView,
+    setting: Setting<'_>,
+) -> Result<HeadTaken, Fault> {
+    let local = &client.local;
+    let mut fields = local.fields.borrow_mut();
+    let asked = Asked { head: exchange.request.is_head, upgrade: exchange.request.wants_upgrade };
+    let Some((head, used)) = parse_response(bytes, end, asked, &HeadLimits::RESPONSE, &mut fields)? else {
+        return Ok(HeadTaken::Partial);
+    };
+    let mut out = local.head.borrow_mut();
+    out.clear();
+    view.stats.statuses.count(head.status());
+    if head.is_interim() {
+        // An HTTP/1.0 client knows no interim answers (RFC 9110, section 15.2).
+        if exchange.request.version == Version::Http11 {
+            write::write_interim(&mut out, &head);
+        }
+        return Ok(HeadTaken::Interim(used));
+    }
+    if let Some(load) = head.backend_load() {
+        report(view, load, local.now_ms());
+    }
+    exchange.record.status = head.status();
+    let date = local.date();
+    let edits = exchange.route.as_ref().map_or_else(Edits::default, |r| Edits::from(&r.conf.response_headers));
+    let set_cookie = setting.set_cookie;
+    if head.status() == 101 {
+        let answer =
+            Answer { framing: AnswerFraming::None, persistence: Persistence::Default, date: &date, set_cookie, edits };
+        write::write_switching(&mut out, &head, &answer);
+        return Ok(HeadTaken::Switched(used));
+    }
+    let framing = frame(&head, exchange, down);
+    down.keep_backend = head.keep_alive();
+    down.keep_client &=
+        exchange.request.keep_alive && !setting.is_uploading && !local.draining.get();
+    down.is_event_stream = head.is_event_stream();
+    let persistence = match (down.keep_client, exchange.request.version) {
+        (true, Version::Http11) => Persistence::Default,
+        (true, Version::Http10) => Persistence::KeepAlive,
+        (false, _) => Persistence::Close,
+    };
+    write::write_response(&mut out, &head, &Answer { framing, persistence, date: &date, set_cookie, edits });
+    Ok(HeadTaken::Final(used))
+}
+
+/// How the body comes from the backend and goes to the client.
+fn frame(head: &ResponseHead<'_>, exchange: &Exchange, down: &mut Download) -> AnswerFraming {
+    down.keep_client = true;
+    down.sink = Sink::Identity;
+    down.source = match head.framing() {
+        ResponseFraming::None | ResponseFraming::Length(0) => Source::Done,
+        ResponseFraming::Length(n) => Source::Length(n),
+        ResponseFraming::Chunked => Source::chunked(Sender::Backend),
+        ResponseFraming::UntilClose => Source::UntilClose,
+    };
+    match head.framing() {
+        ResponseFraming::None => AnswerFraming::None,
+        ResponseFraming::Length(n) => AnswerFraming::Length(n),
+        ResponseFraming::Chunked | ResponseFraming::UntilClose => match exchange.request.version {
+            // Chunks tell a whole answer from a cut one, and the connection can be kept.
+            Version::Http11 => {
+                down.sink = Sink::Chunked;
+                AnswerFraming::Chunked
+            }
+            Version::Http10 => {
+                down.ends_with_close = true;
+                down.keep_client = false;
+                AnswerFraming::Close
+            }
+        },
+    }
+}
+
+/// `X-Backend-Load`; what makes no sense is ignored, as it must not cost the client its answer.
+fn report(view: &BackendView, field: &[u8], now_ms: u64) {
+    if let Some(report) = std::str::from_utf8(field).ok().and_then(Report::parse) {
+        view.state.update_load(|last| Score::after(last.map(Into::into), now_ms, report).into());
+    }
+}

@@ -1,0 +1,326 @@
+//! A client's connection between requests: read a head, hand it on, park when idle, close with care.
+//!
+//! Owns the connection's task and what came in unread. Never looks into a request beyond finding where its head ends,
+//! and never talks to a backend.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use super::exchange::{self, After, Exchange};
+use super::intake::{self, Intake};
+use super::local::{Local, Seat};
+use super::{reply, tunnel};
+use crate::error::{Fault, Reason};
+use crate::http::parse::HeadEnd;
+use crate::http::proxy_header;
+use crate::limits::{LINGER_BYTES_MAX, LINGER_MS_MAX};
+use crate::park::{Parked, Waiting};
+use crate::stream::Stream;
+use crate::wheel::{Deadline, ticks};
+
+/// What is taken in of further requests while one is served, in bytes; one read may go beyond.
+const PIPELINED_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes that came and were not used yet.
+#[derive(Debug, Default)]
+pub struct Input {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Input {
+    /// What is there.
+    pub fn unread(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..]
+    }
+
+    /// How much is there, in bytes.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Whether nothing is there.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Marks the first `n` bytes as used.
+    pub fn consume(&mut self, n: usize, local: &Local) {
+        self.start += n;
+        if self.is_empty() {
+            self.start = 0;
+            if self.bytes.capacity() > 0 {
+                local.give_buffer(std::mem::take(&mut self.bytes));
+            }
+        }
+    }
+
+    /// Adds bytes.
+    pub fn append(&mut self, bytes: &[u8], local: &Local) {
+        if bytes.is_empty() {
+            return;
+        }
+        if self.bytes.capacity() == 0 {
+            self.bytes = local.take_buffer();
+        }
+        if self.start > 0 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+}
+
+/// A client's connection while it has a task.
+#[derive(Debug)]
+pub struct Client {
+    /// The socket.
+    pub stream: Stream,
+    /// Who is at the other end, as accepted or as a PROXY header told.
+    pub peer: SocketAddr,
+    /// Index of the listener it came in by.
+    pub listener: u16,
+    /// Whether it came over TLS.
+    pub tls: bool,
+    /// The one deadline of whatever it does now.
+    pub deadline: Deadline,
+    /// Read and not used yet.
+    pub input: Input,
+    /// The worker's belongings.
+    pub local: Rc<Local>,
+    /// Its place in the worker's count.
+    pub seat: Seat,
+    waiting: Waiting,
+    since: u32,
+    /// Whether a PROXY header has to come first.
+    wants_proxy_header: bool,
+    /// Whether bytes are known to wait: it was just taken out of the lot.
+    is_woken: bool,
+}
+
+/// How a connection's life between two requests ends.
+enum Next {
+    Request(Box<Exchange>),
+    Refused(Fault),
+    Park,
+    Close,
+}
+
+impl Client {
+    /// A connection that was just accepted, or taken out of the lot.
+    ///
+    /// # Errors
+    /// When the event loop can't take it; it is closed then.
+    pub fn new(parked: Parked, is_woken: bool, seat: Seat, local: &Rc<Local>) -> std::io::Result<Client> {
+        let wants_proxy_header = parked.waiting == Waiting::First && local.view().server.proxy_protocol;
+        Ok(Client {
+            stream: Stream::new(parked.fd)?,
+            peer: parked.peer,
+            listener: parked.listener,
+            tls: false,
+            deadline: Deadline::new(&local.wheel),
+            input: Input::default(),
+            local: local.clone(),
+            seat,
+            waiting: parked.waiting,
+            since: parked.since,
+            wants_proxy_header,
+            is_woken,
+        })
+    }
+
+    /// Serves the connection until it is parked, closed or became a tunnel.
+    pub async fn serve(mut self) {
+        loop {
+            match self.next().await {
+                Next::Request(mut exchange) => {
+                    let after = exchange::run(&mut self, &mut exchange).await;
+                    self.local.give_exchange(exchange);
+                    match after {
+                        After::KeepAlive => self.begin_waiting(),
+                        After::Close => return self.close_gently().await,
+                        After::Abort => return,
+                        After::Tunnel(tunnel) => return tunnel::spawn(self, *tunnel),
+                    }
+                }
+                Next::Refused(fault) => {
+                    reply::refuse(&mut self, fault).await;
+                    return self.close_gently().await;
+                }
+                Next::Park => return self.park(),
+                Next::Close => return,
+            }
+        }
+    }
+
+    fn begin_waiting(&mut self) {
+        self.waiting = Waiting::Next;
+        self.since = self.local.wheel.now();
+    }
+
+    fn park(self) {
+        let Client { stream, peer, listener, waiting, since, local, seat, .. } = self;
+        let parked = Parked { fd: stream.into_fd(), peer, listener, waiting, since };
+        if local.lot.borrow_mut().park(parked).is_ok() {
+            seat.keep_in_lot();
+        }
+    }
+
+    /// Ready once the client is gone: it ended its side or reset the connection. What it sends meanwhile, the next
+    /// request, is taken in up to a bound.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let local = self.local.clone();
+        while self.input.len() < PIPELINED_BYTES_MAX {
+            let mut scratch = local.scratch.borrow_mut();
+            match ready!(self.stream.poll_recv(cx, &mut scratch)) {
+                Ok(n @ 1..) => self.input.append(&scratch[..n], &local),
+                _ => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Waits for a request's whole head.
+    async fn next(&mut self) -> Next {
+        let mut head = HeadEnd::default();
+        let mut started = self.local.wheel.now();
+        poll_fn(|cx| self.poll_next(cx, &mut head, &mut started)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>, head: &mut HeadEnd, started: &mut u32) -> Poll<Next> {
+        loop {
+            if !self.input.is_empty()
+                && let Some(next) = self.parse_input(head)
+            {
+                return Poll::Ready(next);
+            }
+            match self.poll_more(cx, head) {
+                Poll::Ready(Some(next)) => return Poll::Ready(next),
+                Poll::Ready(None) => {}
+                Poll::Pending => break,
+            }
+        }
+        let view = self.local.view();
+        let server = &view.server;
+        if !self.input.is_empty() {
+            // A head has begun: from its first byte, or for the first request from accept.
+            let from = if self.waiting == Waiting::First { self.since } else { *started };
+            self.deadline.set(from.saturating_add(ticks(server.read_timeout) + 1));
+            ready!(self.deadline.poll_expired(cx));
+            return Poll::Ready(Next::Refused(Reason::HeadTimeout.into()));
+        }
+        *started = self.local.wheel.now();
+        if self.local.closing_idle.get() && self.waiting == Waiting::Next {
+            return Poll::Ready(Next::Close);
+        }
+        let patience = if self.waiting == Waiting::First { server.read_timeout } else { server.idle_timeout };
+        let park_at = self.since.saturating_add(ticks(server.park_after.min(patience)) + 1);
+        self.deadline.set(park_at);
+        ready!(self.deadline.poll_expired(cx));
+        // A connection whose PROXY header is still to come parks too: it waits for its first bytes all the same.
+        Poll::Ready(Next::Park)
+    }
+
+    /// Reads once. `None`: look again at what there is.
+    fn poll_more(&mut self, cx: &mut Context<'_>, head: &mut HeadEnd) -> Poll<Option<Next>> {
+        let local = self.local.clone();
+        let mut scratch = local.scratch.borrow_mut();
+        let read = if std::mem::take(&mut self.is_woken) {
+            match self.stream.recv(&mut scratch) {
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Poll::Ready(None),
+                read => read,
+            }
+        } else {
+            ready!(self.stream.poll_recv(cx, &mut scratch))
+        };
+        let Ok(n @ 1..) = read else { return Poll::Ready(Some(Next::Close)) };
+        if !self.input.is_empty() || self.wants_proxy_header {
+            self.input.append(&scratch[..n], &local);
+            return Poll::Ready(None);
+        }
+        Poll::Ready(self.parse_fresh(&mut scratch[..n], head))
+    }
+
+    /// The usual case: a read that begins with a head.
+    fn parse_fresh(&mut self, bytes: &mut [u8], head: &mut HeadEnd) -> Option<Next> {
+        match intake::take(self, bytes, head) {
+            Intake::Request(exchange, used) => {
+                let local = self.local.clone();
+                self.input.append(&bytes[used..], &local);
+                Some(Next::Request(exchange))
+            }
+            Intake::Partial => {
+                let local = self.local.clone();
+                self.input.append(bytes, &local);
+                None
+            }
+            Intake::Refused(fault) => Some(Next::Refused(fault)),
+        }
+    }
+
+    /// A head in several reads, or one that came behind another request.
+    fn parse_input(&mut self, head: &mut HeadEnd) -> Option<Next> {
+        if self.wants_proxy_header {
+            return self.parse_proxy_header();
+        }
+        let mut input = std::mem::take(&mut self.input);
+        let taken = intake::take(self, input.unread(), head);
+        self.input = input;
+        match taken {
+            Intake::Request(exchange, used) => {
+                let local = self.local.clone();
+                self.input.consume(used, &local);
+                Some(Next::Request(exchange))
+            }
+            Intake::Partial => None,
+            Intake::Refused(fault) => Some(Next::Refused(fault)),
+        }
+    }
+
+    fn parse_proxy_header(&mut self) -> Option<Next> {
+        let view = self.local.view();
+        if !view.server.trusted_proxies.iter().any(|net| net.contains(&self.peer.ip())) {
+            // A header from anybody else would let a client choose its address: it is read as the garbage it is.
+            self.wants_proxy_header = false;
+            return None;
+        }
+        match proxy_header::parse(self.input.unread()) {
+            Ok(None) => None,
+            Ok(Some((header, used))) => {
+                self.wants_proxy_header = false;
+                if let Some(source) = header.source {
+                    self.peer = SocketAddr::new(source.ip().to_canonical(), source.port());
+                }
+                let local = self.local.clone();
+                self.input.consume(used, &local);
+                None
+            }
+            Err(_) => Some(Next::Close),
+        }
+    }
+
+    /// Closes so that the last answer is not lost to a reset: our side is shut, and what the client still sends is read
+    /// and dropped for a while (RFC 9112, section 9.6).
+    async fn close_gently(mut self) {
+        self.stream.shutdown_write();
+        let patience = std::time::Duration::from_millis(LINGER_MS_MAX);
+        self.deadline.set_after(ticks(patience));
+        let local = self.local.clone();
+        let mut left = LINGER_BYTES_MAX;
+        poll_fn(|cx| {
+            let mut scratch = local.scratch.borrow_mut();
+            while left > 0 {
+                match self.stream.poll_recv(cx, &mut scratch) {
+                    Poll::Ready(Ok(n @ 1..)) => left = left.saturating_sub(n),
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return self.deadline.poll_expired(cx),
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+        self.input.consume(self.input.len(), &local);
+    }
+}

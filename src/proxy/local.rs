@@ -1,0 +1,293 @@
+//! What one worker thread has at hand: its view of the plan, the shared scratch, spare buffers, the wheel, the lot, its
+//! counters and its luck.
+//!
+//! Owns them; nothing in here is shared with another thread but the counters, which others only read. Never moves a
+//! byte of a request itself. Scratch and tables are borrowed for one synchronous step, never over an await.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::exchange::Exchange;
+use super::log::Sink;
+use crate::balance::rng::Rng;
+use crate::http::head::FieldTable;
+use crate::limits::SCRATCH_BYTES;
+use crate::park::Lot;
+use crate::shared::open::OpenCount;
+use crate::shared::stats::WorkerStats;
+use crate::upstream::view::View;
+use crate::wheel::{Deadline, Wheel};
+
+/// A spare buffer that grew beyond this is not kept, in bytes.
+const SPARE_BYTES_MAX: usize = 16 * 1024;
+/// What a new buffer starts with, in bytes: a usual head.
+const SPARE_BYTES_MIN: usize = 1024;
+
+/// One worker's belongings.
+#[derive(Debug)]
+pub struct Local {
+    /// Index of the worker.
+    pub id: usize,
+    /// How many workers there are.
+    pub workers: usize,
+    /// Deadlines of this worker's tasks.
+    pub wheel: Rc<Wheel>,
+    /// Idle client connections.
+    pub lot: RefCell<Lot>,
+    /// What is read lands here first: one hot buffer for all connections.
+    pub scratch: RefCell<Box<[u8]>>,
+    /// Heads are written here before they are sent.
+    pub head: RefCell<Vec<u8>>,
+    /// Where the parser puts the fields of a head.
+    pub fields: RefCell<FieldTable>,
+    /// Counters that others read.
+    pub stats: Arc<WorkerStats>,
+    /// Luck.
+    pub rng: RefCell<Rng>,
+    /// Whether this worker is on its way out: answers carry `Connection: close`.
+    pub draining: Cell<bool>,
+    /// Whether connections without a request are closed now.
+    pub closing_idle: Cell<bool>,
+    /// Client connections of the whole process.
+    pub open: Arc<OpenCount>,
+    clients: Cell<usize>,
+    exchanges: RefCell<Vec<Box<Exchange>>>,
+    /// Room for a canonical path.
+    pub path: RefCell<Vec<u8>>,
+    /// The access log, if one is written.
+    pub access: RefCell<Option<Sink>>,
+    now_ms: Cell<u64>,
+    view: RefCell<Rc<View>>,
+    spare: RefCell<Spare>,
+    date: RefCell<Date>,
+    request_id: Cell<(u64, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct Spare {
+    buffers: Vec<Vec<u8>>,
+    /// Fewest spare ones since the last trim: what was never needed.
+    unused: usize,
+}
+
+#[derive(Debug)]
+struct Date {
+    text: [u8; 29],
+    second: u64,
+}
+
+impl Local {
+    /// A worker's belongings; call on its own thread, inside its runtime.
+    ///
+    /// # Errors
+    /// When the parking lot can't be made.
+    pub fn new(
+        id: usize,
+        workers: usize,
+        view: View,
+        stats: Arc<WorkerStats>,
+        open: Arc<OpenCount>,
+        mut rng: Rng,
+    ) -> std::io::Result<Self> {
+        let prefix = rng.next_u64();
+        let local = Local {
+            id,
+            workers,
+            wheel: Wheel::new(),
+            lot: RefCell::new(Lot::new()?),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            head: RefCell::new(Vec::with_capacity(4096)),
+            fields: RefCell::default(),
+            stats,
+            rng: RefCell::new(rng),
+            draining: Cell::new(false),
+            closing_idle: Cell::new(false),
+            open,
+            clients: Cell::new(0),
+            exchanges: RefCell::default(),
+            path: RefCell::default(),
+            access: RefCell::new(None),
+            now_ms: Cell::new(crate::clock::now_ms()),
+            view: RefCell::new(Rc::new(view)),
+            spare: RefCell::default(),
+            date: RefCell::new(Date { text: [b' '; 29], second: 0 }),
+            request_id: Cell::new((prefix, 0)),
+        };
+        local.tick();
+        Ok(local)
+    }
+
+    /// The view that requests are routed by now.
+    pub fn view(&self) -> Rc<View> {
+        self.view.borrow().clone()
+    }
+
+    /// Routes by another view from now on. Exchanges under way keep what they hold of the old one.
+    pub fn set_view(&self, view: View) {
+        *self.view.borrow_mut() = Rc::new(view);
+    }
+
+    /// An empty buffer, used before if possible.
+    pub fn take_buffer(&self) -> Vec<u8> {
+        let mut spare = self.spare.borrow_mut();
+        let buffer = spare.buffers.pop();
+        spare.unused = spare.unused.min(spare.buffers.len());
+        buffer.unwrap_or_else(|| Vec::with_capacity(SPARE_BYTES_MIN))
+    }
+
+    /// Takes a buffer back.
+    pub fn give_buffer(&self, mut buffer: Vec<u8>) {
+        if (1..=SPARE_BYTES_MAX).contains(&buffer.capacity()) {
+            buffer.clear();
+            self.spare.borrow_mut().buffers.push(buffer);
+        }
+    }
+
+    /// Room for an exchange, used before if possible.
+    pub fn take_exchange(&self) -> Box<Exchange> {
+        self.exchanges.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes room for an exchange back; what the exchange held is let go.
+    pub fn give_exchange(&self, mut exchange: Box<Exchange>) {
+        exchange.clear(self);
+        self.exchanges.borrow_mut().push(exchange);
+    }
+
+    /// Client connections, parked ones included.
+    pub fn clients(&self) -> usize {
+        self.clients.get()
+    }
+
+    /// Counts a client connection that is accepted.
+    pub fn seat(self: &Rc<Self>) -> Seat {
+        self.clients.set(self.clients.get() + 1);
+        self.open.add();
+        Seat { local: self.clone(), is_kept: false }
+    }
+
+    /// The seat that a connection taken out of the lot had all along.
+    pub fn resume_seat(self: &Rc<Self>) -> Seat {
+        Seat { local: self.clone(), is_kept: false }
+    }
+
+    /// Counts connections out that ended.
+    pub fn uncount(&self, count: usize) {
+        self.clients.set(self.clients.get() - count);
+        self.open.sub(count);
+    }
+
+    /// Ready after so many ticks.
+    pub async fn pause(&self, ticks: u32) {
+        let deadline = Deadline::new(&self.wheel);
+        deadline.set_after(ticks);
+        poll_fn(|cx| deadline.poll_expired(cx)).await;
+    }
+
+    /// Frees the spare buffers that nobody needed since the last call.
+    pub fn trim(&self) {
+        let mut exchanges = self.exchanges.borrow_mut();
+        if exchanges.len() > 8 {
+            let keep = exchanges.len() / 2;
+            exchanges.truncate(keep);
+            exchanges.shrink_to_fit();
+        }
+        let mut spare = self.spare.borrow_mut();
+        let keep = spare.buffers.len() - spare.unused;
+        spare.buffers.truncate(keep.max(8));
+        if spare.buffers.capacity() > 4 * spare.buffers.len() + 64 {
+            spare.buffers.shrink_to_fit();
+        }
+        spare.unused = spare.buffers.len();
+    }
+
+    /// The date of this second in the form of RFC 9110, section 5.6.7.
+    pub fn date(&self) -> [u8; 29] {
+        self.date.borrow().text
+    }
+
+    /// Milliseconds of the process clock, as of the last tick: for what may be a tenth of a second late.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms.get()
+    }
+
+    /// Brings clock and date up to now and hands the access log over; called every tick.
+    pub fn tick(&self) {
+        self.now_ms.set(crate::clock::now_ms());
+        if let Some(sink) = self.access.borrow_mut().as_mut() {
+            sink.flush(self);
+        }
+        let now = SystemTime::now();
+        let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let mut date = self.date.borrow_mut();
+        if date.second != second {
+            date.second = second;
+            let text = httpdate::fmt_http_date(now);
+            if text.len() == date.text.len() {
+                date.text.copy_from_slice(text.as_bytes());
+            }
+        }
+    }
+
+    /// A new request id: 32 hex digits, unique over workers and, by luck, processes.
+    pub fn new_request_id(&self) -> [u8; 32] {
+        let (prefix, count) = self.request_id.get();
+        self.request_id.set((prefix, count + 1));
+        let mut id = [0u8; 32];
+        // An odd multiplier permutes the counter, so that ids of one worker do not look alike.
+        let count = count.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ prefix.rotate_left(29);
+        for (half, value) in id.chunks_exact_mut(16).zip([prefix, count]) {
+            hex(half, value);
+        }
+        id
+    }
+
+    /// Closes idle connections to make room for `count` more descriptors: to backends first (oldest), then the
+    /// longest-parked clients. Returns whether any went.
+    pub fn make_room(&self, count: usize) -> bool {
+        let view = self.view();
+        let mut freed = 0;
+        for (_, backend) in view.backends() {
+            if freed < count {
+                freed += backend.pool.evict(count - freed);
+            }
+        }
+        if freed < count {
+            let evicted = self.lot.borrow_mut().evict(count - freed);
+            self.uncount(evicted);
+            freed += evicted;
+        }
+        freed > 0
+    }
+}
+
+/// A client connection's place in the worker's count, from accept to close.
+#[derive(Debug)]
+pub struct Seat {
+    local: Rc<Local>,
+    is_kept: bool,
+}
+
+impl Seat {
+    /// The connection goes to the lot, and stays counted.
+    pub fn keep_in_lot(mut self) {
+        self.is_kept = true;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.local.uncount(1);
+        }
+    }
+}
+
+fn hex(out: &mut [u8], value: u64) {
+    for (i, digit) in out.iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(value >> (60 - 4 * i) & 15) as usize];
+    }
+}

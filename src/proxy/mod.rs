@@ -1,0 +1,16 @@
+//! A request's life, from the bytes of its head to the line in the log.
+
+pub mod answer;
+pub mod body;
+pub mod client;
+pub mod dial;
+pub mod exchange;
+pub mod intake;
+pub mod local;
+pub mod log;
+pub mod outflow;
+pub mod relay;
+pub mod reply;
+pub mod select;
+pub mod tunnel;
+pub mod upload;

@@ -1,0 +1,178 @@
+//! Answers that the proxy makes itself: errors, redirects, fixed responses.
+//!
+//! Owns their fields and bodies (`Proxy-Status` as in RFC 9209). Never decides that one is due.
+
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::task::{Poll, ready};
+
+use super::client::Client;
+use super::exchange::{After, Exchange};
+use crate::error::{Fault, Reason};
+use crate::http::status;
+use crate::wheel::ticks;
+
+/// The name this proxy goes by in `Via` and `Proxy-Status`.
+pub const PROXY_NAME: &str = "speedmimi";
+
+/// What an answer of ours consists of.
+struct Answer<'a> {
+    status: u16,
+    fault: Option<Fault>,
+    location: Option<&'a [u8]>,
+    body: &'a [u8],
+    request_id: &'a [u8],
+    keep_alive: bool,
+    is_head: bool,
+    edits: Option<&'a crate::config::plan::HeaderEdits>,
+}
+
+/// Answers a request with an error.
+pub async fn fault(client: &mut Client, exchange: &mut Exchange, fault: Fault) -> After {
+    exchange.record.reason = Some(fault.reason);
+    let body = body_of(fault, exchange.record.request_id());
+    let keep_alive = keeps(client, exchange) && fault.reason != Reason::BadRequest;
+    let answer = Answer {
+        status: fault.reason.status(),
+        fault: Some(fault),
+        location: None,
+        body: body.as_bytes(),
+        request_id: exchange.record.request_id(),
+        keep_alive,
+        is_head: exchange.request.is_head,
+        edits: None,
+    };
+    let head = head_of(&answer, &client.local.date());
+    exchange.record.status = answer.status;
+    finish(client, exchange, head, keep_alive).await
+}
+
+/// Answers what is no request: its head can't be understood, or never came whole. The connection closes after.
+pub async fn refuse(client: &mut Client, fault: Fault) {
+    let local = client.local.clone();
+    local.stats.reasons.count(fault.reason);
+    local.stats.statuses.count(fault.reason.status());
+    let id = local.new_request_id();
+    let body = body_of(fault, &id);
+    let answer = Answer {
+        status: fault.reason.status(),
+        fault: Some(fault),
+        location: None,
+        body: body.as_bytes(),
+        request_id: &id,
+        keep_alive: false,
+        is_head: false,
+        edits: None,
+    };
+    let head = head_of(&answer, &local.date());
+    send(client, &head).await;
+}
+
+/// Answers a request as its route says, without a backend.
+pub async fn answer(
+    client: &mut Client,
+    exchange: &mut Exchange,
+    status: u16,
+    location: Option<&[u8]>,
+    body: &[u8],
+) -> After {
+    let keep_alive = keeps(client, exchange);
+    let route = exchange.route.clone();
+    let answer = Answer {
+        status,
+        fault: None,
+        location,
+        body,
+        request_id: exchange.record.request_id(),
+        keep_alive,
+        is_head: exchange.request.is_head,
+        edits: route.as_ref().map(|r| &r.conf.response_headers),
+    };
+    let head = head_of(&answer, &client.local.date());
+    exchange.record.status = status;
+    finish(client, exchange, head, keep_alive).await
+}
+
+/// Whether the connection can serve another request after an answer now.
+fn keeps(client: &mut Client, exchange: &mut Exchange) -> bool {
+    // A body that came whole behind its head is read away; one that is still under way is not waited for.
+    let local = client.local.clone();
+    let absorbed = exchange.upload.absorb(&mut client.input, &local).is_ok();
+    absorbed && exchange.upload.is_received() && exchange.request.keep_alive && !local.draining.get()
+}
+
+async fn finish(client: &mut Client, exchange: &mut Exchange, head: Vec<u8>, keep_alive: bool) -> After {
+    let sent = send(client, &head).await;
+    exchange.record.bytes_out += sent as u64;
+    match (sent == head.len(), keep_alive) {
+        (true, true) => After::KeepAlive,
+        (true, false) => After::Close,
+        (false, _) => After::Abort,
+    }
+}
+
+/// Sends what can be sent within `write_timeout`; returns how many bytes the client's side took.
+async fn send(client: &mut Client, bytes: &[u8]) -> usize {
+    client.deadline.set_after(ticks(client.local.view().server.write_timeout));
+    let mut sent = 0;
+    poll_fn(|cx| {
+        while sent < bytes.len() {
+            match client.stream.poll_send(cx, &[IoSlice::new(&bytes[sent..])]) {
+                Poll::Ready(Ok(n)) => sent += n,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => {
+                    ready!(client.deadline.poll_expired(cx));
+                    return Poll::Ready(());
+                }
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
+    sent
+}
+
+fn body_of(fault: Fault, request_id: &[u8]) -> String {
+    let phrase = status::phrase(fault.reason.status());
+    format!("{phrase} ({})\nrequest id: {}\n", fault.detail, String::from_utf8_lossy(request_id))
+}
+
+fn head_of(answer: &Answer<'_>, date: &[u8; 29]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512 + answer.body.len());
+    let mut line = |parts: &[&[u8]]| {
+        parts.iter().for_each(|part| out.extend_from_slice(part));
+        out.extend_from_slice(b"\r\n");
+    };
+    let mut number = itoa::Buffer::new();
+    line(&[b"HTTP/1.1 ", number.format(answer.status).as_bytes(), b" ", status::phrase(answer.status).as_bytes()]);
+    line(&[b"Date: ", date]);
+    if let Some(location) = answer.location {
+        line(&[b"Location: ", location]);
+    }
+    if !matches!(answer.status, 204 | 304) {
+        line(&[b"Content-Type: text/plain; charset=utf-8"]);
+        line(&[b"Content-Length: ", number.format(answer.body.len()).as_bytes()]);
+    }
+    if let Some(fault) = answer.fault {
+        let details = format!("; error={}; details=\"{}\"", fault.reason.proxy_status_type(), fault.detail);
+        line(&[b"Proxy-Status: ", PROXY_NAME.as_bytes(), details.as_bytes()]);
+        line(&[b"Cache-Control: no-store"]);
+        match fault.reason {
+            Reason::QueueFull | Reason::QueueTimeout | Reason::BackendsFull => line(&[b"Retry-After: 1"]),
+            Reason::MethodNotServed => line(&[b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"]),
+            _ => {}
+        }
+    }
+    line(&[b"X-Request-ID: ", answer.request_id]);
+    if let Some(edits) = answer.edits {
+        for (name, value) in edits.set.iter().chain(&edits.add) {
+            line(&[name.as_bytes(), b": ", value.as_bytes()]);
+        }
+    }
+    line(&[b"Connection: ", if answer.keep_alive { b"keep-alive".as_slice() } else { b"close" }]);
+    line(&[]);
+    if !answer.is_head && !matches!(answer.status, 204 | 304) {
+        out.extend_from_slice(answer.body);
+    }
+    out
+}

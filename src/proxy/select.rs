@@ -1,0 +1,162 @@
+//! Getting a slot at a backend: the sticky one, the one the rule picks, or the one the queue grants.
+//!
+//! Owns the order of these and the wait. Never opens a connection.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::client::Client;
+use super::exchange::Exchange;
+use crate::balance::load::Load;
+use crate::balance::policy;
+use crate::balance::score::Score;
+use crate::error::{Fault, Reason};
+use crate::health::verdict::ramp;
+use crate::shared::backend::{BackendState, Slot, Standing};
+use crate::upstream::view::{BackendView, UpstreamView};
+use crate::wheel::ticks;
+
+/// A backend with one of its slots.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Given back on drop.
+    pub slot: Slot<Rc<BackendView>>,
+    /// Its place in the upstream.
+    pub index: usize,
+}
+
+impl Admitted {
+    /// The try failed by the backend's fault.
+    pub fn failed(&self, now_ms: u64) {
+        let backend = self.slot.backend();
+        backend.stats.failures.inc();
+        if let Some(until_ms) = backend.state.record_failure(now_ms) {
+            let seconds = until_ms.saturating_sub(now_ms) / 1000;
+            tracing::warn!(backend = %backend.conf.id, seconds, "ejected after failures in a row");
+        }
+    }
+}
+
+/// What looking at the backends came to.
+enum Found {
+    Slot(Admitted),
+    /// Some are fit for use, but none has room.
+    Full,
+    /// None is fit for use.
+    None,
+}
+
+/// Gets a slot for the request. Backends in `tried` are asked only when no other is left.
+///
+/// # Errors
+/// [`Reason::NoBackend`], [`Reason::BackendsFull`], [`Reason::QueueFull`], [`Reason::QueueTimeout`], or
+/// [`Reason::ClientClosed`] when the client left the queue.
+pub async fn admit(
+    client: &mut Client,
+    exchange: &mut Exchange,
+    upstream: &Rc<UpstreamView>,
+    tried: &[usize],
+) -> Result<Admitted, Fault> {
+    let now = client.local.now_ms();
+    match find(client, exchange, upstream, tried, now) {
+        Found::Slot(admitted) => Ok(admitted),
+        Found::None => Err(Reason::NoBackend.into()),
+        Found::Full if upstream.conf.queue.size == 0 => Err(Reason::BackendsFull.into()),
+        Found::Full => queue(client, exchange, upstream, now).await,
+    }
+}
+
+fn find(client: &Client, exchange: &Exchange, upstream: &UpstreamView, tried: &[usize], now: u64) -> Found {
+    let backends = &upstream.backends;
+    let best = Standing::best(backends.iter().map(|b| &*b.state), now);
+    if best == Standing::Out {
+        return Found::None;
+    }
+    if let Some(admitted) = exchange.sticky.and_then(|hash| sticky(upstream, hash, tried, now)) {
+        return Found::Slot(admitted);
+    }
+    // Losing a race for the last slot of a backend, the rule is asked again; each loss means somebody else won.
+    for avoid in [tried, &[]] {
+        for _ in 0..=backends.len() {
+            let Some(index) = pick(client, exchange, upstream, avoid, best, now) else { break };
+            if let Ok(slot) = Slot::try_acquire(backends[index].clone()) {
+                return Found::Slot(Admitted { slot, index });
+            }
+        }
+        if avoid.is_empty() {
+            break;
+        }
+    }
+    Found::Full
+}
+
+fn sticky(upstream: &UpstreamView, hash: u64, tried: &[usize], now: u64) -> Option<Admitted> {
+    let index = upstream.backends.iter().position(|b| b.hash == hash)?;
+    let backend = &upstream.backends[index];
+    let is_eligible = backend.state.standing(now) < Standing::Ejected && !tried.contains(&index);
+    let slot = if is_eligible { Slot::try_acquire(backend.clone()).ok()? } else { return None };
+    Some(Admitted { slot, index })
+}
+
+fn pick(
+    client: &Client,
+    exchange: &Exchange,
+    upstream: &UpstreamView,
+    avoid: &[usize],
+    best: Standing,
+    now: u64,
+) -> Option<usize> {
+    let load = |i: usize| {
+        let backend: &BackendView = &upstream.backends[i];
+        let state: &BackendState = &backend.state;
+        if state.standing(now) != best || avoid.contains(&i) {
+            return None;
+        }
+        let occupancy = state.occupancy();
+        occupancy.check().ok()?;
+        let ramp = state.ramp_start_ms().map_or(1.0, |since| ramp(now, since));
+        let headroom = state.load().map_or(1.0, |report| Score::from(report).headroom(now));
+        Some(Load { in_flight: occupancy.in_flight(), ramp, headroom })
+    };
+    policy::pick(
+        exchange.algorithm(),
+        &upstream.roster,
+        &mut upstream.rotation.borrow_mut(),
+        exchange.key,
+        &mut client.local.rng.borrow_mut(),
+        load,
+    )
+}
+
+async fn queue(
+    client: &mut Client,
+    exchange: &Exchange,
+    upstream: &Rc<UpstreamView>,
+    now: u64,
+) -> Result<Admitted, Fault> {
+    let local = client.local.clone();
+    let mut waiter = pin!(upstream.state.join(now).map_err(|_| Fault::from(Reason::QueueFull))?);
+    local.stats.queue_waits.inc();
+    client.deadline.set_after(ticks(upstream.conf.queue.timeout));
+    let slot = poll_fn(|cx| {
+        if let Poll::Ready(granted) = waiter.as_mut().poll(cx) {
+            return Poll::Ready(granted.map_err(|_| Fault::from(Reason::NoBackend)));
+        }
+        if exchange.upload.is_received() && client.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Reason::ClientClosed.into()));
+        }
+        client.deadline.poll_expired(cx).map(|()| Err(Reason::QueueTimeout.into()))
+    })
+    .await?;
+    let index = upstream.backends.iter().position(|b| std::ptr::eq(&*b.state, slot.state()));
+    let Some(index) = index else {
+        // A reload brought the backend while this request waited with an older view: the slot goes to the next in line.
+        return Err(Reason::NoBackend.into());
+    };
+    match slot.rebind(upstream.backends[index].clone()) {
+        Ok(slot) => Ok(Admitted { slot, index }),
+        Err(_) => Err(Reason::NoBackend.into()),
+    }
+}

@@ -1,0 +1,148 @@
+//! Two connections as one: bytes pass both ways untouched (after a 101).
+//!
+//! Owns both sockets, a slot at the backend, and the deadline of silence. Never looks at a byte.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use super::client::Client;
+use super::exchange::Exchange;
+use super::local::Local;
+use super::log::Record;
+use super::outflow::Outflow;
+use crate::error::Reason;
+use crate::limits::TUNNEL_HALF_CLOSED_SECONDS_MAX;
+use crate::shared::backend::Slot;
+use crate::stream::Stream;
+use crate::upstream::view::BackendView;
+use crate::wheel::ticks;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Reads of one direction in one go; then other tasks get their turn.
+const READS_IN_A_GO_MAX: u32 = 16;
+
+/// What becomes a tunnel beside the client's connection.
+#[derive(Debug)]
+pub struct Tunnel {
+    backend: Stream,
+    to_client: Outflow,
+    slot: Slot<Rc<BackendView>>,
+    record: Record,
+    route: Option<Rc<crate::upstream::view::RouteView>>,
+    protocol: Option<crate::http::class::Protocol>,
+}
+
+impl Tunnel {
+    /// A tunnel to `backend`; `to_client` is what of the 101 and behind it was not taken yet.
+    pub fn new(
+        (backend, to_client): (Stream, Outflow),
+        slot: Slot<Rc<BackendView>>,
+        exchange: &mut Exchange,
+    ) -> Self {
+        Tunnel {
+            backend,
+            to_client,
+            slot,
+            record: std::mem::take(&mut exchange.record),
+            route: exchange.route.clone(),
+            protocol: exchange.protocol,
+        }
+    }
+}
+
+/// One direction.
+#[derive(Debug, Default)]
+struct Way {
+    out: Outflow,
+    has_ended: bool,
+    is_shut: bool,
+    moved: u64,
+}
+
+/// Goes on as a task of its own, which is smaller than that of an exchange.
+pub fn spawn(client: Client, tunnel: Tunnel) {
+    client.local.stats.tunnels.inc();
+    client.local.stats.tunnels_active.inc();
+    tokio::task::spawn_local(run(Box::new(client), tunnel));
+}
+
+async fn run(mut client: Box<Client>, tunnel: Tunnel) {
+    let local = client.local.clone();
+    let Tunnel { backend, to_client, slot, mut record, route, protocol } = tunnel;
+    let mut up = Way::default();
+    up.out.append_input(&local, &mut client.input);
+    let mut down = Way { out: to_client, ..Way::default() };
+    let mut last = local.wheel.now();
+    let reason = poll_fn(|cx| poll(cx, &client, &backend, &mut up, &mut down, &local, &mut last)).await;
+    record.reason = reason;
+    record.bytes_in += up.moved;
+    record.bytes_out += down.moved;
+    up.out.clear(&local);
+    down.out.clear(&local);
+    local.stats.tunnels_active.dec();
+    record.finish(&client, route.as_deref(), protocol);
+    drop(slot);
+}
+
+fn poll(
+    cx: &mut Context<'_>,
+    client: &Client,
+    backend: &Stream,
+    up: &mut Way,
+    down: &mut Way,
+    local: &Local,
+    last: &mut u32,
+) -> Poll<Option<Reason>> {
+    let mut moved = false;
+    let up_broke = matches!(poll_way(cx, &client.stream, backend, up, local, &mut moved), Poll::Ready(Err(())));
+    let down_broke = matches!(poll_way(cx, backend, &client.stream, down, local, &mut moved), Poll::Ready(Err(())));
+    if up_broke || down_broke {
+        return Poll::Ready(Some(if up_broke { Reason::ClientClosed } else { Reason::BackendClosed }));
+    }
+    if up.is_shut && down.is_shut {
+        return Poll::Ready(None);
+    }
+    if moved {
+        *last = local.wheel.now();
+    }
+    let patience = if up.has_ended || down.has_ended {
+        Duration::from_secs(TUNNEL_HALF_CLOSED_SECONDS_MAX)
+    } else {
+        local.view().server.tunnel_timeout
+    };
+    client.deadline.set(last.saturating_add(ticks(patience) + 1));
+    ready!(client.deadline.poll_expired(cx));
+    Poll::Ready((!up.has_ended && !down.has_ended).then_some(Reason::TunnelIdle))
+}
+
+/// Moves what can be moved. Ready once the end was passed on, or with an error when a side broke.
+fn poll_way(
+    cx: &mut Context<'_>,
+    from: &Stream,
+    to: &Stream,
+    way: &mut Way,
+    local: &Local,
+    moved: &mut bool,
+) -> Poll<Result<(), ()>> {
+    if way.is_shut {
+        return Poll::Ready(Ok(()));
+    }
+    for _ in 0..READS_IN_A_GO_MAX {
+        let flushed = ready!(way.out.poll_flush(cx, to, local)).map_err(|_| ())?;
+        *moved |= flushed > 0;
+        if way.has_ended {
+            to.shutdown_write();
+            way.is_shut = true;
+            return Poll::Ready(Ok(()));
+        }
+        let mut scratch = local.scratch.borrow_mut();
+        let n = ready!(from.poll_recv(cx, &mut scratch)).map_err(|_| ())?;
+        *moved = true;
+        way.moved += n as u64;
+        way.has_ended = n == 0;
+        way.out.send(to, local, &[&scratch[..n]]).map_err(|_| ())?;
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}

@@ -1,0 +1,65 @@
+//! What control tells workers.
+//!
+//! Owns the messages. Never says how they are carried out.
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use super::backend::BackendState;
+use super::queue::UpstreamState;
+use crate::config::plan::{self, AccessFormat, Plan};
+use crate::route::RouteTable;
+
+/// A plan with the live state of its upstreams, the same for every worker.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The plan itself.
+    pub plan: Arc<Plan>,
+    /// Its routes, ready to be searched.
+    pub table: Arc<RouteTable>,
+    /// By [`plan::UpstreamId`].
+    pub upstreams: Vec<PublishedUpstream>,
+}
+
+/// One upstream of a [`Published`] plan.
+#[derive(Clone, Debug)]
+pub struct PublishedUpstream {
+    /// Its part of the plan.
+    pub conf: Arc<plan::Upstream>,
+    /// Its queue; the same through reloads.
+    pub state: Arc<UpstreamState>,
+    /// In the order of `conf.backends`; those of unchanged identity are the same through reloads.
+    pub backends: Vec<Arc<BackendState>>,
+}
+
+/// Lines of the access log on their way to its writer.
+#[derive(Debug)]
+pub struct LogBatch {
+    /// Whole lines.
+    pub bytes: Vec<u8>,
+    /// How many.
+    pub lines: u64,
+}
+
+/// Where and how a worker logs its exchanges.
+#[derive(Clone, Debug)]
+pub struct AccessSink {
+    /// Of a line.
+    pub format: AccessFormat,
+    /// Takes batches; a full one is not waited for.
+    pub writer: SyncSender<LogBatch>,
+}
+
+/// One message to a worker.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Route by this from now on.
+    Publish(Arc<Published>),
+    /// Log exchanges so from now on, or not at all.
+    Access(Option<AccessSink>),
+    /// Stop accepting, let what runs finish, close what is idle after half of `server.shutdown_timeout` and end after
+    /// all of it.
+    Drain,
+    /// End now.
+    Stop,
+}

@@ -1,0 +1,48 @@
+//! How many client connections the process has, against how many it may have.
+//!
+//! Owns the count. Never closes one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Client connections of the whole process against their limit.
+#[derive(Debug)]
+pub struct OpenCount {
+    open: AtomicU64,
+    max: AtomicU64,
+    max_per_worker: u64,
+}
+
+impl OpenCount {
+    /// None open; `max` in all, `max_per_worker` at each worker.
+    pub fn new(max: u64, max_per_worker: u64) -> Self {
+        OpenCount { open: AtomicU64::new(0), max: AtomicU64::new(max), max_per_worker }
+    }
+
+    /// Client connections open now, parked ones included.
+    pub fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Counts one in.
+    pub fn add(&self) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts `count` out.
+    pub fn sub(&self, count: usize) {
+        if count > 0 {
+            self.open.fetch_sub(count as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a worker that has `own` connections may take another. Two workers may both be told yes for the last
+    /// place: the limit is held to within one connection a worker.
+    pub fn has_room(&self, own: u64) -> bool {
+        own < self.max_per_worker && self.open() < self.max.load(Ordering::Relaxed)
+    }
+
+    /// Changes how many may be open in all.
+    pub fn set_max(&self, max: u64) {
+        self.max.store(max, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,170 @@
+//! What one worker sees of routes, upstreams and backends: `Rc` views on the shared state, with the worker's own part of
+//! it (idle connections, rotations, retry budget) beside.
+//!
+//! Owns how a published plan becomes a view, and which views live on through a reload. Never chooses a backend.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::balance::rotation::Rotation;
+use crate::balance::rng::Rng;
+use crate::balance::roster::Roster;
+use crate::config::plan::{self, Target};
+use crate::health::budget::Budget;
+use crate::route::{AccessList, RouteTable};
+use crate::shared::backend::BackendState;
+use crate::shared::command::{Published, PublishedUpstream};
+use crate::shared::queue::UpstreamState;
+use crate::shared::stats::BackendStats;
+use crate::upstream::pool::Pool;
+use crate::upstream::sticky::Signer;
+
+/// One worker's view of a backend.
+#[derive(Debug)]
+pub struct BackendView {
+    /// Its part of the plan.
+    pub conf: Arc<plan::Backend>,
+    /// What all workers share of it.
+    pub state: Arc<BackendState>,
+    /// This worker's idle connections to it; moves on to the next view of the same backend.
+    pub pool: Rc<Pool>,
+    /// This worker's counters of it; move on likewise.
+    pub stats: Arc<BackendStats>,
+    /// Its stable key for the hash rules.
+    pub hash: u64,
+    /// Rotates over the addresses of its name.
+    pub next_address: Cell<usize>,
+}
+
+impl AsRef<BackendState> for BackendView {
+    fn as_ref(&self) -> &BackendState {
+        &self.state
+    }
+}
+
+/// One worker's view of an upstream.
+#[derive(Debug)]
+pub struct UpstreamView {
+    /// Its part of the plan.
+    pub conf: Arc<plan::Upstream>,
+    /// Its queue.
+    pub state: Arc<UpstreamState>,
+    /// In the order of the file.
+    pub backends: Vec<Rc<BackendView>>,
+    /// Keys and weights of the backends, for the balancing rules.
+    pub roster: Roster,
+    /// Where this worker's rotations stand.
+    pub rotation: RefCell<Rotation>,
+    /// This worker's share of the retry budget.
+    pub budget: RefCell<Budget>,
+    /// Signs and reads the sticky cookie.
+    pub sticky: Option<Signer>,
+    /// Rotates over `local_addresses`.
+    pub next_local: Cell<usize>,
+    /// Idle connections this worker may keep to one backend.
+    pub keepalive: usize,
+}
+
+/// One worker's view of a route.
+#[derive(Debug)]
+pub struct RouteView {
+    /// Its part of the plan.
+    pub conf: Arc<plan::Route>,
+    /// `allow` and `deny`, ready to be searched; `None` when neither says anything.
+    pub access: Option<AccessList>,
+    /// Where it leads; `None` when it answers by itself.
+    pub upstream: Option<Rc<UpstreamView>>,
+}
+
+/// What a worker routes by until the next plan comes.
+#[derive(Debug)]
+pub struct View {
+    /// The server section.
+    pub server: Arc<plan::Server>,
+    /// Finds routes.
+    pub table: Arc<RouteTable>,
+    /// By [`plan::RouteId`].
+    pub routes: Vec<Rc<RouteView>>,
+    /// By [`plan::UpstreamId`].
+    pub upstreams: Vec<Rc<UpstreamView>>,
+}
+
+impl View {
+    /// A view of `published` for one of `workers` workers. Backends that `before` knows keep their idle connections and
+    /// counters.
+    pub fn new(published: &Published, workers: usize, before: Option<&View>, rng: &mut Rng) -> View {
+        let upstreams: Vec<Rc<UpstreamView>> =
+            published.upstreams.iter().map(|u| Rc::new(UpstreamView::new(u, workers, before, rng))).collect();
+        let routes = published
+            .plan
+            .routes
+            .iter()
+            .map(|conf| {
+                let upstream = match conf.target {
+                    Target::Upstream(id) => upstreams.get(id.0 as usize).cloned(),
+                    Target::Redirect { .. } | Target::Respond { .. } => None,
+                };
+                let access = AccessList::new(&conf.allow, &conf.deny);
+                let access = (!conf.allow.is_empty() || !conf.deny.is_empty()).then_some(access);
+                Rc::new(RouteView { conf: conf.clone(), access, upstream })
+            })
+            .collect();
+        View { server: published.plan.server.clone(), table: published.table.clone(), routes, upstreams }
+    }
+
+    /// Every backend of every upstream.
+    pub fn backends(&self) -> impl Iterator<Item = (&Rc<UpstreamView>, &Rc<BackendView>)> {
+        self.upstreams.iter().flat_map(|u| u.backends.iter().map(move |b| (u, b)))
+    }
+}
+
+impl UpstreamView {
+    fn new(published: &PublishedUpstream, workers: usize, before: Option<&View>, rng: &mut Rng) -> UpstreamView {
+        let old = before.and_then(|view| view.upstreams.iter().find(|u| Arc::ptr_eq(&u.state, &published.state)));
+        let backends = published
+            .conf
+            .backends
+            .iter()
+            .zip(&published.backends)
+            .map(|(conf, state)| {
+                let kept = old.and_then(|u| u.backends.iter().find(|b| Arc::ptr_eq(&b.state, state)));
+                Rc::new(BackendView::new(conf, state, kept.map(Rc::as_ref)))
+            })
+            .collect();
+        let conf = published.conf.clone();
+        let roster = Roster::new(conf.backends.iter().map(|b| (b.id.as_str(), b.weight)));
+        UpstreamView {
+            sticky: conf.sticky.as_ref().map(|sticky| Signer::new(&conf.name, sticky)),
+            keepalive: conf.keepalive.div_ceil(workers),
+            state: published.state.clone(),
+            backends,
+            rotation: RefCell::new(Rotation::new(&roster, rng)),
+            roster,
+            budget: RefCell::new(Budget::new(workers as u32)),
+            next_local: Cell::new(rng.next_u64() as usize),
+            conf,
+        }
+    }
+
+    /// The next of `local_addresses`, in rotation.
+    pub fn local_address(&self) -> Option<std::net::IpAddr> {
+        let locals = &self.conf.local_addresses;
+        let next = self.next_local.get();
+        self.next_local.set(next.wrapping_add(1));
+        locals.get(next.checked_rem(locals.len())?).copied()
+    }
+}
+
+impl BackendView {
+    fn new(conf: &Arc<plan::Backend>, state: &Arc<BackendState>, kept: Option<&BackendView>) -> BackendView {
+        BackendView {
+            hash: crate::balance::key::of_bytes(conf.id.as_bytes()),
+            conf: conf.clone(),
+            state: state.clone(),
+            pool: kept.map_or_else(Rc::default, |b| b.pool.clone()),
+            stats: kept.map_or_else(Arc::default, |b| b.stats.clone()),
+            next_address: Cell::new(0),
+        }
+    }
+}

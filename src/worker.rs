@@ -1,0 +1,285 @@
+//! A worker: one thread, one runtime, its listeners, its connections.
+//!
+//! Owns the thread's loops: accepting, waking parked connections, ticking, obeying control. Never touches a request.
+
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::LocalSet;
+
+use crate::balance::rng::Rng;
+use crate::listen::Listener;
+use crate::park::{Parked, Waiting};
+use crate::proxy::client::Client;
+use crate::proxy::local::Local;
+use crate::proxy::log::Sink;
+use crate::shared::command::{Command, Published};
+use crate::shared::open::OpenCount;
+use crate::shared::stats::WorkerStats;
+use crate::upstream::view::View;
+use crate::wheel::{TICK, ticks};
+
+/// Connections accepted in one go; then other tasks get their turn.
+const ACCEPT_BATCH: usize = 64;
+/// Parked connections closed for age in one tick, so that a million that age together do not stall the others.
+const EXPIRE_BATCH: usize = 8192;
+/// Ticks between two sweeps of idle backend connections and spare buffers.
+const SWEEP_TICKS: u32 = 10;
+/// Idle connections closed at once to make room when the limit is reached.
+const ROOM_BATCH: usize = 16;
+
+/// Whose descriptor table a worker uses.
+#[derive(Debug)]
+pub enum Table {
+    /// The process's.
+    Shared,
+    /// One of its own: what main had opened up to `highest_kept` stays, and this worker's listeners.
+    Private { highest_kept: RawFd },
+}
+
+/// What a worker is made of; put together by `server`.
+#[derive(Debug)]
+pub struct Setup {
+    /// Its index.
+    pub id: usize,
+    /// How many workers there are.
+    pub workers: usize,
+    /// Where it runs.
+    pub cpu: Option<usize>,
+    /// Its descriptor table.
+    pub table: Table,
+    /// By index of the listen address.
+    pub listeners: Vec<OwnedFd>,
+    /// What it routes by at first.
+    pub published: Arc<Published>,
+    /// Its counters.
+    pub stats: Arc<WorkerStats>,
+    /// Client connections of the whole process.
+    pub open: Arc<OpenCount>,
+    /// What it is told.
+    pub commands: UnboundedReceiver<Command>,
+    /// Passed once all workers have their tables.
+    pub barrier: Arc<Barrier>,
+}
+
+/// Runs a worker until it was told to end. The body of its thread.
+///
+/// # Errors
+/// When its table or its event loop cannot be set up; nothing was accepted then.
+pub fn run(setup: Setup, runtime: Runtime, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
+    crate::sys::block_signals_on_this_thread();
+    if let Some(cpu) = setup.cpu
+        && let Err(error) = crate::sys::pin_to_cpu(cpu)
+    {
+        tracing::warn!(worker = setup.id, cpu, %error, "cannot run on this CPU; see server.cpu_affinity");
+    }
+    let own: Vec<RawFd> = setup.listeners.iter().map(AsRawFd::as_raw_fd).collect();
+    let taken = match setup.table {
+        Table::Shared => Ok(()),
+        Table::Private { highest_kept } => take_table(&own, highest_kept),
+    };
+    // Nobody opens anything before all tables are apart: what is opened now would be copied into others.
+    setup.barrier.wait();
+    if let Err(error) = taken {
+        let _ = ready.send(Err(error));
+        return;
+    }
+    let tasks = LocalSet::new();
+    tasks.block_on(&runtime, serve(setup, ready));
+    // Before the runtime: what is still open closes now.
+    drop(tasks);
+}
+
+/// Makes this thread's table its own, with nothing of others in it.
+fn take_table(listeners: &[RawFd], highest_kept: RawFd) -> io::Result<()> {
+    crate::sys::unshare_descriptors()?;
+    // SAFETY: the table is this thread's own now, and of the values with descriptors above `highest_kept` this thread
+    // was given only its listeners.
+    unsafe { crate::sys::close_other_descriptors(highest_kept, listeners) }
+}
+
+async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
+    let Setup { id, workers, published, stats, open, mut commands, listeners, .. } = setup;
+    let mut rng = Rng::new(fastrand::u64(..));
+    let view = View::new(&published, workers, None, &mut rng);
+    let started = Local::new(id, workers, view, stats, open.clone(), rng).and_then(|local| {
+        let listeners = listeners.into_iter().map(|fd| Listener::new(fd).map(Rc::new)).collect::<io::Result<Vec<_>>>()?;
+        Ok((Rc::new(local), listeners))
+    });
+    let (local, listeners) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    for (index, listener) in listeners.iter().enumerate() {
+        tokio::task::spawn_local(accept(local.clone(), listener.clone(), index as u16, open.clone()));
+    }
+    tokio::task::spawn_local(wake_parked(local.clone()));
+    let _ = ready.send(Ok(()));
+    let mut clock = tokio::time::interval(TICK);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut drain: Option<Drain> = None;
+    let began = Instant::now();
+    loop {
+        tokio::select! {
+            biased;
+            command = commands.recv() => match command {
+                Some(Command::Publish(published)) => publish(&local, &published),
+                Some(Command::Access(sink)) => *local.access.borrow_mut() = sink.map(Sink::new),
+                Some(Command::Drain) if drain.is_none() => drain = Some(Drain::begin(&local, &listeners)),
+                Some(Command::Drain) => {}
+                Some(Command::Stop) | None => break,
+            },
+            _ = clock.tick() => {
+                tick(&local, (began.elapsed().as_millis() / TICK.as_millis()) as u32);
+                if drain.as_mut().is_some_and(|drain| drain.step(&local)) {
+                    break;
+                }
+            }
+        }
+    }
+    if let Some(sink) = local.access.borrow_mut().as_mut() {
+        sink.flush(&local);
+    }
+}
+
+fn publish(local: &Local, published: &Published) {
+    let view = View::new(published, local.workers, Some(&local.view()), &mut local.rng.borrow_mut());
+    local.set_view(view);
+}
+
+fn tick(local: &Rc<Local>, now: u32) {
+    local.wheel.advance_to(now);
+    local.tick();
+    let view = local.view();
+    let server = &view.server;
+    let before = |patience: Duration| now.saturating_sub(ticks(patience));
+    let mut lot = local.lot.borrow_mut();
+    let mut left = lot.expire(Waiting::Next, before(server.idle_timeout), EXPIRE_BATCH);
+    left += lot.expire(Waiting::First, before(server.read_timeout), EXPIRE_BATCH);
+    local.stats.connections_parked.set(lot.len() as u64);
+    drop(lot);
+    local.uncount(left);
+    if now % SWEEP_TICKS == 0 {
+        local.trim();
+        for (upstream, backend) in view.backends() {
+            backend.pool.sweep(before(upstream.conf.keepalive_timeout));
+        }
+    }
+}
+
+async fn accept(local: Rc<Local>, listener: Rc<Listener>, index: u16, open: Arc<OpenCount>) {
+    loop {
+        for _ in 0..ACCEPT_BATCH {
+            make_room(&local, &open).await;
+            match poll_fn(|cx| listener.poll_accept(cx)).await {
+                Ok((fd, peer)) => admit(&local, fd, peer, index),
+                Err(error) if local.draining.get() => {
+                    tracing::debug!(%error, "listener ended");
+                    return;
+                }
+                Err(error) => {
+                    // No descriptor or memory: idle connections make room, else somebody has to leave first.
+                    if !local.make_room(ROOM_BATCH) {
+                        tracing::warn!(worker = local.id, %error, "accepting pauses");
+                        local.pause(2).await;
+                    }
+                }
+            }
+            if local.draining.get() {
+                return;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Waits until one more client connection is allowed. Those that have been parked longest go first.
+async fn make_room(local: &Rc<Local>, open: &OpenCount) {
+    while !open.has_room(local.clients() as u64) {
+        let evicted = local.lot.borrow_mut().evict(ROOM_BATCH);
+        local.uncount(evicted);
+        if evicted == 0 {
+            local.pause(1).await;
+        }
+        if local.draining.get() {
+            return;
+        }
+    }
+}
+
+fn admit(local: &Rc<Local>, fd: OwnedFd, peer: std::net::SocketAddr, listener: u16) {
+    local.stats.connections_accepted.inc();
+    let seat = local.seat();
+    let parked = Parked { fd, peer, listener, waiting: Waiting::First, since: local.wheel.now() };
+    if let Ok(client) = Client::new(parked, false, seat, local) {
+        tokio::task::spawn_local(client.serve());
+    }
+}
+
+async fn wake_parked(local: Rc<Local>) {
+    let mut woken = Vec::new();
+    loop {
+        let ended = match poll_fn(|cx| local.lot.borrow_mut().poll_wake(cx, &mut woken)).await {
+            Ok(ended) => ended,
+            Err(error) => {
+                tracing::error!(worker = local.id, %error, "the parking lot failed");
+                return;
+            }
+        };
+        local.uncount(ended);
+        for parked in woken.drain(..) {
+            let seat = local.resume_seat();
+            if let Ok(client) = Client::new(parked, true, seat, &local) {
+                tokio::task::spawn_local(client.serve());
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The way out.
+struct Drain {
+    idle_at: u32,
+    end_at: u32,
+}
+
+impl Drain {
+    /// Takes in who waits in the accept queues, then ends listening.
+    fn begin(local: &Rc<Local>, listeners: &[Rc<Listener>]) -> Drain {
+        for (index, listener) in listeners.iter().enumerate() {
+            while let Ok((fd, peer)) = listener.accept() {
+                admit(local, fd, peer, index as u16);
+            }
+            listener.end();
+        }
+        local.draining.set(true);
+        let timeout = local.view().server.shutdown_timeout;
+        let now = local.wheel.now();
+        Drain { idle_at: now + ticks(timeout / 2), end_at: now + ticks(timeout) }
+    }
+
+    /// One tick of it; true when all is done.
+    fn step(&mut self, local: &Rc<Local>) -> bool {
+        let now = local.wheel.now();
+        if now >= self.idle_at {
+            if !local.closing_idle.replace(true) {
+                local.wheel.wake_all();
+            }
+            // Paced, so that the clients of a million connections do not all come back in one moment.
+            let ticks_left = self.end_at.saturating_sub(now).max(2) / 2;
+            let share = local.lot.borrow().len().div_ceil(ticks_left.max(1) as usize);
+            let evicted = local.lot.borrow_mut().evict(share);
+            local.uncount(evicted);
+        }
+        local.clients() == 0 || now >= self.end_at
+    }
+}
