@@ -120,6 +120,15 @@ fn a_state_follows_its_roster() {
 }
 
 #[test]
+fn a_state_lives_on_with_an_equal_roster() {
+    let (mut rng, mut state) = (Rng::new(2), Rotation::default());
+    let mut turn =
+        |roster: &Roster| pick(Algorithm::RoundRobin, roster, &mut state, 0, &mut rng, |_| Some(Load::new(0))).unwrap();
+    let first = turn(&roster(&[10; 50]));
+    assert!((1..200).all(|i| turn(&roster(&[10; 50])) == (first + i) % 50));
+}
+
+#[test]
 fn a_load_is_asked_for_once() {
     for algorithm in [
         Algorithm::IpHash,
