@@ -74,3 +74,6 @@ impl Algorithm {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,8 +14,8 @@ use super::{Algorithm, hash, least_conn, random_two, score, weighted};
 /// `load(i)` is what backend `i` carries, or `None` when it isn't eligible now; it is asked at most once for each
 /// backend, except where backends are drawn by luck. `key` is looked at by the hash rules only:
 /// [`client_key`](super::ip_hash::client_key) for [`Algorithm::IpHash`], and for [`Algorithm::Hash`] that or
-/// [`of_bytes`](super::key::of_bytes) of the header, cookie or URI. A `state` that was made for another number of
-/// backends begins anew.
+/// [`of_bytes`](super::key::of_bytes) of the header, cookie or URI. A `state` that was made for other backends
+/// or weights begins anew.
 pub fn pick<L>(
     algorithm: Algorithm,
     roster: &Roster,
@@ -27,9 +27,7 @@ pub fn pick<L>(
 where
     L: FnMut(usize) -> Option<Load>,
 {
-    if state.len() != roster.len() {
-        *state = Rotation::new(roster, rng);
-    }
+    state.follow(roster, rng);
     match algorithm {
         Algorithm::IpHash | Algorithm::Hash => hash::pick(roster, key, load),
         Algorithm::LeastConnections => least_conn::pick(algorithm, roster, state, rng, |_, _| 1.0, load),

@@ -15,6 +15,7 @@ const TRIES_MAX: usize = 16;
 pub struct Roster {
     entries: Box<[Entry]>,
     slots: Box<[Slot]>,
+    fingerprint: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,10 +36,11 @@ impl Roster {
     pub fn new<'a>(backends: impl IntoIterator<Item = (&'a str, u16)>) -> Self {
         let entries: Box<[Entry]> = backends
             .into_iter()
-            .map(|(id, weight)| Entry { key: key::of_bytes(id.as_bytes()), weight: f32::from(weight.max(1)) })
+            .map(|(id, weight)| Entry { key: key::of_bytes(id.as_bytes()), weight: f32::from(weight) })
             .collect();
         let slots = alias_table(&entries);
-        Roster { entries, slots }
+        let fingerprint = entries.iter().fold(0, |all, e| key::mix(all ^ e.key).wrapping_add(e.weight as u64));
+        Roster { entries, slots, fingerprint }
     }
 
     /// How many backends there are.
@@ -49,6 +51,11 @@ impl Roster {
     /// Whether there is no backend at all.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Tells rosters of other ids, weights or order apart.
+    pub(super) fn fingerprint(&self) -> u64 {
+        self.fingerprint
     }
 
     /// The stable key of the id of backend `i`.

@@ -11,6 +11,8 @@ use super::{Algorithm, weighted};
 /// The state of one worker for one upstream: 16 bytes a backend.
 #[derive(Clone, Debug, Default)]
 pub struct Rotation {
+    /// [`Roster::fingerprint`] of the roster it is for.
+    roster: u64,
     /// Where the next look begins, for each rule its own: two rules that shared one could each meet always the same
     /// backend.
     next: [u32; Algorithm::COUNT],
@@ -26,19 +28,23 @@ impl Rotation {
         let n = roster.len();
         let mut next = [0; Algorithm::COUNT];
         next.fill_with(|| rng.below(n as u64) as u32);
-        let mut rotation = Rotation { next, current: vec![0; n].into(), owed: vec![0.0; n].into() };
+        let mut rotation =
+            Rotation { roster: roster.fingerprint(), next, current: vec![0; n].into(), owed: vec![0.0; n].into() };
         weighted::begin_anywhere(roster, &mut rotation, rng);
         rotation
     }
 
-    /// How many backends it is for.
-    pub fn len(&self) -> usize {
-        self.current.len()
+    /// Begins anew unless it is for `roster` or one that is the same: after a reload that changed something else,
+    /// rotations go on.
+    pub(super) fn follow(&mut self, roster: &Roster, rng: &mut Rng) {
+        if self.roster != roster.fingerprint() || self.len() != roster.len() {
+            *self = Rotation::new(roster, rng);
+        }
     }
 
-    /// Whether it is for none.
-    pub fn is_empty(&self) -> bool {
-        self.current.is_empty()
+    /// How many backends it is for.
+    pub(super) fn len(&self) -> usize {
+        self.current.len()
     }
 
     /// Where `algorithm` begins to look; below [`Rotation::len`] unless that is 0.

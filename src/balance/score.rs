@@ -145,3 +145,50 @@ impl Floor<'_> {
         picked
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn score(utilisation: f32) -> Score {
+        Score { utilisation, reported_ms: 1_000 }
+    }
+
+    #[test]
+    fn the_field_is_read_in_any_order() {
+        let utilisation = |field| Report::parse(field).map(Report::utilisation);
+        assert_eq!(utilisation("cpu=0.5,mem=0.25,load=1"), Some(0.5));
+        assert_eq!(utilisation(" load = 3 , mem=0.25, cpu=0.5, gpu=x"), Some(0.5));
+        assert_eq!(utilisation("mem=1"), Some(0.4));
+        for nonsense in ["", "cpu", "cpu=", "cpu=-1", "cpu=NaN", "cpu=0.1,cpu=0.2", "gpu=1", "cpu=0.5;mem=1"] {
+            assert_eq!(utilisation(nonsense), None, "{nonsense}");
+        }
+        assert_eq!(utilisation("cpu=inf,mem=1e9,load=2"), Some(1.0));
+    }
+
+    #[test]
+    fn headroom_stays_in_bounds_and_fades() {
+        for (utilisation, age_s, headroom) in
+            [(0.0, 0, 1.0), (0.6, 0, 0.4), (1.0, 30, 0.05), (0.6, 30, 0.4), (0.6, 45, 0.7), (0.6, 60, 1.0)]
+        {
+            let now = score(utilisation).headroom(1_000 + age_s * 1_000);
+            assert!((now - headroom).abs() < 1e-6, "{utilisation} after {age_s} s: {now}");
+        }
+        assert_eq!(score(1.0).headroom(0), HEADROOM_MIN, "a clock that is a little behind");
+        assert_eq!(score(1.0).headroom(u64::MAX), 1.0);
+    }
+
+    #[test]
+    fn reports_are_smoothed_by_time() {
+        let idle = Report::new(0.0, 0.0, 0.0).unwrap();
+        let busy = Report::new(1.0, 1.0, 1.0).unwrap();
+        let first = Score::after(None, 1_000, busy);
+        assert_eq!(first.utilisation, 1.0, "nothing to smooth with");
+        let second = Score::after(Some(first), 6_000, idle);
+        assert!((second.utilisation - 0.3679).abs() < 1e-3);
+        // Ten reports in that time come to the same as one.
+        let many = (1..=10).fold(first, |last, i| Score::after(Some(last), 1_000 + i * 500, idle));
+        assert!((many.utilisation - second.utilisation).abs() < 1e-3);
+        assert_eq!(Score::after(Some(first), 61_000, idle).utilisation, 0.0, "the last one has faded");
+    }
+}

@@ -20,9 +20,11 @@ const BUCKETS: usize = INSIDE + 1;
 /// Requests and retries of the last 10 s.
 ///
 /// Requests are summed over at most 10 s and retries over at least 10 s, so that in no window of 10 s, wherever it
-/// begins, retries exceed what they may. It is 176 bytes and cheap to keep behind a lock of the whole process when
-/// workers count their requests themselves and hand the sum in before they ask for a retry; a worker that keeps one of
-/// its own gives its share of the floor.
+/// begins, retries exceed what they may.
+///
+/// Exact when the process keeps one for each upstream behind a lock: retries are rare, and workers may count their
+/// requests themselves and hand the sum in with each retry and every half second. A worker that keeps one of its own has
+/// its part of the floor only, so where traffic is thin and uneven it is refused sooner.
 #[derive(Clone, Debug)]
 pub struct Budget {
     buckets: [Bucket; BUCKETS],

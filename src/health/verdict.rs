@@ -27,8 +27,8 @@ pub struct Verdict {
     is_up: bool,
     /// Checks in a row that speak against `is_up`.
     against: u32,
-    /// Whether a check was ever good, or one in a row enough to be down.
-    is_proven: bool,
+    /// Whether there was a check at all.
+    is_checked: bool,
     came_back_ms: Option<u64>,
 }
 
@@ -36,25 +36,18 @@ impl Verdict {
     /// A backend that was never checked: it counts as up until a check fails. So the first check, when it is bad,
     /// takes it down alone: there is nothing that speaks for it. After a good one, `failures` in a row are needed.
     pub fn new(failures: u32, successes: u32) -> Self {
-        Verdict {
-            failures: failures.max(1),
-            successes: successes.max(1),
-            is_up: true,
-            against: 0,
-            is_proven: false,
-            came_back_ms: None,
-        }
+        Verdict { failures, successes, is_up: true, against: 0, is_checked: false, came_back_ms: None }
     }
 
     /// Takes over new thresholds from a reload; what was seen stays.
     pub fn set_thresholds(&mut self, failures: u32, successes: u32) {
-        self.failures = failures.max(1);
-        self.successes = successes.max(1);
+        self.failures = failures;
+        self.successes = successes;
     }
 
     /// Takes in a check that ended at `now_ms`; the change if it made one.
     pub fn observe(&mut self, now_ms: u64, ok: bool) -> Option<Change> {
-        let is_first = !std::mem::replace(&mut self.is_proven, true);
+        let is_first = !std::mem::replace(&mut self.is_checked, true);
         if ok == self.is_up {
             self.against = 0;
             return None;
