@@ -132,7 +132,7 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
         tokio::select! {
             biased;
             command = commands.recv() => match command {
-                Some(Command::Publish(published)) => publish(&local, &published),
+                Some(Command::Publish(published, _done)) => publish(&local, &published),
                 Some(Command::Access(sink)) => *local.access.borrow_mut() = sink.map(Sink::new),
                 Some(Command::Drain) if drain.is_none() => drain = Some(Drain::begin(&local, &listeners)),
                 Some(Command::Drain) => {}

@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
+use tokio::sync::mpsc::UnboundedSender;
+
 use super::backend::BackendState;
 use super::queue::UpstreamState;
 use crate::config::plan::{self, AccessFormat, Plan};
@@ -53,8 +55,8 @@ pub struct AccessSink {
 /// One message to a worker.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Route by this from now on.
-    Publish(Arc<Published>),
+    /// Route by this from now on, and let go of the sender once that is so.
+    Publish(Arc<Published>, UnboundedSender<()>),
     /// Log exchanges so from now on, or not at all.
     Access(Option<AccessSink>),
     /// Stop accepting, let what runs finish, close what is idle after half of `server.shutdown_timeout` and end after

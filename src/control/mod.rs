@@ -1,0 +1,7 @@
+//! The control plane: one thread with a runtime of its own and everything that is not on a request's way.
+
+pub mod access_log;
+pub mod probe;
+pub mod registry;
+pub mod resolve;
+pub mod thread;

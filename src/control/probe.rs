@@ -1,0 +1,127 @@
+//! Active health checks: one small request at a time to each backend that asks for them.
+//!
+//! Owns the check's connection and request; the verdict over a row of results is `health::verdict`'s. Never on a worker.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::balance::rng::Rng;
+use crate::clock;
+use crate::config::plan::{self, BackendAddr, HealthCheck, HealthCheckKind};
+use crate::health::schedule;
+use crate::health::verdict::{Change, Verdict};
+use crate::http::head::FieldTable;
+use crate::http::parse::{Asked, HeadEnd, HeadLimits, parse_response};
+use crate::shared::backend::{BackendState, Mark};
+
+/// Largest answer head that a check reads, in bytes.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Checks `backend` for as long as the task lives, and marks it down and up.
+pub async fn keep_probing(upstream: String, conf: Arc<plan::Backend>, check: HealthCheck, backend: Arc<BackendState>) {
+    let mut rng = Rng::new(fastrand::u64(..));
+    let mut verdict = Verdict::new(check.failures, check.successes);
+    if backend.is(Mark::CheckDown) {
+        // Taken over from an earlier configuration: it stays down until it is seen to be up.
+        for _ in 0..check.failures {
+            verdict.observe(clock::now_ms(), false);
+        }
+    }
+    let interval = check.interval.as_millis() as u64;
+    let mut next = schedule::first_ms(clock::now_ms(), interval, &mut rng);
+    loop {
+        tokio::time::sleep(Duration::from_millis(next.saturating_sub(clock::now_ms()))).await;
+        let began = clock::now_ms();
+        let result = match tokio::time::timeout(check.timeout, probe(&conf, &check, &backend)).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("no answer in {:?}", check.timeout)),
+        };
+        let now = clock::now_ms();
+        match verdict.observe(now, result.is_ok()) {
+            Some(Change::Down) => {
+                let problem = result.err().unwrap_or_default();
+                tracing::warn!(%upstream, backend = %conf.id, problem, "down by its health check");
+                backend.set_mark(Mark::CheckDown, true, now);
+            }
+            Some(Change::Up) => {
+                tracing::info!(%upstream, backend = %conf.id, "up by its health check");
+                backend.set_mark(Mark::CheckDown, false, now);
+            }
+            None => {}
+        }
+        next = schedule::next_ms(began, now, interval, &mut rng);
+    }
+}
+
+async fn probe(conf: &plan::Backend, check: &HealthCheck, backend: &BackendState) -> Result<(), String> {
+    let failed = |error: io::Error| error.to_string();
+    match &conf.addr {
+        BackendAddr::Unix(path) => {
+            let stream = UnixStream::connect(path).await.map_err(failed)?;
+            ask(stream, conf, check).await
+        }
+        BackendAddr::Ip(_) | BackendAddr::Name(..) => {
+            let addresses = backend.addresses().clone();
+            let mut addresses: Vec<SocketAddr> = addresses.to_vec();
+            if check.port != 0 {
+                addresses.iter_mut().for_each(|addr| addr.set_port(check.port));
+            }
+            if addresses.is_empty() {
+                return Err("its name has no address".into());
+            }
+            // All addresses are one backend: it is up while one of them answers.
+            let stream = TcpStream::connect(&addresses[..]).await.map_err(failed)?;
+            ask(stream, conf, check).await
+        }
+    }
+}
+
+async fn ask(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    conf: &plan::Backend,
+    check: &HealthCheck,
+) -> Result<(), String> {
+    let HealthCheckKind::Http { path, host, expect } = &check.kind else { return Ok(()) };
+    let host = if host.is_empty() { host_of(conf) } else { host.clone() };
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: speedmimi-health-check\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.map_err(|e| e.to_string())?;
+    let status = read_status(&mut stream).await?;
+    if (expect.0..=expect.1).contains(&status) {
+        return Ok(());
+    }
+    Err(format!("status {status} is outside {}-{}", expect.0, expect.1))
+}
+
+async fn read_status(stream: &mut (impl AsyncRead + Unpin)) -> Result<u16, String> {
+    let (mut bytes, mut end, mut fields) = (Vec::new(), HeadEnd::default(), FieldTable::default());
+    loop {
+        let n = stream.read_buf(&mut bytes).await.map_err(|e| e.to_string())?;
+        let asked = Asked { head: false, upgrade: false };
+        let parsed = parse_response(&bytes, &mut end, asked, &HeadLimits::RESPONSE, &mut fields);
+        match parsed.map_err(|fault| fault.detail.to_owned())? {
+            Some((head, used)) if head.is_interim() => {
+                bytes.drain(..used);
+                end = HeadEnd::default();
+            }
+            Some((head, _)) => return Ok(head.status()),
+            None if n == 0 => return Err("the connection was closed before a whole answer".into()),
+            None if bytes.len() > HEAD_BYTES_MAX => return Err("the answer's head is larger than 16 KiB".into()),
+            None => {}
+        }
+    }
+}
+
+fn host_of(conf: &plan::Backend) -> String {
+    match &conf.addr {
+        BackendAddr::Ip(addr) => addr.to_string(),
+        BackendAddr::Name(name, port) => format!("{name}:{port}"),
+        BackendAddr::Unix(_) => "localhost".into(),
+    }
+}

@@ -1,0 +1,98 @@
+//! The live state behind a plan: which upstream and backend states exist, and how a new plan takes them over.
+//!
+//! Owns the states by identity, so that a reload keeps counts, health and queues of what did not change. Never talks to
+//! a worker: the caller publishes what [`Registry::apply`] returns.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::config::plan::{self, BackendAddr, Plan, Scheme};
+use crate::route::RouteTable;
+use crate::shared::backend::{BackendState, Mark};
+use crate::shared::command::{Published, PublishedUpstream};
+use crate::shared::queue::UpstreamState;
+
+/// What makes a backend the same through reloads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Name of its upstream.
+    pub upstream: String,
+    /// Its id there.
+    pub id: String,
+    /// Where it listens.
+    pub addr: BackendAddr,
+    /// How it is spoken to.
+    pub scheme: Scheme,
+}
+
+impl Identity {
+    /// The identity of `backend` of the upstream of that name.
+    pub fn new(upstream: &str, backend: &plan::Backend) -> Self {
+        Identity {
+            upstream: upstream.to_owned(),
+            id: backend.id.clone(),
+            addr: backend.addr.clone(),
+            scheme: backend.scheme,
+        }
+    }
+}
+
+/// States by identity.
+#[derive(Debug, Default)]
+pub struct Registry {
+    upstreams: HashMap<String, Arc<UpstreamState>>,
+    backends: HashMap<Identity, Arc<BackendState>>,
+}
+
+impl Registry {
+    /// Takes a plan over: what it shares with the last one keeps its state, what is gone is forgotten (and drains), what
+    /// is new begins empty.
+    pub fn apply(&mut self, plan: &Arc<Plan>, now_ms: u64) -> Published {
+        let old_upstreams = std::mem::take(&mut self.upstreams);
+        let old_backends = std::mem::take(&mut self.backends);
+        let upstreams = plan
+            .upstreams
+            .iter()
+            .map(|conf| {
+                let size = conf.queue.size;
+                let state = old_upstreams.get(&conf.name).cloned().unwrap_or_else(|| UpstreamState::new(size));
+                state.set_size(size);
+                let backends = conf.backends.iter().map(|b| self.backend(&old_backends, conf, b, &state, now_ms));
+                let backends: Vec<_> = backends.collect();
+                state.set_members(backends.clone(), now_ms);
+                self.upstreams.insert(conf.name.clone(), state.clone());
+                PublishedUpstream { conf: conf.clone(), state, backends }
+            })
+            .collect();
+        for (name, gone) in old_upstreams {
+            if !self.upstreams.contains_key(&name) {
+                gone.set_members(Vec::new(), now_ms);
+            }
+        }
+        Published { plan: plan.clone(), table: Arc::new(RouteTable::build(&plan.routes)), upstreams }
+    }
+
+    fn backend(
+        &mut self,
+        old: &HashMap<Identity, Arc<BackendState>>,
+        upstream: &plan::Upstream,
+        conf: &plan::Backend,
+        state: &Arc<UpstreamState>,
+        now_ms: u64,
+    ) -> Arc<BackendState> {
+        let identity = Identity::new(&upstream.name, conf);
+        let backend = match old.get(&identity) {
+            Some(kept) => {
+                kept.apply(conf, now_ms);
+                if conf.health_check.is_none() {
+                    // Nobody would ever lift it.
+                    kept.set_mark(Mark::CheckDown, false, now_ms);
+                }
+                kept.clone()
+            }
+            None => BackendState::new(state, conf),
+        };
+        self.backends.insert(identity, backend.clone());
+        backend
+    }
+}

@@ -1,0 +1,365 @@
+//! A running proxy: listeners, workers and control put together.
+//!
+//! Owns the order in which they start and end. Never reads a file or a signal: that is the command line's.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Barrier};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::clock;
+use crate::config::plan::{CpuAffinity, FdTables, ListenAddr, Plan, Server, Workers};
+use crate::control::registry::Registry;
+use crate::control::thread::{Control, Order};
+use crate::listen::{self, BindError, Bound};
+use crate::shared::command::{Command, Published};
+use crate::shared::open::OpenCount;
+use crate::shared::stats::{Totals, WorkerStats};
+use crate::worker::{self, Setup, Table};
+use crate::{limits, sys};
+
+/// Part of a descriptor table that is kept for backends, logs and management: one in so many.
+const RESERVE_SHARE: u64 = 4;
+/// What is kept at least and at most, in descriptors.
+const RESERVE_MIN: u64 = 64;
+const RESERVE_MAX: u64 = 65_536;
+
+/// Why the proxy could not start. Nothing is left running then.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address can't be listened on.
+    Bind(BindError),
+    /// The system refused a thread, an event loop, a file.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Bind(error) => error.fmt(f),
+            StartError::System(error) => write!(f, "cannot start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        StartError::System(error)
+    }
+}
+
+/// How the descriptors are used, as computed at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptors {
+    /// `RLIMIT_NOFILE`, after raising.
+    pub limit: u64,
+    /// Whether each worker has a table of its own.
+    pub is_private: bool,
+    /// Client connections a table may hold; the rest is the reserve.
+    pub clients_per_table: u64,
+    /// Client connections in all: `max_conn`, or what the tables hold if that is less.
+    pub clients_max: u64,
+}
+
+impl Descriptors {
+    /// Shares `limit` descriptors a table out.
+    pub fn new(limit: u64, server: &Server, workers: usize) -> Self {
+        let reserve = (limit / RESERVE_SHARE).clamp(RESERVE_MIN, RESERVE_MAX).min(limit / 2);
+        let clients_per_table = limit - reserve;
+        let is_private = match server.fd_tables {
+            FdTables::Auto => clients_per_table < server.max_conn,
+            FdTables::Shared => false,
+            FdTables::Private => true,
+        };
+        let tables = if is_private { workers as u64 } else { 1 };
+        let clients_max = server.max_conn.min(clients_per_table.saturating_mul(tables));
+        Descriptors { limit, is_private, clients_per_table, clients_max }
+    }
+}
+
+/// A running proxy. Dropping it ends it at once.
+#[derive(Debug)]
+pub struct Handle {
+    addresses: Vec<ListenAddr>,
+    descriptors: Descriptors,
+    stats: Vec<Arc<WorkerStats>>,
+    open: Arc<OpenCount>,
+    published: Arc<Published>,
+    orders: Option<UnboundedSender<Order>>,
+    workers: Vec<JoinHandle<()>>,
+    control: Option<JoinHandle<()>>,
+}
+
+/// Starts a proxy by `plan`; returns once it accepts connections.
+///
+/// With private descriptor tables, what this process has open at the call stays open in every worker's table: open
+/// nothing that has to be seen closing before it, and everything else after it.
+///
+/// # Errors
+/// [`StartError`]; nothing is left running.
+pub fn start(plan: Plan) -> Result<Handle, StartError> {
+    let cpus = sys::allowed_cpus();
+    let workers = match plan.server.workers {
+        Workers::Auto => cpus.len().clamp(1, limits::WORKERS_COUNT_MAX),
+        Workers::Count(n) => n.clamp(1, limits::WORKERS_COUNT_MAX),
+    };
+    let descriptors = Descriptors::new(sys::descriptor_limit(), &plan.server, workers);
+    let runtimes = (0..workers).map(|_| runtime()).collect::<io::Result<Vec<_>>>()?;
+    let control_runtime = runtime()?;
+    // Everything up to here has the same number in every table; the listeners come above it.
+    let highest_kept = sys::highest_descriptor()?;
+    let bound = listen::bind_all(&plan.server, workers).map_err(StartError::Bind)?;
+    let addresses: Vec<ListenAddr> = bound.iter().map(|b| b.addr.clone()).collect();
+    let plan = Arc::new(plan);
+    let mut registry = Registry::default();
+    let published = Arc::new(registry.apply(&plan, clock::now_ms()));
+    let open = Arc::new(OpenCount::new(descriptors.clients_max, descriptors.clients_per_table));
+    crate::upstream::sticky::prepare();
+
+    let stats: Vec<Arc<WorkerStats>> = (0..workers).map(|_| Arc::default()).collect();
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
+    let base = Base {
+        workers,
+        cpus,
+        descriptors,
+        highest_kept,
+        published: published.clone(),
+        open: open.clone(),
+        stats: stats.clone(),
+    };
+    let threads = base.spawn(bound, runtimes, receivers)?;
+    let control = Control::new(registry, published.clone(), senders, open.clone(), descriptors.clients_max);
+    let (orders, control) = spawn_control(control, control_runtime)?;
+    Ok(Handle {
+        addresses,
+        descriptors,
+        stats,
+        open,
+        published,
+        orders: Some(orders),
+        workers: threads,
+        control: Some(control),
+    })
+}
+
+/// A runtime whose descriptors exist before any table is unshared.
+fn runtime() -> io::Result<Runtime> {
+    // Blocking threads are control's only; the name shows whose they are.
+    Builder::new_current_thread().enable_all().thread_name("control-blocking").build()
+}
+
+/// What all workers are made of.
+struct Base {
+    workers: usize,
+    cpus: Vec<usize>,
+    descriptors: Descriptors,
+    highest_kept: RawFd,
+    published: Arc<Published>,
+    open: Arc<OpenCount>,
+    stats: Vec<Arc<WorkerStats>>,
+}
+
+impl Base {
+    fn spawn(
+        self,
+        bound: Vec<Bound>,
+        runtimes: Vec<Runtime>,
+        receivers: Vec<UnboundedReceiver<Command>>,
+    ) -> io::Result<Vec<JoinHandle<()>>> {
+        let mut sockets: Vec<_> = bound.into_iter().map(|b| b.sockets.into_iter()).collect();
+        let barrier = Arc::new(Barrier::new(self.workers));
+        let (ready, readies) = std::sync::mpsc::channel();
+        let mut threads = Vec::with_capacity(self.workers);
+        for (id, (runtime, commands)) in runtimes.into_iter().zip(receivers).enumerate() {
+            let setup = Setup {
+                id,
+                workers: self.workers,
+                cpu: self.cpu_of(id),
+                table: match self.descriptors.is_private {
+                    true => Table::Private { highest_kept: self.highest_kept },
+                    false => Table::Shared,
+                },
+                listeners: sockets.iter_mut().filter_map(Iterator::next).collect(),
+                published: self.published.clone(),
+                stats: self.stats[id].clone(),
+                open: self.open.clone(),
+                commands,
+                barrier: barrier.clone(),
+            };
+            let ready = ready.clone();
+            let thread = std::thread::Builder::new().name(format!("worker-{id}"));
+            threads.push(thread.spawn(move || worker::run(setup, runtime, &ready))?);
+        }
+        drop(ready);
+        for _ in 0..self.workers {
+            readies.recv().map_err(|_| io::Error::other("a worker ended at its start"))??;
+        }
+        Ok(threads)
+    }
+
+    fn cpu_of(&self, id: usize) -> Option<usize> {
+        match &self.published.plan.server.cpu_affinity {
+            CpuAffinity::Off => None,
+            CpuAffinity::Auto => self.cpus.get(id.checked_rem(self.cpus.len())?).copied(),
+            CpuAffinity::List(list) => list.get(id.checked_rem(list.len())?).copied(),
+        }
+    }
+}
+
+fn spawn_control(control: Control, runtime: Runtime) -> io::Result<(UnboundedSender<Order>, JoinHandle<()>)> {
+    let (orders, receiver) = unbounded_channel();
+    let (started, ready) = sync_channel(1);
+    let thread = std::thread::Builder::new().name("control".into());
+    let thread = thread.spawn(move || control.run(&runtime, receiver, &started))?;
+    ready.recv().map_err(|_| io::Error::other("control ended at its start"))??;
+    Ok((orders, thread))
+}
+
+impl Handle {
+    /// The addresses listened on, with real ports, in the order of the plan.
+    pub fn addresses(&self) -> &[ListenAddr] {
+        &self.addresses
+    }
+
+    /// The `index`-th TCP address listened on.
+    pub fn addr(&self, index: usize) -> Option<SocketAddr> {
+        let mut tcp = self.addresses.iter().filter_map(|addr| match addr {
+            ListenAddr::Tcp(addr) => Some(*addr),
+            ListenAddr::Unix(_) => None,
+        });
+        tcp.nth(index)
+    }
+
+    /// How the descriptors are used.
+    pub fn descriptors(&self) -> Descriptors {
+        self.descriptors
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.stats.len()
+    }
+
+    /// What all workers have counted.
+    pub fn stats(&self) -> Totals {
+        Totals::sum(&self.stats)
+    }
+
+    /// Client connections open now.
+    pub fn open(&self) -> u64 {
+        self.open.open()
+    }
+
+    /// Runs by `plan` from now on; returns once every worker does. Returns the keys that differ and need a restart: they
+    /// keep their old values.
+    ///
+    /// # Errors
+    /// When the access log can't be opened; nothing was changed then.
+    pub fn reload(&mut self, plan: Plan) -> io::Result<Vec<&'static str>> {
+        let (plan, kept) = keep_fixed(plan, &self.published.plan);
+        let (done, result) = sync_channel(1);
+        self.order(Order::Reload(Box::new(plan), done));
+        result.recv().map_err(|_| io::Error::other("control has ended"))??;
+        Ok(kept)
+    }
+
+    /// Opens the access log again.
+    pub fn reopen_logs(&self) {
+        self.order(Order::ReopenLogs);
+    }
+
+    /// Stops accepting and lets what runs finish, for `server.shutdown_timeout` at most.
+    pub fn drain(&self) {
+        self.order(Order::Drain);
+    }
+
+    /// Whether all workers have ended.
+    pub fn is_finished(&self) -> bool {
+        self.workers.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Ends at once what still runs, and waits for the threads.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    /// Drains, waits until all is finished, and ends.
+    pub fn shutdown(mut self) {
+        self.drain();
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+        self.end();
+    }
+
+    /// Waits for the workers for at most `patience`; true when all have ended.
+    pub fn wait(&self, patience: Duration) -> bool {
+        let began = std::time::Instant::now();
+        while !self.is_finished() {
+            if began.elapsed() >= patience {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        true
+    }
+
+    fn order(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            let _ = orders.send(order);
+        }
+    }
+
+    fn end(&mut self) {
+        self.order(Order::Stop);
+        self.orders = None;
+        for thread in self.workers.drain(..).chain(self.control.take()) {
+            let _ = thread.join();
+        }
+        for addr in &self.addresses {
+            if let ListenAddr::Unix(path) = addr {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Keeps in `plan` what can't change while running, and names what was asked otherwise.
+fn keep_fixed(mut plan: Plan, running: &Plan) -> (Plan, Vec<&'static str>) {
+    let old = &running.server;
+    let mut server = (*plan.server).clone();
+    let mut kept = Vec::new();
+    macro_rules! keep {
+        ($($field:ident = $key:literal),*) => {
+            $(if server.$field != old.$field {
+                server.$field = old.$field.clone();
+                kept.push($key);
+            })*
+        };
+    }
+    keep!(
+        listen = "server.host, server.port, server.listen",
+        workers = "server.workers",
+        cpu_affinity = "server.cpu_affinity",
+        fd_tables = "server.fd_tables",
+        backlog = "server.backlog",
+        congestion_control = "server.congestion_control"
+    );
+    plan.server = Arc::new(server);
+    (plan, kept)
+}
