@@ -78,9 +78,9 @@ impl UpstreamState {
     }
 
     /// Makes `members` the upstream's backends. Those that are no longer named drain: what is in flight goes on, and
-    /// their slots are handed to nobody.
+    /// their slots are handed to nobody. Where fewer members leave more than half of them ejected, ejections end early.
     pub fn set_members(&self, members: Vec<Arc<BackendState>>, now_ms: u64) {
-        self.change(now_ms, |queue| queue.set_members(members));
+        self.change(now_ms, |queue| queue.set_members(members, now_ms));
     }
 
     /// How many wait now.
@@ -225,7 +225,7 @@ impl Queue {
         waker
     }
 
-    fn set_members(&mut self, members: Vec<Arc<BackendState>>) {
+    fn set_members(&mut self, members: Vec<Arc<BackendState>>, now_ms: u64) {
         let named: HashSet<_> = members.iter().map(Arc::as_ptr).collect();
         for member in &members {
             // The bit first: once it is a member, requests may try it.
@@ -237,6 +237,20 @@ impl Queue {
             gone.set_member(false);
             gone.set_waiters(false);
         }
+        self.pardon_excess(now_ms);
+    }
+
+    /// Ends ejections, the earliest to end first, until no more than half of the members are ejected.
+    fn pardon_excess(&self, now_ms: u64) {
+        let mut ejected: Vec<_> = self.members.iter().filter(|member| member.is_ejected(now_ms)).collect();
+        ejected.sort_by_key(|member| member.ejected_until_ms());
+        let excess = ejected.len().saturating_sub(self.ejected_max());
+        ejected[..excess].iter().for_each(|member| member.pardon(now_ms));
+    }
+
+    /// How many members may be ejected at once; never the only one.
+    fn ejected_max(&self) -> usize {
+        self.members.len() / 2
     }
 
     fn raise(&mut self, raised: bool) {
@@ -254,7 +268,7 @@ impl Queue {
     fn may_eject(&self, backend: &BackendState, now_ms: u64) -> bool {
         let ejected = self.members.iter().filter(|member| member.is_ejected(now_ms)).count();
         let is_member = self.members.iter().any(|member| std::ptr::eq(&**member, backend));
-        is_member && !backend.is_ejected(now_ms) && ejected < self.members.len() / 2
+        is_member && !backend.is_ejected(now_ms) && ejected < self.ejected_max()
     }
 
     /// Gives free slots to those who wait, oldest first, and lets everybody go when there is nothing to wait for.
