@@ -12,7 +12,8 @@ use loom::future::block_on;
 use loom::model::Builder;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
-use speedmimi::{config, error};
+// What the two files name of the library; its own `shared` gives way to the one below.
+use speedmimi::*;
 
 use self::shared::backend::{BackendState, Busy, Mark, Slot};
 use self::shared::queue::{NoBackend, UpstreamState, Waiter};

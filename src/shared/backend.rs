@@ -250,8 +250,8 @@ impl BackendState {
         self.occupancy().in_flight()
     }
 
-    /// Takes a slot; whoever gets one owes a [`release`](Self::release) (see [`Slot`]). Looks at limit and waiters only:
-    /// choosing a backend of the right [`Standing`] is the caller's.
+    /// Takes a slot; whoever gets one owes a [`release`](Self::release) (see [`Slot`]). Looks at limit and waiters
+    /// only: choosing a backend of the right [`Standing`] is the caller's.
     ///
     /// # Errors
     /// [`Busy`], when there is none free or others were first.
@@ -408,8 +408,10 @@ impl BackendState {
     }
 
     /// An exchange failed by the backend's fault (refused, connect timeout, TLS failure, reset or close before a whole
-    /// head, response timeout). Five in a row eject it for 10 s, doubling to 5 min and halved again for each minute in
-    /// service, unless half of its upstream is ejected already; then each five further ones try again. Returns until when it is ejected, if it is now.
+    /// head, response timeout). Returns until when the backend is ejected, if it is now.
+    ///
+    /// Five in a row eject it for 10 s, doubling to 5 min and halved again for each minute in service, unless half of
+    /// its upstream is ejected already; then each five further ones try again.
     pub fn record_failure(&self, now_ms: u64) -> Option<u64> {
         self.failures.fetch_add(1, Ordering::Relaxed);
         // What was under way at the ejection fails late; that is no new evidence.
@@ -542,8 +544,8 @@ where
         Slot { backend, owed: true }
     }
 
-    /// The same slot, its backend held in another way: what the queue grants comes as an `Arc` and a worker goes on with
-    /// its own `Rc`.
+    /// The same slot, its backend held in another way: what the queue grants comes as an `Arc`, and a worker goes on
+    /// with its own `Rc`.
     ///
     /// # Errors
     /// The slot unchanged, when `holder` is of another backend.

@@ -5,12 +5,13 @@
 //! waited too long is dropped by its owner.
 //!
 //! # Why nobody is stranded
-//! All of this happens under one lock, which no request takes that finds a free slot. While anybody waits, a bit stands
-//! in the word of every member. It goes up before the first waiter is looked after and down after the last one is gone,
-//! both under the lock, and with the bit up the word changes under the lock only: new requests are turned away and slots
-//! are given back through here. Every such word is in one order, so a slot given back is either seen free by the waiter
-//! that put the bit up, or sees the bit. Whenever the lock is let go, there is no waiter for whom a member of the best
-//! standing has a free slot, and none at all when no member is usable.
+//! All of this happens under one lock, which no request takes while nobody has to wait. While anybody waits, a bit
+//! stands in the word of every member. It goes up before the first waiter is looked after and down after the last one
+//! is gone, both under the lock, and with the bit up the word changes under the lock only: new requests are turned away
+//! and slots are given back through here. All changes of one word have one order, so a slot given back is either seen
+//! free by the waiter that put the bit up, or sees the bit. Whenever the lock is let go, there is no waiter for whom a
+//! member of the best standing has a free slot, and none at all when no member is usable. Time alone can break this,
+//! when an ejection ends: see [`UpstreamState::offer`].
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -111,7 +112,8 @@ impl UpstreamState {
     }
 
     /// Looks again at who could get what. Needed only as time passes, when an ejection ends with no request coming by:
-    /// control calls it about once a second for an upstream with waiters. Everything else that frees slots does so itself.
+    /// control calls it about once a second for each upstream. Everything else that frees slots looks after the waiters
+    /// itself.
     pub fn offer(&self, now_ms: u64) {
         self.change(now_ms, |_| ());
     }
@@ -309,8 +311,8 @@ impl Queue {
         woken
     }
 
-    /// Hands a slot that is given back to the head of the line, the count unmoved; returns whom to wake. Without an heir,
-    /// or when the backend is not one to be used now, the slot is just free.
+    /// Hands a slot that is given back to the head of the line, the count unmoved; returns whom to wake. Without an
+    /// heir, or when the backend is not one to be used now, the slot is just free.
     fn pass_on(&mut self, backend: &BackendState) -> Option<Waker> {
         let usable = backend.standing(self.now_ms) == self.best;
         let heir = self.waiting.first_entry().filter(|_| usable).and_then(|head| Some((head, backend.inherit()?)));
@@ -334,7 +336,8 @@ fn roomiest(members: &[Arc<BackendState>], standing: Standing, now_ms: u64) -> O
         .filter(|member| member.occupancy().free() > 0)
 }
 
-/// A place in the queue; resolves to a slot that is the request's own, or to [`NoBackend`] when none is left to wait for.
+/// A place in the queue; resolves to a slot that is the request's own, or to [`NoBackend`] when none is left to wait
+/// for. The slot may be of a backend that joined the upstream meanwhile, or that has failed a check since the grant.
 ///
 /// Dropping it at any moment loses no slot: before the grant the place is given up, after it the slot is passed on.
 #[derive(Debug)]
