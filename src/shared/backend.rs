@@ -19,8 +19,14 @@ use crate::config::plan;
 const EJECT_FAILURES_COUNT: u32 = 5;
 /// First ejection, in milliseconds; each further one is twice as long.
 const EJECT_MS_MIN: u64 = 10_000;
-/// Longest ejection, in milliseconds; also how long a backend has to stay in to start from [`EJECT_MS_MIN`] again.
+/// Longest ejection, in milliseconds.
 const EJECT_MS_MAX: u64 = 300_000;
+/// Doublings until the longest is reached.
+const EJECT_DOUBLINGS_MAX: u32 = 5;
+/// Time in service that takes one doubling back, in milliseconds.
+const FORGIVE_MS: u64 = 60_000;
+
+const _: () = assert!(EJECT_MS_MIN << EJECT_DOUBLINGS_MAX >= EJECT_MS_MAX);
 
 /// A value on cache lines of its own: 128 bytes, because x86 fetches lines in pairs and other machines have wider ones.
 #[derive(Debug)]
@@ -192,8 +198,8 @@ pub struct BackendState {
     marks: AtomicU32,
     /// 0 = never ejected; in the past = was.
     ejected_until_ms: AtomicU64,
-    /// Ejections since the backend last stayed in for [`EJECT_MS_MAX`]; written under the upstream's lock.
-    ejections_in_a_row: AtomicU32,
+    /// How often the next ejection is doubled, before time in service is taken off. Only under the queue's lock.
+    ejection_doublings: AtomicU32,
     failures_in_a_row: AtomicU32,
     failures: AtomicU64,
     ejections: AtomicU64,
@@ -225,7 +231,7 @@ impl BackendState {
             occupancy: Padded(AtomicU64::new(Occupancy::empty(backend.max_conn).0)),
             marks: AtomicU32::new(Mark::Draining as u32 | planned_marks(backend)),
             ejected_until_ms: AtomicU64::new(0),
-            ejections_in_a_row: AtomicU32::new(0),
+            ejection_doublings: AtomicU32::new(0),
             failures_in_a_row: AtomicU32::new(0),
             failures: AtomicU64::new(0),
             ejections: AtomicU64::new(0),
@@ -257,8 +263,8 @@ impl BackendState {
         self.occupancy().in_flight()
     }
 
-    /// Takes a slot; whoever gets one owes a [`release`](Self::release) (see [`Slot`]). Looks at limit and waiters only:
-    /// choosing a backend of the right [`Standing`] is the caller's.
+    /// Takes a slot; whoever gets one owes a [`release`](Self::release) (see [`Slot`]). Looks at limit and waiters
+    /// only: choosing a backend of the right [`Standing`] is the caller's.
     ///
     /// # Errors
     /// [`Busy`], when there is none free or others were first.
@@ -415,8 +421,10 @@ impl BackendState {
     }
 
     /// An exchange failed by the backend's fault (refused, connect timeout, TLS failure, reset or close before a whole
-    /// head, response timeout). Five in a row eject it for 10 s, doubling to 5 min, unless half of its upstream is
-    /// ejected already; then each five further ones try again. Returns until when it is ejected, if it is now.
+    /// head, response timeout). Returns until when the backend is ejected, if it is now.
+    ///
+    /// Five in a row eject it for 10 s, doubling to 5 min and halved again for each minute in service, unless half of
+    /// its upstream is ejected already; then each five further ones try again.
     pub fn record_failure(&self, now_ms: u64) -> Option<u64> {
         self.failures.fetch_add(1, Ordering::Relaxed);
         // What was under way at the ejection fails late; that is no new evidence.
@@ -432,15 +440,26 @@ impl BackendState {
 
     /// Ejects without asking; the bound is the caller's. Only under the queue's lock.
     pub(super) fn eject(&self, now_ms: u64) -> u64 {
-        let stayed_in_ms = now_ms.saturating_sub(self.ejected_until_ms.load(Ordering::Relaxed));
-        let before = if stayed_in_ms >= EJECT_MS_MAX { 0 } else { self.ejections_in_a_row.load(Ordering::Relaxed) };
-        let until_ms = now_ms.saturating_add(ejection_ms(before));
-        self.ejections_in_a_row.store(before.saturating_add(1), Ordering::Relaxed);
+        let doublings = self.doublings_left(now_ms);
+        let until_ms = now_ms.saturating_add((EJECT_MS_MIN << doublings).min(EJECT_MS_MAX));
+        self.ejection_doublings.store((doublings + 1).min(EJECT_DOUBLINGS_MAX), Ordering::Relaxed);
         self.ejections.fetch_add(1, Ordering::Relaxed);
         self.failures_in_a_row.store(0, Ordering::Relaxed);
         self.ramp_start_ms.store(until_ms, Ordering::Relaxed);
         self.ejected_until_ms.store(until_ms, Ordering::Release);
         until_ms
+    }
+
+    /// The doublings that time in service has not yet taken back.
+    fn doublings_left(&self, now_ms: u64) -> u32 {
+        let forgiven = now_ms.saturating_sub(self.ejected_until_ms()) / FORGIVE_MS;
+        self.ejection_doublings.load(Ordering::Relaxed).saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX))
+    }
+
+    /// Ends an ejection before its time; the backend is ramped from now on. Only under the queue's lock.
+    pub(super) fn pardon(&self, now_ms: u64) {
+        self.ramp_start_ms.store(now_ms.max(1), Ordering::Relaxed);
+        self.ejected_until_ms.store(now_ms, Ordering::Release);
     }
 
     /// Whether the backend is ejected at `now_ms`.
@@ -506,12 +525,6 @@ fn planned_marks(backend: &plan::Backend) -> u32 {
     inactive | backup
 }
 
-/// How long the ejection after `before` others in a row lasts, in milliseconds.
-fn ejection_ms(before: u32) -> u64 {
-    // Clamped so that the shift cannot overflow; 2^6 times the first is above the longest already.
-    (EJECT_MS_MIN << before.min(6)).min(EJECT_MS_MAX)
-}
-
 /// A slot of a backend, given back on drop.
 ///
 /// `B` is how the owner holds the backend: a worker its `Rc` of a view (with `impl AsRef<BackendState>` for the view),
@@ -544,8 +557,8 @@ where
         Slot { backend, owed: true }
     }
 
-    /// The same slot, its backend held in another way: what the queue grants comes as an `Arc` and a worker goes on with
-    /// its own `Rc`.
+    /// The same slot, its backend held in another way: what the queue grants comes as an `Arc`, and a worker goes on
+    /// with its own `Rc`.
     ///
     /// # Errors
     /// The slot unchanged, when `holder` is of another backend.

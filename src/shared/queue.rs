@@ -5,12 +5,13 @@
 //! waited too long is dropped by its owner.
 //!
 //! # Why nobody is stranded
-//! All of this happens under one lock, which no request takes that finds a free slot. While anybody waits, a bit stands
-//! in the word of every member. It goes up before the first waiter is looked after and down after the last one is gone,
-//! both under the lock, and with the bit up the word changes under the lock only: new requests are turned away and slots
-//! are given back through here. Every such word is in one order, so a slot given back is either seen free by the waiter
-//! that put the bit up, or sees the bit. Whenever the lock is let go, there is no waiter for whom a member of the best
-//! standing has a free slot, and none at all when no member is usable.
+//! All of this happens under one lock, which no request takes while nobody has to wait. While anybody waits, a bit
+//! stands in the word of every member. It goes up before the first waiter is looked after and down after the last one
+//! is gone, both under the lock, and with the bit up the word changes under the lock only: new requests are turned away
+//! and slots are given back through here. All changes of one word have one order, so a slot given back is either seen
+//! free by the waiter that put the bit up, or sees the bit. Whenever the lock is let go, there is no waiter for whom a
+//! member of the best standing has a free slot, and none at all when no member is usable. Time alone can break this,
+//! when an ejection ends: see [`UpstreamState::offer`].
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -78,9 +79,9 @@ impl UpstreamState {
     }
 
     /// Makes `members` the upstream's backends. Those that are no longer named drain: what is in flight goes on, and
-    /// their slots are handed to nobody.
+    /// their slots are handed to nobody. Where fewer members leave more than half of them ejected, ejections end early.
     pub fn set_members(&self, members: Vec<Arc<BackendState>>, now_ms: u64) {
-        self.change(now_ms, |queue| queue.set_members(members));
+        self.change(now_ms, |queue| queue.set_members(members, now_ms));
     }
 
     /// How many wait now.
@@ -111,7 +112,8 @@ impl UpstreamState {
     }
 
     /// Looks again at who could get what. Needed only as time passes, when an ejection ends with no request coming by:
-    /// control calls it about once a second for an upstream with waiters. Everything else that frees slots does so itself.
+    /// control calls it about once a second for each upstream. Everything else that frees slots looks after the waiters
+    /// itself.
     pub fn offer(&self, now_ms: u64) {
         self.change(now_ms, |_| ());
     }
@@ -225,7 +227,7 @@ impl Queue {
         waker
     }
 
-    fn set_members(&mut self, members: Vec<Arc<BackendState>>) {
+    fn set_members(&mut self, members: Vec<Arc<BackendState>>, now_ms: u64) {
         let named: HashSet<_> = members.iter().map(Arc::as_ptr).collect();
         for member in &members {
             // The bit first: once it is a member, requests may try it.
@@ -237,6 +239,20 @@ impl Queue {
             gone.set_member(false);
             gone.set_waiters(false);
         }
+        self.pardon_excess(now_ms);
+    }
+
+    /// Ends ejections, the earliest to end first, until no more than half of the members are ejected.
+    fn pardon_excess(&self, now_ms: u64) {
+        let mut ejected: Vec<_> = self.members.iter().filter(|member| member.is_ejected(now_ms)).collect();
+        ejected.sort_by_key(|member| member.ejected_until_ms());
+        let excess = ejected.len().saturating_sub(self.ejected_max());
+        ejected[..excess].iter().for_each(|member| member.pardon(now_ms));
+    }
+
+    /// How many members may be ejected at once; never the only one.
+    fn ejected_max(&self) -> usize {
+        self.members.len() / 2
     }
 
     fn raise(&mut self, raised: bool) {
@@ -254,7 +270,7 @@ impl Queue {
     fn may_eject(&self, backend: &BackendState, now_ms: u64) -> bool {
         let ejected = self.members.iter().filter(|member| member.is_ejected(now_ms)).count();
         let is_member = self.members.iter().any(|member| std::ptr::eq(&**member, backend));
-        is_member && !backend.is_ejected(now_ms) && ejected < self.members.len() / 2
+        is_member && !backend.is_ejected(now_ms) && ejected < self.ejected_max()
     }
 
     /// Gives free slots to those who wait, oldest first, and lets everybody go when there is nothing to wait for.
@@ -295,8 +311,8 @@ impl Queue {
         woken
     }
 
-    /// Hands a slot that is given back to the head of the line, the count unmoved; returns whom to wake. Without an heir,
-    /// or when the backend is not one to be used now, the slot is just free.
+    /// Hands a slot that is given back to the head of the line, the count unmoved; returns whom to wake. Without an
+    /// heir, or when the backend is not one to be used now, the slot is just free.
     fn pass_on(&mut self, backend: &BackendState) -> Option<Waker> {
         let usable = backend.standing(self.now_ms) == self.best;
         let heir = self.waiting.first_entry().filter(|_| usable).and_then(|head| Some((head, backend.inherit()?)));
@@ -320,7 +336,8 @@ fn roomiest(members: &[Arc<BackendState>], standing: Standing, now_ms: u64) -> O
         .filter(|member| member.occupancy().free() > 0)
 }
 
-/// A place in the queue; resolves to a slot that is the request's own, or to [`NoBackend`] when none is left to wait for.
+/// A place in the queue; resolves to a slot that is the request's own, or to [`NoBackend`] when none is left to wait
+/// for. The slot may be of a backend that joined the upstream meanwhile, or that has failed a check since the grant.
 ///
 /// Dropping it at any moment loses no slot: before the grant the place is given up, after it the slot is passed on.
 #[derive(Debug)]

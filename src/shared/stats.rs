@@ -1,8 +1,8 @@
 //! What each worker counts, and the sums over all of them.
 //!
-//! Owns the counters. Each is written by its one worker (a load and a store, no locked instruction) and read by anybody;
-//! the counters of two workers never share a cache line. Never keeps history and never names a counter for the outside:
-//! that is management's.
+//! Owns the counters. Each is written by its one worker (a load and a store, no locked instruction) and read by
+//! anybody; the counters of two workers never share a cache line. Never keeps history and never names a counter for the
+//! outside: that is management's.
 
 use std::ops::{Add, AddAssign};
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use crate::error::Reason;
 
 /// A number that one thread writes and any may read; wraps around.
 ///
-/// Also for numbers that fall again: where a thing begins at one worker and ends at another, one of the two stands below
-/// zero (wrapped), and the sum over all workers is right.
+/// Also for numbers that fall again: where a thing begins at one worker and ends at another, one of the two stands
+/// below zero (wrapped), and the sum over all workers is right.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 

@@ -197,6 +197,17 @@ fn who_leaves_the_queue_loses_no_slot() {
 }
 
 #[test]
+fn a_waiter_that_moved_to_another_task_wakes_that_one() {
+    let (upstream, members) = upstream(10, &[1]);
+    let slot = take(&members[0]);
+    let mut waiter = upstream.join(0).expect("a place");
+    let bells = [Arc::new(Bell::default()), Arc::new(Bell::default())];
+    bells.iter().for_each(|bell| assert!(poll_with(&mut waiter, bell).is_pending()));
+    drop(slot);
+    assert_eq!(bells.map(|bell| bell.0.load(Ordering::SeqCst)), [0, 1]);
+}
+
+#[test]
 fn a_raised_limit_serves_the_waiters() {
     let (upstream, members) = upstream(10, &[1]);
     let _slot = take(&members[0]);
@@ -305,8 +316,10 @@ fn five_failures_in_a_row_eject_for_longer_each_time() {
         assert_eq!(members[0].standing(now), Standing::Primary);
         assert_eq!(members[0].ramp_start_ms(), Some(now));
     }
-    now += 300_000;
-    assert_eq!(fail(&members[0], 5, now), Some(now + 10_000), "five good minutes are forgiveness");
+    now += 2 * 60_000;
+    assert_eq!(fail(&members[0], 5, now), Some(now + 80_000), "two minutes in service take two doublings back");
+    now += 80_000 + 10 * 60_000;
+    assert_eq!(fail(&members[0], 5, now), Some(now + 10_000));
 }
 
 #[test]
@@ -319,6 +332,16 @@ fn at_most_half_of_an_upstream_is_ejected() {
     assert_eq!(fail(&members[2], 1, 10_000), Some(20_000));
     let (_upstream, alone) = upstream(0, &[0]);
     assert_eq!(fail(&alone[0], 100, 0), None);
+}
+
+#[test]
+fn a_reload_keeps_the_bound_on_ejections() {
+    let (upstream, members) = upstream(0, &[0; 4]);
+    assert_eq!(fail(&members[1], 5, 1_000), Some(11_000));
+    assert_eq!(fail(&members[0], 5, 2_000), Some(12_000));
+    upstream.set_members(members[..2].to_vec(), 3_000);
+    assert_eq!([&members[0], &members[1]].map(|member| member.is_ejected(3_000)), [true, false]);
+    assert_eq!(members[1].ramp_start_ms(), Some(3_000));
 }
 
 #[test]
@@ -520,6 +543,8 @@ impl Sim {
             let stranded = waiting > 0 && member.standing(self.now_ms) == best && occupancy.free() > 0;
             assert!(!stranded, "a free slot and a waiter");
         }
+        let ejected = members.iter().filter(|member| member.is_ejected(self.now_ms)).count();
+        assert!(ejected <= members.len() / 2, "{ejected} ejected of {}", members.len());
         let served = self.clients.iter().filter(|client| matches!(client, Client::Served(_))).count();
         let in_flight = self.in_flight().into_iter().sum::<u32>() as usize;
         assert!(served <= in_flight && in_flight <= self.clients.len(), "{served} {in_flight}");
