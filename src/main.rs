@@ -1,3 +1,8 @@
-//! The `speedmimi` program: hands the command line to [`speedmimi`] and returns its exit status.
+//! The `speedmimi` program: hands the command line to [`speedmimi::cli`] and returns its exit status.
 
-fn main() {}
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    speedmimi::cli::main(std::env::args_os())
+}

@@ -93,7 +93,7 @@ pub struct Handle {
     descriptors: Descriptors,
     stats: Vec<Arc<WorkerStats>>,
     open: Arc<OpenCount>,
-    published: Arc<Published>,
+    server: Arc<Server>,
     orders: Option<UnboundedSender<Order>>,
     workers: Vec<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
@@ -144,7 +144,7 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
         descriptors,
         stats,
         open,
-        published,
+        server: published.plan.server.clone(),
         orders: Some(orders),
         workers: threads,
         control: Some(control),
@@ -259,16 +259,23 @@ impl Handle {
         self.open.open()
     }
 
+    /// `server.shutdown_delay` of the plan it started with or was last reloaded with.
+    pub fn shutdown_delay(&self) -> Duration {
+        self.server.shutdown_delay
+    }
+
     /// Runs by `plan` from now on; returns once every worker does. Returns the keys that differ and need a restart: they
     /// keep their old values.
     ///
     /// # Errors
     /// When the access log can't be opened; nothing was changed then.
     pub fn reload(&mut self, plan: Plan) -> io::Result<Vec<&'static str>> {
-        let (plan, kept) = keep_fixed(plan, &self.published.plan);
+        let (plan, kept) = keep_fixed(plan, &self.server);
+        let server = plan.server.clone();
         let (done, result) = sync_channel(1);
         self.order(Order::Reload(Box::new(plan), done));
         result.recv().map_err(|_| io::Error::other("control has ended"))??;
+        self.server = server;
         Ok(kept)
     }
 
@@ -340,8 +347,7 @@ impl Drop for Handle {
 }
 
 /// Keeps in `plan` what can't change while running, and names what was asked otherwise.
-fn keep_fixed(mut plan: Plan, running: &Plan) -> (Plan, Vec<&'static str>) {
-    let old = &running.server;
+fn keep_fixed(mut plan: Plan, old: &Server) -> (Plan, Vec<&'static str>) {
     let mut server = (*plan.server).clone();
     let mut kept = Vec::new();
     macro_rules! keep {

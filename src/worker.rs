@@ -109,7 +109,8 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
     let mut rng = Rng::new(fastrand::u64(..));
     let view = View::new(&published, workers, None, &mut rng);
     let started = Local::new(id, workers, view, stats, open.clone(), rng).and_then(|local| {
-        let listeners = listeners.into_iter().map(|fd| Listener::new(fd).map(Rc::new)).collect::<io::Result<Vec<_>>>()?;
+        let listeners =
+            listeners.into_iter().map(|fd| Listener::new(fd).map(Rc::new)).collect::<io::Result<Vec<_>>>()?;
         Ok((Rc::new(local), listeners))
     });
     let (local, listeners) = match started {
@@ -168,7 +169,7 @@ fn tick(local: &Rc<Local>, now: u32) {
     local.stats.connections_parked.set(lot.len() as u64);
     drop(lot);
     local.uncount(left);
-    if now % SWEEP_TICKS == 0 {
+    if now.is_multiple_of(SWEEP_TICKS) {
         local.trim();
         for (upstream, backend) in view.backends() {
             backend.pool.sweep(before(upstream.conf.keepalive_timeout));

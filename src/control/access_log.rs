@@ -48,7 +48,8 @@ impl Writer {
         let (sender, batches) = sync_channel(BATCHES_MAX);
         let reopen = Arc::new(AtomicBool::new(false));
         let again = reopen.clone();
-        let thread = std::thread::Builder::new().name("access-log".into()).spawn(move || write(output, &batches, &again))?;
+        let thread =
+            std::thread::Builder::new().name("access-log".into()).spawn(move || write(output, &batches, &again))?;
         Ok(Some(Writer { sender, target: target.clone(), reopen, thread }))
     }
 

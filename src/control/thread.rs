@@ -77,7 +77,12 @@ impl Control {
     }
 
     /// Runs until told to end or until nobody can tell it any more. The body of control's thread.
-    pub fn run(mut self, runtime: &Runtime, mut orders: UnboundedReceiver<Order>, started: &SyncSender<io::Result<()>>) {
+    pub fn run(
+        mut self,
+        runtime: &Runtime,
+        mut orders: UnboundedReceiver<Order>,
+        started: &SyncSender<io::Result<()>>,
+    ) {
         runtime.block_on(async {
             let access = self.apply_access(&self.published.plan.log.clone());
             self.resolve_first().await;
@@ -145,7 +150,8 @@ impl Control {
 
     fn backends(
         &self,
-    ) -> impl Iterator<Item = (&Arc<plan::Upstream>, &Arc<plan::Backend>, &Arc<crate::shared::backend::BackendState>)> {
+    ) -> impl Iterator<Item = (&Arc<plan::Upstream>, &Arc<plan::Backend>, &Arc<crate::shared::backend::BackendState>)>
+    {
         self.published
             .upstreams
             .iter()

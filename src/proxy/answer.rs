@@ -81,8 +81,7 @@ pub fn take_head(
     }
     let framing = frame(&head, exchange, down);
     down.keep_backend = head.keep_alive();
-    down.keep_client &=
-        exchange.request.keep_alive && !setting.is_uploading && !local.draining.get();
+    down.keep_client &= exchange.request.keep_alive && !setting.is_uploading && !local.draining.get();
     down.is_event_stream = head.is_event_stream();
     let persistence = match (down.keep_client, exchange.request.version) {
         (true, Version::Http11) => Persistence::Default,

@@ -148,7 +148,9 @@ async fn forward(client: &mut Client, exchange: &mut Exchange) -> Result<After, 
             Err(fault) => {
                 admitted.failed(client.local.now_ms());
                 let again = tries.next(client, &upstream, admitted.index);
-                if again && fault.reason != Reason::NoDescriptor { continue }
+                if again && fault.reason != Reason::NoDescriptor {
+                    continue;
+                }
                 return Err(fault);
             }
         };

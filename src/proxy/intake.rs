@@ -51,7 +51,8 @@ pub fn take(client: &Client, bytes: &[u8], end: &mut HeadEnd) -> Intake {
 
 fn prepare(client: &Client, view: &View, head: &RequestHead<'_>, exchange: &mut Exchange) {
     let server = &view.server;
-    let from = client_address(client.peer.ip(), head.fields(), &server.trusted_proxies, server.client_ip_header.as_deref());
+    let from =
+        client_address(client.peer.ip(), head.fields(), &server.trusted_proxies, server.client_ip_header.as_deref());
     let kept_id = if from.peer_is_trusted { head.request_id() } else { None };
     exchange.record.begin(&client.local, kept_id, from.address, head);
     exchange.protocol = Some(classify(head, client.tls));
@@ -80,7 +81,7 @@ fn facts(head: &RequestHead<'_>) -> RequestFacts {
         is_idempotent: head.method().is_idempotent(),
         keep_alive: head.keep_alive(),
         wants_upgrade: head.upgrade().is_some(),
-        }
+    }
 }
 
 /// Finds the route and holds the request against it. `Some`: the proxy answers by itself.

@@ -54,6 +54,8 @@ pub struct Local {
     /// Client connections of the whole process.
     pub open: Arc<OpenCount>,
     clients: Cell<usize>,
+    // Boxed, as they are handed out: what a task holds is a pointer.
+    #[allow(clippy::vec_box)]
     exchanges: RefCell<Vec<Box<Exchange>>>,
     /// Room for a canonical path.
     pub path: RefCell<Vec<u8>>,

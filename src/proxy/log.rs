@@ -275,8 +275,7 @@ fn timestamp(time: Option<SystemTime>) -> String {
 }
 
 fn clf_time(time: Option<SystemTime>) -> String {
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let ([y, mo, d, h, mi, s], _) = civil(time);
     let month = MONTHS.get(mo as usize - 1).unwrap_or(&"Jan");
     format!("{d:02}/{month}/{y:04}:{h:02}:{mi:02}:{s:02} +0000")

@@ -157,7 +157,7 @@ impl<'a> Relay<'a> {
             return Err(Broken::Client(fault));
         }
         let ended = poll_fn(|cx| self.poll(cx)).await;
-        self.down.to_client_unless_switched(&self.local);
+        self.down.give_buffers_back(&self.local);
         ended
     }
 
@@ -494,7 +494,7 @@ fn after(tick: u32, patience: Duration) -> u32 {
 }
 
 impl Download {
-    fn to_client_unless_switched(&mut self, local: &Local) {
+    fn give_buffers_back(&mut self, local: &Local) {
         if self.stage != Stage::Switched {
             self.to_client.clear(local);
         }

@@ -35,11 +35,7 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// A tunnel to `backend`; `to_client` is what of the 101 and behind it was not taken yet.
-    pub fn new(
-        (backend, to_client): (Stream, Outflow),
-        slot: Slot<Rc<BackendView>>,
-        exchange: &mut Exchange,
-    ) -> Self {
+    pub fn new((backend, to_client): (Stream, Outflow), slot: Slot<Rc<BackendView>>, exchange: &mut Exchange) -> Self {
         Tunnel {
             backend,
             to_client,

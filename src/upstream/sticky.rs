@@ -115,6 +115,9 @@ mod tests {
     #[test]
     fn the_cookie_tells_its_lifetime_and_no_name() {
         let line = signer("api").set_cookie(1, true);
-        assert!(line.starts_with("b=0000000000000001.") && line.contains("Max-Age=60") && line.ends_with("Secure"), "{line}");
+        assert!(
+            line.starts_with("b=0000000000000001.") && line.contains("Max-Age=60") && line.ends_with("Secure"),
+            "{line}"
+        );
     }
 }

@@ -7,9 +7,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::balance::rotation::Rotation;
 use crate::balance::rng::Rng;
 use crate::balance::roster::Roster;
+use crate::balance::rotation::Rotation;
 use crate::config::plan::{self, Target};
 use crate::health::budget::Budget;
 use crate::route::{AccessList, RouteTable};

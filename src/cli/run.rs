@@ -1,0 +1,162 @@
+//! `speedmimi run`: the proxy by a configuration file, until a signal ends it.
+//!
+//! Owns signals and what is printed at the start. Never touches a connection.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{ExitStatus, check, log};
+use crate::config::load;
+use crate::config::plan::Plan;
+use crate::server::{self, Handle};
+
+/// Runs by the named file, or the one that is found.
+///
+/// # Errors
+/// Those of writing to `out`.
+pub fn run(path: Option<&Path>, out: &mut impl Write) -> io::Result<ExitStatus> {
+    let loaded = load::find(path).and_then(|path| load::load(&path).map(|checked| (path, checked)));
+    let (path, checked) = match loaded {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            check::print_faults(&faults, out)?;
+            return Ok(ExitStatus::BadConfig);
+        }
+    };
+    log::start(&checked.plan.log);
+    for notice in &checked.notices {
+        tracing::warn!("{notice}");
+    }
+    serve(checked.plan, Some(path), |_| Ok(()))
+}
+
+/// Starts by `plan`, calls `started`, and serves until a signal ends it.
+///
+/// # Errors
+/// Those of `started`.
+pub fn serve(
+    plan: Plan,
+    file: Option<PathBuf>,
+    started: impl FnOnce(&Handle) -> io::Result<()>,
+) -> io::Result<ExitStatus> {
+    // Before the server starts: the signal pipe has to have its place in every descriptor table.
+    let signals = runtime().and_then(|runtime| Ok((Signals::new(&runtime)?, runtime)));
+    let (signals, runtime) = match signals {
+        Ok(signals) => signals,
+        Err(error) => return failed(&error),
+    };
+    let handle = match server::start(plan) {
+        Ok(handle) => handle,
+        Err(error) => return failed(&error),
+    };
+    tell(&handle);
+    started(&handle)?;
+    runtime.block_on(signals.obey(handle, file.as_deref()));
+    Ok(ExitStatus::Fine)
+}
+
+fn failed(error: &dyn std::fmt::Display) -> io::Result<ExitStatus> {
+    tracing::error!("{error}");
+    Ok(ExitStatus::Failed)
+}
+
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+fn tell(handle: &Handle) {
+    let d = handle.descriptors();
+    let listen: Vec<String> = handle.addresses().iter().map(ToString::to_string).collect();
+    let tables = if d.is_private { "one table a worker" } else { "one table" };
+    tracing::info!(
+        listen = listen.join(" "),
+        workers = handle.workers(),
+        descriptors = d.limit,
+        tables,
+        max_conn = d.clients_max,
+        "speedmimi {} is running",
+        super::VERSION
+    );
+}
+
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+    user1: Signal,
+}
+
+impl Signals {
+    fn new(runtime: &Runtime) -> io::Result<Signals> {
+        let _inside = runtime.enter();
+        Ok(Signals {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            user1: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    async fn obey(mut self, mut handle: Handle, file: Option<&Path>) {
+        loop {
+            tokio::select! {
+                _ = self.hangup.recv() => reload(&mut handle, file),
+                _ = self.user1.recv() => handle.reopen_logs(),
+                _ = self.interrupt.recv() => break,
+                _ = self.terminate.recv() => break,
+            }
+        }
+        self.finish(handle).await;
+    }
+
+    /// Drains; a second signal ends at once.
+    async fn finish(mut self, handle: Handle) {
+        let delay = handle.shutdown_delay();
+        tracing::info!(?delay, "stopping: running requests may finish; a second signal ends at once");
+        tokio::select! {
+            () = tokio::time::sleep(delay) => handle.drain(),
+            _ = self.interrupt.recv() => return handle.stop(),
+            _ = self.terminate.recv() => return handle.stop(),
+        }
+        let began = Instant::now();
+        while !handle.is_finished() {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+                _ = self.interrupt.recv() => break,
+                _ = self.terminate.recv() => break,
+            }
+        }
+        let left = handle.open();
+        handle.stop();
+        tracing::info!(after = ?began.elapsed(), cut = left, "stopped");
+    }
+}
+
+fn reload(handle: &mut Handle, file: Option<&Path>) {
+    let Some(path) = file else { return };
+    let checked = match load::load(path) {
+        Ok(checked) => checked,
+        Err(faults) => {
+            for fault in &faults {
+                tracing::error!("{fault}");
+            }
+            tracing::error!(faults = faults.len(), "not reloaded: the running configuration stays");
+            return;
+        }
+    };
+    for notice in &checked.notices {
+        tracing::warn!("{notice}");
+    }
+    log::set_level(checked.plan.log.level);
+    match handle.reload(checked.plan) {
+        Ok(kept) if kept.is_empty() => tracing::info!(file = %path.display(), "reloaded"),
+        Ok(kept) => {
+            tracing::warn!(restart_required = kept.join(", "), file = %path.display(), "reloaded, but for keys that need a restart");
+        }
+        Err(error) => tracing::error!(%error, "not reloaded: the running configuration stays"),
+    }
+}
