@@ -7,9 +7,11 @@
 
 pub mod amount;
 pub mod body;
+pub mod compare;
 pub mod conns;
 pub mod error;
 pub mod http;
+pub mod idle;
 pub mod load;
 pub mod net;
 pub mod origin;
@@ -17,6 +19,7 @@ pub mod pin;
 pub mod proc;
 pub mod relay;
 pub mod slab;
+pub mod stats;
 mod sys;
 pub mod target;
 pub mod websocket;

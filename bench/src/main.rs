@@ -4,7 +4,7 @@
 
 use clap::{Parser, Subcommand};
 use speedmimi_bench::error::{Result, Trying};
-use speedmimi_bench::{load, origin, pin, relay};
+use speedmimi_bench::{compare, idle, load, origin, pin, relay};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -23,6 +23,10 @@ enum Command {
     Load(load::Options),
     /// A bare byte relay without HTTP: the floor that proxies are compared with
     Relay(relay::Options),
+    /// What an idle connection costs the proxy that holds it; prints a JSON report
+    Idle(idle::Options),
+    /// SpeedMimi, nginx, HAProxy and a bare relay side by side; prints a Markdown table
+    Compare(compare::Options),
     /// Becomes another program on one CPU, for as long as its parent lives
     #[command(hide = true)]
     Pin(pin::PinOptions),
@@ -49,6 +53,8 @@ fn run(command: Command) -> Result<()> {
             origin.serve()
         }
         Command::Load(options) => print_json(&load::run(&options)?),
+        Command::Idle(options) => print_json(&idle::run(&options)?),
+        Command::Compare(options) => compare::run(&options),
         Command::Relay(options) => relay::run(&options),
         Command::Pin(options) => match pin::become_program(&options)? {},
         Command::Spin(options) => pin::spin(&options),
