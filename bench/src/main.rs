@@ -1,3 +1,69 @@
-//! `speedmimi-bench`: measures HTTP proxies from the outside. Shares no code with the proxy.
+//! `speedmimi-bench`: measures HTTP proxies from the outside.
+//!
+//! Owns the command line and the exit status: 0 fine, 1 it failed, 2 wrong usage. Never does the work.
 
-fn main() {}
+use clap::{Parser, Subcommand};
+use speedmimi_bench::error::{Result, Trying};
+use speedmimi_bench::{compare, idle, load, origin, pin, relay};
+use std::io::Write;
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "speedmimi-bench", version, about = "Measures HTTP proxies from the outside")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A lean backend: /N answers N bytes, /stats what was counted; checks what it gets
+    Origin(origin::Options),
+    /// A closed-loop load generator; prints a JSON report
+    Load(load::Options),
+    /// A bare byte relay without HTTP: the floor that proxies are compared with
+    Relay(relay::Options),
+    /// What an idle connection costs the proxy that holds it; prints a JSON report
+    Idle(idle::Options),
+    /// SpeedMimi, nginx, HAProxy and a bare relay side by side; prints a Markdown table
+    Compare(compare::Options),
+    /// Becomes another program on one CPU, for as long as its parent lives
+    #[command(hide = true)]
+    Pin(pin::PinOptions),
+    /// Keeps a CPU awake at idle priority, for as long as its parent lives
+    #[command(hide = true)]
+    Spin(pin::SpinOptions),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("speedmimi-bench: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Origin(options) => {
+            let origin = origin::Origin::start(&options)?;
+            eprintln!("listening on http://{}", origin.address());
+            origin.serve()
+        }
+        Command::Load(options) => print_json(&load::run(&options)?),
+        Command::Idle(options) => print_json(&idle::run(&options)?),
+        Command::Compare(options) => compare::run(&options),
+        Command::Relay(options) => relay::run(&options),
+        Command::Pin(options) => match pin::become_program(&options)? {},
+        Command::Spin(options) => pin::spin(&options),
+    }
+}
+
+fn print_json(report: &impl serde::Serialize) -> Result<()> {
+    let mut text =
+        serde_json::to_string_pretty(report).map_err(std::io::Error::from).trying(|| "writing JSON".into())?;
+    text.push('\n');
+    std::io::stdout().write_all(text.as_bytes()).trying(|| "writing the report".into())
+}

@@ -1,0 +1,379 @@
+//! `speedmimi-bench compare`: SpeedMimi, nginx, HAProxy and a bare relay side by side on this machine.
+//!
+//! Owns the method: each program alone on one CPU, load and origin on another, both CPUs kept awake, rounds of the
+//! programs interleaved, CPU time over completed requests, ratios of the same round. Never installs, and ends only what
+//! it started.
+
+mod program;
+mod table;
+mod template;
+
+pub use program::Program;
+
+use crate::amount;
+use crate::error::{Error, Result, Trying};
+use crate::net::descriptors_max;
+use crate::{idle, load, origin, pin};
+use program::{Ended, Found, Running, Site};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+/// Bodies from which on the splicing relay is measured, too: a pipe for less only costs.
+const SPLICE_BODY_BYTES_MIN: usize = 16 * 1024;
+/// Descriptors that a program needs beside its connections, at most.
+const DESCRIPTORS_RESERVE: usize = 200;
+
+/// What to compare, and how long.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Only these programs
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub only: Vec<Program>,
+    /// Connections at once
+    #[arg(long, short = 'c', value_delimiter = ',', default_value = "64,1000,5000", value_parser = amount::count)]
+    pub connections: Vec<u64>,
+    /// Sizes of bodies
+    #[arg(long, value_delimiter = ',', default_value = "100,64KiB", value_parser = amount::size)]
+    pub bodies: Vec<usize>,
+    /// Rounds; each measures every program once
+    #[arg(long, default_value_t = 5)]
+    pub rounds: usize,
+    /// How long one measurement takes, after its warm-up
+    #[arg(long, default_value = "3", value_parser = amount::duration)]
+    pub seconds: Duration,
+    /// How long each is warmed up
+    #[arg(long, default_value = "1s", value_parser = amount::duration)]
+    pub warmup: Duration,
+    /// Idle connections whose memory is measured; 0: none. Less where a program's descriptors don't suffice
+    #[arg(long, default_value = "15k", value_parser = amount::count)]
+    pub idle: u64,
+    /// How long connections are idle before their memory is measured
+    #[arg(long, default_value = "10s", value_parser = amount::duration)]
+    pub settle: Duration,
+    /// Idle backend connections that each proxy may keep
+    #[arg(long, default_value_t = 1024)]
+    pub pool: usize,
+    /// The SpeedMimi to measure; else the one beside this program
+    #[arg(long, value_name = "PATH")]
+    pub speedmimi: Option<PathBuf>,
+    /// Leave out what is missing instead of failing
+    #[arg(long)]
+    pub allow_missing: bool,
+    /// Two CPUs: for the compared program, and for load and origin; else the first two of this process
+    #[arg(long, value_delimiter = ',', num_args = 2)]
+    pub cpus: Option<Vec<usize>>,
+    /// Write every measurement to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// Everything that was measured.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Results {
+    /// Machine, kernel, programs, command.
+    pub facts: Vec<String>,
+    /// One per program, scenario and round.
+    pub rounds: Vec<Round>,
+    /// One per program.
+    pub idle: Vec<Idle>,
+}
+
+/// One measurement of one program.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Round {
+    /// Connections at once.
+    pub connections: u64,
+    /// Bytes of each body.
+    pub body: usize,
+    /// From 0.
+    pub round: usize,
+    /// What was measured.
+    pub program: Program,
+    /// What the load generator saw.
+    pub load: load::Report,
+    /// Requests that the origin found faulty.
+    pub violations: u64,
+}
+
+/// The memory of one program's idle connections.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Idle {
+    /// What was measured.
+    pub program: Program,
+    /// Connections: HTTP or WebSocket.
+    pub websocket: bool,
+    /// What was seen.
+    pub report: idle::Report,
+}
+
+/// Measures and prints the table on standard output, progress on standard error.
+///
+/// # Errors
+/// When the options make no sense, a program is missing or does not start, or a measurement can't be made.
+pub fn run(options: &Options) -> Result<()> {
+    let bench = Bench::new(options)?;
+    let mut results = Results { facts: bench.facts(), ..Results::default() };
+    for &body in &options.bodies {
+        for &connections in &options.connections {
+            bench.scenario(connections, body, &mut results.rounds)?;
+        }
+    }
+    if options.idle > 0 {
+        for websocket in [false, true] {
+            for found in bench.programs.iter().filter(|found| found.program.is_proxy()) {
+                results.idle.push(bench.idle(found, websocket)?);
+            }
+        }
+    }
+    if let Some(file) = &options.json {
+        let json = serde_json::to_vec_pretty(&results).map_err(std::io::Error::from).trying(|| "JSON".into())?;
+        fs::write(file, json).trying(|| format!("writing {}", file.display()))?;
+    }
+    std::io::stdout().write_all(table::markdown(&results).as_bytes()).trying(|| "writing the table".into())
+}
+
+/// Everything that is the same for all measurements.
+struct Bench<'a> {
+    options: &'a Options,
+    programs: Vec<Found>,
+    proxy_cpu: usize,
+    load_cpu: usize,
+    descriptors: usize,
+    dir: Dir,
+    _spinners: Vec<Ended>,
+}
+
+/// A directory of our own; removed when dropped.
+struct Dir(PathBuf);
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl<'a> Bench<'a> {
+    fn new(options: &'a Options) -> Result<Bench<'a>> {
+        check(options)?;
+        let programs = find_all(options)?;
+        let (proxy_cpu, load_cpu) = cpus(options)?;
+        let dir = Dir(std::env::temp_dir().join(format!("speedmimi-bench-{}", std::process::id())));
+        fs::create_dir(&dir.0).trying(|| format!("making {}", dir.0.display()))?;
+        let spinners = [proxy_cpu, load_cpu].into_iter().map(|cpu| spinner(cpu, &dir.0)).collect::<Result<_>>()?;
+        let descriptors = descriptors_max();
+        Ok(Bench { options, programs, proxy_cpu, load_cpu, descriptors, dir, _spinners: spinners })
+    }
+
+    fn facts(&self) -> Vec<String> {
+        let system = rustix::system::uname();
+        let mut facts = vec![
+            format!(
+                "{}; {} CPUs of this process; {} {}; {}",
+                crate::proc::cpu_model(),
+                pin::allowed_cpus().map_or(0, |cpus| cpus.len()),
+                system.sysname().to_string_lossy(),
+                system.release().to_string_lossy(),
+                system.machine().to_string_lossy()
+            ),
+            format!("{} descriptors a table; pools of {}", self.descriptors, self.options.pool),
+        ];
+        facts.extend(self.programs.iter().map(|found| format!("{}: {}", found.program.name(), found.version)));
+        facts.push(format!("`{}`", std::env::args().collect::<Vec<_>>().join(" ")));
+        facts
+    }
+
+    /// Measures every program in every round of one scenario.
+    fn scenario(&self, connections: u64, body: usize, rounds: &mut Vec<Round>) -> Result<()> {
+        let fits = |found: &&Found| {
+            (body >= SPLICE_BODY_BYTES_MIN || found.program != Program::RelaySplice)
+                && self.fitting(found.program, connections) == connections
+        };
+        let programs: Vec<_> = self.programs.iter().filter(fits).collect();
+        let strict = self.origin(true)?;
+        let lax = self.origin(false)?;
+        let running = programs
+            .iter()
+            .map(|found| self.start(found, if found.program.is_proxy() { &strict } else { &lax }))
+            .collect::<Result<Vec<_>>>()?;
+        for round in 0..self.options.rounds {
+            for turn in 0..programs.len() {
+                // Nobody always follows the same one.
+                let at = (turn + round) % programs.len();
+                let program = programs[at].program;
+                let before = strict.stats()?.violations();
+                let load = self.load(&running[at], connections, body)?;
+                let violations = strict.stats()?.violations() - before;
+                progress(program, connections, body, round, &load, violations);
+                rounds.push(Round { connections, body, round, program, load, violations });
+            }
+        }
+        Ok(())
+    }
+
+    /// As many of so many connections as a program's descriptors suffice for: two each, all busy at once.
+    fn fitting(&self, program: Program, connections: u64) -> u64 {
+        if program.has_private_tables() {
+            return connections;
+        }
+        connections.min((self.descriptors.saturating_sub(DESCRIPTORS_RESERVE) / 2) as u64)
+    }
+
+    fn idle(&self, found: &Found, websocket: bool) -> Result<Idle> {
+        let strict = self.origin(true)?;
+        let running = self.start(found, &strict)?;
+        let connections = self.fitting(found.program, self.options.idle);
+        let mut command = vec![
+            "idle".to_owned(),
+            format!("--target=http://{}", running.address),
+            format!("--pid={}", running.pid),
+            format!("--connections={connections}"),
+            format!("--settle={}ms", self.options.settle.as_millis()),
+        ];
+        command.extend(websocket.then(|| "--websocket".to_owned()));
+        let report: idle::Report = self.own(command)?;
+        eprintln!(
+            "{} idle{}: {:.0} bytes each",
+            found.program.name(),
+            if websocket { " WebSockets" } else { "" },
+            report.user_bytes_each
+        );
+        Ok(Idle { program: found.program, websocket, report })
+    }
+
+    fn start(&self, found: &Found, origin: &RunningOrigin) -> Result<Running> {
+        let dir = self.dir.0.join(format!("{:?}", found.program));
+        let site = Site {
+            cpu: self.proxy_cpu,
+            origin: origin.address,
+            dir: &dir,
+            pool: self.options.pool,
+            descriptors: self.descriptors,
+        };
+        program::start(found, &site)
+    }
+
+    fn load(&self, running: &Running, connections: u64, body: usize) -> Result<load::Report> {
+        self.own(vec![
+            "load".to_owned(),
+            format!("--target=http://{}", running.address),
+            format!("--pid={}", running.pid),
+            format!("--connections={connections}"),
+            format!("--body={body}"),
+            format!("--duration={}ms", self.options.seconds.as_millis()),
+            format!("--warmup={}ms", self.options.warmup.as_millis()),
+        ])
+    }
+
+    /// Runs a command of this program on the load's CPU and reads its report.
+    fn own<T: for<'de> Deserialize<'de>>(&self, command: Vec<String>) -> Result<T> {
+        let own = std::env::current_exe().trying(|| "finding this program".into())?.display().to_string();
+        let what = command.join(" ");
+        let mut pinned = program::pinned(self.load_cpu, [own].into_iter().chain(command))?;
+        let output = pinned.stdin(Stdio::null()).stderr(Stdio::inherit()).output().trying(|| what.clone())?;
+        if !output.status.success() {
+            return Err(Error::Failed(format!("`{what}` failed")));
+        }
+        serde_json::from_slice(&output.stdout).map_err(std::io::Error::from).trying(|| what)
+    }
+
+    fn origin(&self, expect_forwarded: bool) -> Result<RunningOrigin> {
+        let address = program::free_address()?;
+        let own = std::env::current_exe().trying(|| "finding this program".into())?.display().to_string();
+        let mut command = vec![own, "origin".to_owned(), format!("--listen={address}")];
+        command.extend(expect_forwarded.then(|| "--expect-forwarded".to_owned()));
+        let log = self.dir.0.join(if expect_forwarded { "origin" } else { "lax-origin" });
+        let child = Ended(program::spawn_pinned(self.load_cpu, command, &log)?);
+        let mut origin = RunningOrigin { address, child };
+        program::wait_until_accepting(&mut origin.child, address, "the origin", &log)?;
+        Ok(origin)
+    }
+}
+
+/// An origin in a process of its own.
+struct RunningOrigin {
+    address: SocketAddr,
+    child: Ended,
+}
+
+impl RunningOrigin {
+    fn stats(&self) -> Result<origin::Stats> {
+        let ask = || -> std::io::Result<origin::Stats> {
+            let mut stream = TcpStream::connect(self.address)?;
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            stream.write_all(b"GET /stats HTTP/1.1\r\nHost: origin\r\nConnection: close\r\n\r\n")?;
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer)?;
+            let body = crate::http::fields::head_end(&answer, 0).unwrap_or(answer.len());
+            Ok(serde_json::from_slice(&answer[body..])?)
+        };
+        ask().trying(|| "asking the origin what it counted".into())
+    }
+}
+
+fn check(options: &Options) -> Result<()> {
+    let limit = load::CONNECTIONS_MAX;
+    if options.connections.iter().any(|c| !(1..=limit).contains(c)) || options.idle > limit {
+        return Err(Error::Usage(format!("--connections and --idle: outside 1..={limit}")));
+    }
+    if options.rounds == 0 || options.seconds.is_zero() {
+        return Err(Error::Usage("--rounds and --seconds have to be above 0".into()));
+    }
+    Ok(())
+}
+
+fn find_all(options: &Options) -> Result<Vec<Found>> {
+    let wanted = Program::ALL.into_iter().filter(|p| options.only.is_empty() || options.only.contains(p));
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for program in wanted {
+        match program::find(program, options.speedmimi.as_deref()) {
+            Ok(it) => found.push(it),
+            Err(error) => missing.push(error.to_string()),
+        }
+    }
+    for text in &missing {
+        eprintln!("{text}");
+    }
+    if found.is_empty() || !missing.is_empty() && !options.allow_missing {
+        return Err(Error::Failed("not all programs are there; --allow-missing goes on without".into()));
+    }
+    Ok(found)
+}
+
+fn cpus(options: &Options) -> Result<(usize, usize)> {
+    let chosen = match &options.cpus {
+        Some(cpus) => cpus.clone(),
+        None => pin::allowed_cpus()?,
+    };
+    match chosen[..] {
+        [proxy, load, ..] if proxy != load => Ok((proxy, load)),
+        _ => Err(Error::Usage("comparing needs two CPUs: one for the program, one for load and origin".into())),
+    }
+}
+
+fn spinner(cpu: usize, dir: &Path) -> Result<Ended> {
+    let own = std::env::current_exe().trying(|| "finding this program".into())?;
+    let mut command = std::process::Command::new(own);
+    command.args(["spin", "--cpu", &cpu.to_string(), "--parent", &std::process::id().to_string()]);
+    let log = fs::File::create(dir.join(format!("spinner-{cpu}"))).trying(|| "making a log".into())?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    Ok(Ended(command.spawn().trying(|| "starting a spinner".into())?))
+}
+
+fn progress(program: Program, connections: u64, body: usize, round: usize, load: &load::Report, violations: u64) {
+    let process = load.process.as_ref();
+    eprintln!(
+        "{connections} connections, {body} B, round {}: {:18} {:6.2} µs/request, {:6.0} requests/s, utilisation {:.2}{}{}",
+        round + 1,
+        program.name(),
+        process.map_or(f64::NAN, |p| p.cpu_us_per_request),
+        load.rps,
+        process.map_or(f64::NAN, |p| p.utilisation),
+        if load.total.failed > 0 { format!(", {} failed", load.total.failed) } else { String::new() },
+        if violations > 0 { format!(", {violations} violations") } else { String::new() },
+    );
+}

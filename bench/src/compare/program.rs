@@ -1,0 +1,302 @@
+//! The compared programs: where they are, how they are configured, started and stopped.
+//!
+//! Owns child processes through guards that end them, by their own id, when dropped. Never installs anything.
+
+use super::template;
+use crate::error::{Error, Result, Trying};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a program may take until it accepts connections.
+const START_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a program may take to end by itself after SIGTERM.
+const STOP_TIME_MAX: Duration = Duration::from_secs(3);
+const TICK: Duration = Duration::from_millis(10);
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Program {
+    /// SpeedMimi as shipped.
+    Speedmimi,
+    /// nginx from the distribution.
+    Nginx,
+    /// HAProxy from the distribution.
+    Haproxy,
+    /// The bare relay, copying.
+    Relay,
+    /// The bare relay, splicing.
+    RelaySplice,
+}
+
+impl Program {
+    /// All of them, in the order of the table.
+    pub const ALL: [Program; 5] =
+        [Program::Speedmimi, Program::Nginx, Program::Haproxy, Program::Relay, Program::RelaySplice];
+
+    /// As it is called in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Program::Speedmimi => "SpeedMimi",
+            Program::Nginx => "nginx",
+            Program::Haproxy => "HAProxy",
+            Program::Relay => "bare relay",
+            Program::RelaySplice => "bare relay, splice",
+        }
+    }
+
+    /// Whether it adds forwarding fields: what the origin then insists on.
+    pub fn is_proxy(self) -> bool {
+        !matches!(self, Program::Relay | Program::RelaySplice)
+    }
+
+    /// Whether one process of it can hold more descriptors than `RLIMIT_NOFILE`.
+    pub fn has_private_tables(self) -> bool {
+        self == Program::Speedmimi
+    }
+
+    fn cure(self) -> &'static str {
+        match self {
+            Program::Speedmimi => "build it with `cargo build --release`, or give --speedmimi PATH",
+            Program::Nginx => "it is in the Debian package nginx",
+            Program::Haproxy => "it is in the Debian package haproxy",
+            Program::Relay | Program::RelaySplice => "it is part of this program",
+        }
+    }
+}
+
+/// A program that was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Which.
+    pub program: Program,
+    /// Its executable; of the relays, this one.
+    pub path: PathBuf,
+    /// What it says of itself.
+    pub version: String,
+}
+
+/// Looks for a program.
+///
+/// # Errors
+/// When it is missing, with the cure.
+pub fn find(program: Program, speedmimi: Option<&Path>) -> Result<Found> {
+    let own = std::env::current_exe().trying(|| "finding this program".into())?;
+    let path = match program {
+        Program::Speedmimi => speedmimi.map_or_else(|| own.with_file_name("speedmimi"), Path::to_owned),
+        Program::Nginx => in_path("nginx").unwrap_or_default(),
+        Program::Haproxy => in_path("haproxy").unwrap_or_default(),
+        Program::Relay | Program::RelaySplice => own,
+    };
+    if !path.is_file() {
+        return Err(Error::Failed(format!("{} is missing: {}", program.name(), program.cure())));
+    }
+    let version = match program {
+        Program::Nginx => version(&path, "-v"),
+        Program::Haproxy => version(&path, "-v"),
+        _ => version(&path, "--version"),
+    };
+    Ok(Found { program, path, version })
+}
+
+fn in_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Servers are often where only root's PATH looks.
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
+        .map(|d| d.join(name))
+        .find(|p| p.is_file())
+}
+
+fn version(path: &Path, flag: &str) -> String {
+    let Ok(output) = Command::new(path).arg(flag).stdin(Stdio::null()).output() else { return "unknown".into() };
+    let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    String::from_utf8_lossy(&said).lines().next().unwrap_or("unknown").trim().to_owned()
+}
+
+/// What a start needs to know.
+pub struct Site<'a> {
+    /// The CPU that the program has to itself.
+    pub cpu: usize,
+    /// Where it finds its backend.
+    pub origin: SocketAddr,
+    /// A directory for its files, its own.
+    pub dir: &'a Path,
+    /// Idle backend connections that it may keep.
+    pub pool: usize,
+    /// Descriptors that one table holds.
+    pub descriptors: usize,
+}
+
+/// A running program; ended when dropped.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its process; workers are its children.
+    pub pid: u32,
+    _child: Ended,
+}
+
+/// Starts a program and waits until it accepts connections.
+///
+/// # Errors
+/// When it does not; with what it said.
+pub fn start(found: &Found, site: &Site) -> Result<Running> {
+    let address = free_address()?;
+    let config = config(found.program, address, site)?;
+    let file = site.dir.join(config.file);
+    fs::create_dir_all(site.dir).trying(|| format!("making {}", site.dir.display()))?;
+    fs::write(&file, config.text).trying(|| format!("writing {}", file.display()))?;
+    let path = found.path.display().to_string();
+    let arguments = arguments(found.program, address, site, &file.display().to_string());
+    let log = site.dir.join("said");
+    let child = spawn_pinned(site.cpu, [path].into_iter().chain(arguments), &log)?;
+    let mut child = Ended(child);
+    wait_until_accepting(&mut child, address, found.program.name(), &log)?;
+    Ok(Running { address, pid: child.0.id(), _child: child })
+}
+
+struct Config {
+    file: &'static str,
+    text: String,
+}
+
+fn config(program: Program, address: SocketAddr, site: &Site) -> Result<Config> {
+    let (file, text) = match program {
+        Program::Speedmimi => ("speedmimi.yaml", include_str!("../../peers/speedmimi.yaml")),
+        Program::Nginx => ("nginx.conf", include_str!("../../peers/nginx.conf")),
+        Program::Haproxy => ("haproxy.cfg", include_str!("../../peers/haproxy.cfg")),
+        Program::Relay | Program::RelaySplice => ("none", ""),
+    };
+    let values = [
+        ("port", address.port().to_string()),
+        ("origin", site.origin.to_string()),
+        ("origin_port", site.origin.port().to_string()),
+        ("dir", site.dir.display().to_string()),
+        ("pool", site.pool.to_string()),
+        ("descriptors", site.descriptors.to_string()),
+        ("half_descriptors", (site.descriptors.saturating_sub(100) / 2).to_string()),
+    ];
+    Ok(Config { file, text: template::fill(text, &values)? })
+}
+
+fn arguments(program: Program, address: SocketAddr, site: &Site, file: &str) -> Vec<String> {
+    let relay = |mode: &str| {
+        vec![
+            "relay".to_owned(),
+            format!("--listen={address}"),
+            format!("--to={}", site.origin),
+            format!("--mode={mode}"),
+        ]
+    };
+    match program {
+        Program::Speedmimi => vec!["run".into(), "--config".into(), file.into()],
+        Program::Nginx => vec!["-p".into(), site.dir.display().to_string(), "-c".into(), file.into()],
+        Program::Haproxy => vec!["-db".into(), "-f".into(), file.into()],
+        Program::Relay => relay("copy"),
+        Program::RelaySplice => relay("splice"),
+    }
+}
+
+/// Starts a command on one CPU, tied to this process; what it says goes to `log`.
+///
+/// # Errors
+/// When it can't be started.
+pub fn spawn_pinned(cpu: usize, command: impl IntoIterator<Item = String>, log: &Path) -> Result<Child> {
+    let log = File::create(log).trying(|| format!("writing {}", log.display()))?;
+    let second = log.try_clone().trying(|| "dup".into())?;
+    let mut pinned = pinned(cpu, command)?;
+    pinned.stdin(Stdio::null()).stdout(log).stderr(second);
+    pinned.spawn().trying(|| "starting a program".into())
+}
+
+/// A command that runs on one CPU and ends with this process.
+///
+/// # Errors
+/// When this program can't find itself.
+pub fn pinned(cpu: usize, command: impl IntoIterator<Item = String>) -> Result<Command> {
+    let own = std::env::current_exe().trying(|| "finding this program".into())?;
+    let mut pinned = Command::new(own);
+    pinned.args(["pin", "--cpu", &cpu.to_string(), "--parent", &std::process::id().to_string(), "--"]);
+    pinned.args(command);
+    Ok(pinned)
+}
+
+/// Waits until a child accepts connections.
+///
+/// # Errors
+/// When it ends instead, or takes too long; with what it said.
+pub fn wait_until_accepting(child: &mut Ended, address: SocketAddr, name: &str, log: &Path) -> Result<()> {
+    let end = Instant::now() + START_TIME_MAX;
+    while TcpStream::connect(address).is_err() {
+        let ended = child.0.try_wait().ok().flatten();
+        if ended.is_some() || Instant::now() > end {
+            let said = fs::read_to_string(log).unwrap_or_default();
+            let how = if ended.is_some() { "ended at once" } else { "did not listen" };
+            return Err(Error::Failed(format!("{name} {how}; it said:\n{}", said.trim_end())));
+        }
+        thread::sleep(TICK);
+    }
+    Ok(())
+}
+
+/// An address that is free now.
+///
+/// # Errors
+/// When none is.
+pub fn free_address() -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).trying(|| "looking for a free port".into())?;
+    listener.local_addr().trying(|| "getsockname".into())
+}
+
+/// A child that is ended, by its id alone, when this is dropped.
+pub struct Ended(pub Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Until it is waited for, the id can't be another process's.
+        if let Ok(None) = self.0.try_wait()
+            && let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw)
+        {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let end = Instant::now() + STOP_TIME_MAX;
+        while let Ok(None) = self.0.try_wait() {
+            if Instant::now() > end {
+                let _ = self.0.kill();
+                let _ = self.0.wait();
+                return;
+            }
+            thread::sleep(TICK);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_template_can_be_filled() {
+        let site = Site {
+            cpu: 0,
+            origin: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            dir: Path::new("/nowhere"),
+            pool: 1024,
+            descriptors: 20_000,
+        };
+        for program in Program::ALL {
+            let text = config(program, SocketAddr::from(([127, 0, 0, 1], 8080)), &site).unwrap().text;
+            assert!(!text.replace("{{name}}", "").contains("{{"), "{}", program.name());
+            if program.is_proxy() {
+                assert!(text.contains("8080") && text.contains("8081") && text.contains("1024"), "{text}");
+            }
+        }
+    }
+}

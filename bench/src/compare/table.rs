@@ -1,0 +1,163 @@
+//! The result as Markdown: facts, CPU per request, growth, memory.
+//!
+//! Owns the layout and which ratios are shown. Never measures.
+
+use super::{Idle, Program, Results, Round};
+use crate::stats::{median, paired_ratio};
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+/// The whole report.
+pub fn markdown(results: &Results) -> String {
+    let mut text = String::new();
+    facts(&mut text, results);
+    cpu(&mut text, results);
+    growth(&mut text, results);
+    idle(&mut text, results);
+    text
+}
+
+fn facts(text: &mut String, results: &Results) {
+    for fact in &results.facts {
+        line(text, format_args!("- {fact}"));
+    }
+}
+
+/// All rounds of one program in one scenario.
+struct Series<'a>(Vec<&'a Round>);
+
+impl<'a> Series<'a> {
+    fn of(results: &'a Results, connections: u64, body: usize, program: Program) -> Series<'a> {
+        let mine = |r: &&Round| r.connections == connections && r.body == body && r.program == program;
+        Series(results.rounds.iter().filter(mine).collect())
+    }
+
+    fn cpu_us(&self) -> Vec<f64> {
+        self.0.iter().filter_map(|r| r.load.process.as_ref()).map(|p| p.cpu_us_per_request).collect()
+    }
+
+    fn median_of(&self, figure: impl Fn(&Round) -> f64) -> f64 {
+        median(&self.0.iter().map(|r| figure(r)).collect::<Vec<_>>()).unwrap_or(f64::NAN)
+    }
+}
+
+fn cpu(text: &mut String, results: &Results) {
+    if results.rounds.is_empty() {
+        return;
+    }
+    text.push_str("\nCPU time per answered request, medians; ratios are medians of those of each round.\n\n");
+    text.push_str("| body | connections | program | µs | to the better of nginx and HAProxy | to the bare relay ");
+    text.push_str("| requests/s | p99 ms | CPU busy | load's share | failed | violations |\n");
+    text.push_str("|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+    for (body, connections) in scenarios(results) {
+        let better = better_peer(results, connections, body);
+        let relay = cpu_of(results, connections, body, Program::Relay);
+        for program in Program::ALL {
+            let series = Series::of(results, connections, body, program);
+            if series.0.is_empty() {
+                continue;
+            }
+            let us = series.cpu_us();
+            line(
+                text,
+                format_args!(
+                    "| {body} | {connections} | {} | {} | {} | {} | {:.0} | {:.2} | {:.0} % | {:.0} % | {} | {} |",
+                    program.name(),
+                    two_digits(median(&us)),
+                    two_digits(paired_ratio(&us, &better)),
+                    two_digits(paired_ratio(&us, &relay)),
+                    series.median_of(|r| r.load.rps),
+                    series.median_of(|r| r.load.latency_us.p99 / 1e3),
+                    series.median_of(|r| 100.0 * r.load.process.as_ref().map_or(f64::NAN, |p| p.utilisation)),
+                    series.median_of(|r| 100.0 * r.load.load_utilisation),
+                    series.0.iter().map(|r| r.load.total.failed).sum::<u64>(),
+                    series.0.iter().map(|r| r.violations).sum::<u64>(),
+                ),
+            );
+        }
+    }
+}
+
+fn cpu_of(results: &Results, connections: u64, body: usize, program: Program) -> Vec<f64> {
+    Series::of(results, connections, body, program).cpu_us()
+}
+
+/// The rounds of whichever of nginx and HAProxy took less at the median.
+fn better_peer(results: &Results, connections: u64, body: usize) -> Vec<f64> {
+    let peers = [Program::Nginx, Program::Haproxy].map(|program| cpu_of(results, connections, body, program));
+    let measured = peers.into_iter().filter(|us| !us.is_empty());
+    let by_median = |us: &Vec<f64>| median(us).unwrap_or(f64::INFINITY);
+    measured.min_by(|a, b| by_median(a).total_cmp(&by_median(b))).unwrap_or_default()
+}
+
+fn growth(text: &mut String, results: &Results) {
+    let all: BTreeSet<u64> = results.rounds.iter().map(|r| r.connections).collect();
+    let (Some(&few), Some(&many)) = (all.first(), all.last()) else { return };
+    if few == many {
+        return;
+    }
+    line(text, format_args!("\nGrowth of CPU time per request from {few} to {many} connections, medians.\n"));
+    text.push_str("| body | program | growth |\n|---|---|---|\n");
+    let bodies: BTreeSet<usize> = results.rounds.iter().map(|r| r.body).collect();
+    for body in bodies {
+        for program in Program::ALL {
+            let at = |connections| cpu_of(results, connections, body, program);
+            if let Some(ratio) = paired_ratio(&at(many), &at(few)) {
+                line(text, format_args!("| {body} | {} | {ratio:.2} |", program.name()));
+            }
+        }
+    }
+}
+
+fn idle(text: &mut String, results: &Results) {
+    if results.idle.is_empty() {
+        return;
+    }
+    text.push_str("\nMemory per idle connection, in bytes: held while idle, less held after all were closed.\n\n");
+    text.push_str("| kind | program | connections | user bytes each | against the fresh process ");
+    text.push_str(
+        "| kernel slab each, both ends | all busy at once | answered once more |\n|---|---|---|---|---|---|---|---|\n",
+    );
+    for Idle { program, websocket, report } in &results.idle {
+        line(
+            text,
+            format_args!(
+                "| {} | {} | {} | {:.0} | {:.0} | {:.0} | {} | {} |",
+                if *websocket { "WebSocket" } else { "HTTP" },
+                program.name(),
+                report.answered,
+                report.user_bytes_each,
+                report.user_bytes_each_over_fresh,
+                report.slab_bytes_each,
+                if *websocket {
+                    "–"
+                } else if report.all_busy_at_once {
+                    "yes"
+                } else {
+                    "no"
+                },
+                report.answered_again,
+            ),
+        );
+    }
+}
+
+/// Bodies and connections in the order that they were measured in.
+fn scenarios(results: &Results) -> Vec<(usize, u64)> {
+    let mut seen = Vec::new();
+    for round in &results.rounds {
+        if !seen.contains(&(round.body, round.connections)) {
+            seen.push((round.body, round.connections));
+        }
+    }
+    seen
+}
+
+fn two_digits(figure: Option<f64>) -> String {
+    figure.map_or_else(|| "–".to_owned(), |f| format!("{f:.2}"))
+}
+
+fn line(text: &mut String, content: std::fmt::Arguments) {
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "{content}");
+}

@@ -1,0 +1,240 @@
+//! Reads requests as a suspicious backend does: strict syntax, and what a forwarding proxy has to have added.
+//!
+//! Owns the list of violations. Never answers.
+
+use super::{Malformed, fields};
+use crate::body::BODY_BYTES_MAX;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Longest delay that a request may ask for.
+pub const DELAY_MAX: Duration = Duration::from_secs(60);
+
+/// How the body of a request is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// So many bytes; 0 when there is none.
+    Length(u64),
+    /// Chunked.
+    Chunked,
+}
+
+/// What a path asks of the origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// `/N`: a body of so many bytes.
+    Body(usize),
+    /// `/stats`: what was counted so far, as JSON.
+    Stats,
+    /// `Upgrade: websocket` on any path: an echo. The key as sent.
+    WebSocket([u8; 24]),
+    /// Any other path: 404.
+    Unknown,
+}
+
+/// A checked request head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What it wants.
+    pub ask: Ask,
+    /// `?delay=2s`: answer so much later, at most [`DELAY_MAX`].
+    pub delay: Duration,
+    /// How its body is framed.
+    pub framing: Framing,
+    /// Whether the answer has a body: not to `HEAD`.
+    pub wants_body: bool,
+    /// Whether the connection goes on.
+    pub keep: bool,
+    /// What a proxy should have added.
+    pub forwarded: Forwarded,
+}
+
+/// Which forwarding fields are present once and well-formed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forwarded {
+    /// `X-Forwarded-For`: addresses separated by commas.
+    pub client: bool,
+    /// `X-Forwarded-Proto`: `http` or `https`.
+    pub proto: bool,
+}
+
+/// Parses a whole head, its empty line included.
+///
+/// # Errors
+/// When anything breaks RFC 9112 or is ambiguous; the connection can't go on then.
+pub fn parse(head: &[u8]) -> Result<Request, Malformed> {
+    let mut rest = &head[..head.len() - 2];
+    let (method, target, minor) = request_line(fields::line(&mut rest)?)?;
+    let mut seen = Seen::default();
+    while !rest.is_empty() {
+        let (name, value) = fields::field(fields::line(&mut rest)?)?;
+        seen.field(name, value)?;
+    }
+    if seen.hosts != 1 {
+        return Err(Malformed("not exactly one Host"));
+    }
+    let framing = match (seen.chunked, seen.length) {
+        (true, Some(_)) => return Err(Malformed("both Content-Length and Transfer-Encoding")),
+        (true, None) => Framing::Chunked,
+        (false, length) => Framing::Length(length.unwrap_or(0)),
+    };
+    let (path, query) = split_target(target);
+    let ask = match seen.websocket_key {
+        Some(key) if seen.upgrade => Ask::WebSocket(key),
+        _ => path_ask(path),
+    };
+    let keep = if minor == 1 { !seen.close } else { seen.keep_alive };
+    Ok(Request {
+        ask,
+        delay: query_delay(query),
+        framing,
+        wants_body: method != b"HEAD",
+        keep,
+        forwarded: Forwarded { client: seen.forwarded_for == 1, proto: seen.forwarded_proto == 1 },
+    })
+}
+
+/// What the fields said so far.
+#[derive(Default)]
+struct Seen {
+    hosts: u32,
+    forwarded_for: u32,
+    forwarded_proto: u32,
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
+    websocket_key: Option<[u8; 24]>,
+}
+
+impl Seen {
+    fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Malformed> {
+        // Only names of the same length are compared: a lean origin leaves its CPU to the load.
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => self.hosts += u32::from(!value.is_empty()),
+            7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = value.eq_ignore_ascii_case(b"websocket"),
+            10 if name.eq_ignore_ascii_case(b"connection") => {
+                self.close |= fields::lists(value, b"close");
+                self.keep_alive |= fields::lists(value, b"keep-alive");
+            }
+            14 if name.eq_ignore_ascii_case(b"content-length") => fields::only_length(&mut self.length, value)?,
+            15 if name.eq_ignore_ascii_case(b"x-forwarded-for") => {
+                // A wrong value counts like a missing one; a second field makes it ambiguous.
+                self.forwarded_for += if is_address_list(value) { 1 } else { 2 };
+            }
+            17 if name.eq_ignore_ascii_case(b"x-forwarded-proto") => {
+                self.forwarded_proto += if matches!(value, b"http" | b"https") { 1 } else { 2 };
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Malformed("a Transfer-Encoding other than chunked"));
+                }
+                self.chunked = true;
+            }
+            17 if name.eq_ignore_ascii_case(b"sec-websocket-key") => self.websocket_key = value.try_into().ok(),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], u8), Malformed> {
+    const WRONG: Malformed = Malformed("a request line that is none");
+    let mut parts = line.split(|&b| b == b' ');
+    let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(WRONG);
+    };
+    let minor = match version {
+        b"HTTP/1.1" => 1,
+        b"HTTP/1.0" => 0,
+        _ => return Err(WRONG),
+    };
+    if !fields::is_token(method) || target.is_empty() || !target.iter().all(|b| b.is_ascii_graphic()) {
+        return Err(WRONG);
+    }
+    Ok((method, target, minor))
+}
+
+fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
+    match memchr::memchr(b'?', target) {
+        Some(at) => (&target[..at], &target[at + 1..]),
+        None => (target, b""),
+    }
+}
+
+fn path_ask(path: &[u8]) -> Ask {
+    match path {
+        b"/stats" => Ask::Stats,
+        b"/" | b"/health" => Ask::Body(0),
+        [b'/', digits @ ..] => match fields::content_length(digits) {
+            Ok(bytes) if bytes <= BODY_BYTES_MAX as u64 => Ask::Body(bytes as usize),
+            _ => Ask::Unknown,
+        },
+        _ => Ask::Unknown,
+    }
+}
+
+fn query_delay(query: &[u8]) -> Duration {
+    let value = query.split(|&b| b == b'&').find_map(|pair| pair.strip_prefix(b"delay="));
+    let delay = value.and_then(|v| std::str::from_utf8(v).ok()).and_then(|text| crate::amount::duration(text).ok());
+    delay.unwrap_or(Duration::ZERO).min(DELAY_MAX)
+}
+
+fn is_address_list(value: &[u8]) -> bool {
+    std::str::from_utf8(value).is_ok_and(|text| text.split(',').all(|item| item.trim().parse::<IpAddr>().is_ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(fields: &str) -> Result<Request, Malformed> {
+        parse(format!("GET /100?x=1&delay=2s HTTP/1.1\r\n{fields}\r\n").as_bytes())
+    }
+
+    #[test]
+    fn a_forwarded_request_is_understood() {
+        let request = get("Host: a\r\nX-Forwarded-For: 10.0.0.1, ::1\r\nX-Forwarded-Proto: http\r\n").unwrap();
+        assert_eq!((request.ask, request.delay), (Ask::Body(100), Duration::from_secs(2)));
+        assert_eq!(request.forwarded, Forwarded { client: true, proto: true });
+        assert!(request.keep && request.wants_body);
+    }
+
+    #[test]
+    fn forwarding_fields_are_checked_not_just_found() {
+        for (fields, client, proto) in [
+            ("", false, false),
+            ("X-Forwarded-For: unknown\r\nX-Forwarded-Proto: ftp\r\n", false, false),
+            ("X-Forwarded-For: ::1\r\nX-Forwarded-For: ::1\r\nX-Forwarded-Proto: https\r\n", false, true),
+        ] {
+            let request = get(&format!("Host: a\r\n{fields}")).unwrap();
+            assert_eq!(request.forwarded, Forwarded { client, proto }, "{fields}");
+        }
+    }
+
+    #[test]
+    fn ambiguous_requests_are_malformed() {
+        for fields in [
+            "",
+            "Host: a\r\nHost: a\r\n",
+            "Host: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+            "Host: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n",
+            "Host: a\r\nA : b\r\n",
+            "Host: a\r\n folded\r\n",
+        ] {
+            assert!(get(fields).is_err(), "{fields:?}");
+        }
+        assert!(parse(b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n").is_err());
+        assert!(parse(b"GET / HTTP/2.0\r\nHost: a\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn bodies_are_bounded() {
+        let ask = |path: &str| parse(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap().ask;
+        assert_eq!(ask("/65536"), Ask::Body(65536));
+        assert_eq!(ask("/99999999999"), Ask::Unknown);
+        assert_eq!(ask("/100x"), Ask::Unknown);
+    }
+}

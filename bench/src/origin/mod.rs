@@ -1,0 +1,181 @@
+//! `speedmimi-bench origin`: a lean backend that answers with bodies of the size in the path and checks what it gets.
+//!
+//! Owns its threads, the counts of violations and what is spoilt on purpose. Never trusts that the proxy
+//! in front of it is right: a request that is malformed, or lacks what a proxy adds, is counted.
+
+mod answers;
+mod worker;
+
+use crate::amount;
+use crate::error::{Error, Result, Trying};
+use crate::net;
+use rustix::event::{EventfdFlags, eventfd};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How the origin behaves.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Address to listen on; port 0 lets the system choose
+    #[arg(long, default_value = "127.0.0.1:8081")]
+    pub listen: SocketAddr,
+    /// Threads, each with a listener of its own (SO_REUSEPORT)
+    #[arg(long, short = 't', default_value_t = 1)]
+    pub threads: usize,
+    /// Count a violation when X-Forwarded-For or X-Forwarded-Proto is missing, doubled or no address or scheme
+    #[arg(long)]
+    pub expect_forwarded: bool,
+    /// Answer so much later
+    #[arg(long, default_value = "0s", value_parser = amount::duration)]
+    pub delay: Duration,
+    /// Spoil every N-th answer; 0: none
+    #[arg(long, default_value_t = 0)]
+    pub fail_every: u64,
+    /// How it is spoilt
+    #[arg(long, value_enum, default_value_t = Spoil::Status)]
+    pub fail_with: Spoil,
+}
+
+/// How an answer is spoilt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Spoil {
+    /// A 500.
+    Status,
+    /// The right length, one byte of the body wrong.
+    Body,
+    /// The connection is closed instead.
+    Close,
+    /// Something that is not HTTP.
+    Garbage,
+}
+
+/// What was counted so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Connections accepted.
+    pub connections: u64,
+    /// Requests for a body, well-formed ones.
+    pub requests: u64,
+    /// Answers spoilt on purpose.
+    pub spoilt: u64,
+    /// WebSocket upgrades.
+    pub upgrades: u64,
+    /// Requests that break RFC 9112 or are ambiguous.
+    pub malformed: u64,
+    /// Requests without one good `X-Forwarded-For`, when it is expected.
+    pub no_forwarded_for: u64,
+    /// Requests without one good `X-Forwarded-Proto`, when it is expected.
+    pub no_forwarded_proto: u64,
+}
+
+impl Stats {
+    /// Requests that no proxy may send, in all.
+    pub fn violations(&self) -> u64 {
+        self.malformed + self.no_forwarded_for + self.no_forwarded_proto
+    }
+}
+
+#[derive(Default)]
+struct Counters {
+    connections: AtomicU64,
+    requests: AtomicU64,
+    spoilt: AtomicU64,
+    upgrades: AtomicU64,
+    malformed: AtomicU64,
+    no_forwarded_for: AtomicU64,
+    no_forwarded_proto: AtomicU64,
+}
+
+impl Counters {
+    fn stats(&self) -> Stats {
+        Stats {
+            connections: self.connections.load(Relaxed),
+            requests: self.requests.load(Relaxed),
+            spoilt: self.spoilt.load(Relaxed),
+            upgrades: self.upgrades.load(Relaxed),
+            malformed: self.malformed.load(Relaxed),
+            no_forwarded_for: self.no_forwarded_for.load(Relaxed),
+            no_forwarded_proto: self.no_forwarded_proto.load(Relaxed),
+        }
+    }
+}
+
+fn bump(counter: &AtomicU64) -> u64 {
+    counter.fetch_add(1, Relaxed) + 1
+}
+
+/// A running origin; it stops when this is dropped.
+pub struct Origin {
+    address: SocketAddr,
+    counters: Arc<Counters>,
+    stop: Arc<AtomicBool>,
+    wakers: Vec<OwnedFd>,
+    threads: Vec<JoinHandle<Result<()>>>,
+}
+
+impl Origin {
+    /// Starts listening and serving.
+    ///
+    /// # Errors
+    /// When the address can't be bound or the options make no sense.
+    pub fn start(options: &Options) -> Result<Origin> {
+        if !(1..=256).contains(&options.threads) {
+            return Err(Error::Usage(format!("--threads {}: outside 1..=256", options.threads)));
+        }
+        net::descriptors_max();
+        let first = net::listen(options.listen, true)?;
+        let address = net::local_address(&first)?;
+        let mut listeners = vec![first];
+        for _ in 1..options.threads {
+            listeners.push(net::listen(address, true)?);
+        }
+        let mut origin =
+            Origin { address, counters: Arc::default(), stop: Arc::default(), wakers: Vec::new(), threads: Vec::new() };
+        for listener in listeners {
+            let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).trying(|| "eventfd".into())?;
+            origin.wakers.push(waker.try_clone().trying(|| "dup".into())?);
+            let (options, counters, stop) = (options.clone(), Arc::clone(&origin.counters), Arc::clone(&origin.stop));
+            origin.threads.push(thread::spawn(move || worker::run(options, listener, waker, counters, &stop)));
+        }
+        Ok(origin)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> Stats {
+        self.counters.stats()
+    }
+
+    /// Serves until a thread fails.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub fn serve(mut self) -> Result<()> {
+        for thread in std::mem::take(&mut self.threads) {
+            thread.join().map_err(|_| Error::Failed("an origin thread panicked".into()))??;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        for waker in &self.wakers {
+            // It can only be full, and then the thread wakes anyway.
+            let _ = rustix::io::write(waker, &1u64.to_ne_bytes());
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The few system calls that no safe crate offers.
+//!
+//! Owns all unsafe code of the package, each block with its proof. Never keeps state.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// Makes the calling thread run only when its CPU has nothing else to do (`SCHED_IDLE`).
+///
+/// # Errors
+/// What `sched_setscheduler(2)` says.
+pub fn become_idle_priority() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: pid 0 is the calling thread, `parameters` outlives the call, which only reads it.
+    let status = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives the calling thread a descriptor table of its own, a copy of the process's, so that `RLIMIT_NOFILE` counts for it
+/// alone. Descriptors that are open now stay open in both; what is opened later exists in one only.
+///
+/// # Errors
+/// What `unshare(2)` says.
+pub fn private_descriptor_table() -> io::Result<()> {
+    // SAFETY: an owned descriptor has to stay valid where its owner uses it. Those opened before are in both tables under the
+    // same number, so a value that crosses threads still names an open file (a copy closed here stays open there: a leak,
+    // not a dangling number). Those opened after are used by this thread alone: `conns::Connections` is not `Send`.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES) }.map_err(io::Error::from)
+}
+
+/// Leaves the choice of the local port to `connect`, which then needs it to be unique per peer only.
+///
+/// # Errors
+/// What `setsockopt(2)` says.
+pub fn choose_port_at_connect(socket: impl AsFd) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is borrowed for the call; the option is an int and its length is given.
+    let status = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
