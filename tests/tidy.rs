@@ -329,6 +329,35 @@ fn no_path_of_one_machine_stands_in_the_repository() {
     report(faults);
 }
 
+/// Documents that other work brings; a link to them may come first. Empty is the aim.
+const COMING: &[&str] = &["docs/configuration.md", "docs/performance.md", "configs/config.yaml"];
+
+#[test]
+fn links_in_documents_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents = Vec::new();
+    for dir in ["", "docs", "docs/zh-CN", "tests/conformance", "bench"] {
+        let Ok(entries) = fs::read_dir(root.join(dir)) else { continue };
+        let paths = entries.map(|e| e.expect("a readable directory").path());
+        documents.extend(paths.filter(|p| p.extension().is_some_and(|e| e == "md")));
+    }
+    assert!(documents.len() >= 3, "the documents were not found");
+    let mut faults = Vec::new();
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap_or_else(|e| panic!("{}: {e}", document.display()));
+        for (at, line) in text.lines().enumerate() {
+            for target in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+                let file = target.split('#').next().unwrap_or_default();
+                let elsewhere = file.is_empty() || target.contains("://") || COMING.contains(&file);
+                if !elsewhere && !document.with_file_name(file).exists() {
+                    faults.push(format!("{}:{}: no such file: {file}", document.display(), at + 1));
+                }
+            }
+        }
+    }
+    report(faults);
+}
+
 /// The rules' own ground: a rule that sees nothing holds nothing.
 mod rules {
     use super::*;
