@@ -5,7 +5,7 @@
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -19,7 +19,22 @@ pub struct Client {
     pub wire: Wire,
 }
 
+/// Where a proxy can be reached.
+#[derive(Clone, Debug)]
+pub enum Door {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
 impl Client {
+    /// Connects to either kind.
+    pub fn open(door: &Door) -> Client {
+        match door {
+            Door::Tcp(addr) => Client::connect(*addr),
+            Door::Unix(path) => Client::connect_unix(path),
+        }
+    }
+
     /// Connects, with [`WATCHDOG`] as the bound of every wait.
     pub fn connect(addr: SocketAddr) -> Client {
         Client::over(Sock::tcp(addr).unwrap_or_else(|e| panic!("connecting to {addr}: {e}")))

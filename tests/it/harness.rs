@@ -18,8 +18,7 @@ fn every_byte_is_on_record() {
     assert_eq!(client.response().text(), "hello");
     assert_eq!(client.response().text(), "bye");
     client.expect_end();
-    origin.wait_for_silence();
-    let connections = origin.take_connections();
+    let connections = origin.settle();
     assert_eq!(connections.len(), 1);
     assert_eq!(connections[0].bytes, sent);
     assert!(origin.connections().is_empty());

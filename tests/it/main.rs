@@ -13,4 +13,6 @@ mod websocket;
 #[allow(dead_code)]
 mod wire;
 
+#[allow(dead_code)]
+mod conformance;
 mod harness;

@@ -60,6 +60,7 @@ struct Record {
     tap: Arc<Mutex<Vec<u8>>>,
     ended: bool,
     sock: Option<Sock>,
+    peer: Option<SocketAddr>,
 }
 
 #[derive(Default)]
@@ -77,7 +78,12 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     script: Box<Script>,
+    /// The answer to bytes that are no request.
+    to_garbage: &'static [u8],
 }
+
+const REFUSAL: &[u8] = b"HTTP/1.1 400 Garbage\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+const PERMISSION: &[u8] = b"HTTP/1.1 200 Garbage\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 impl Shared {
     fn change<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
@@ -121,8 +127,16 @@ pub struct Origin {
 impl Origin {
     /// Listens on a free port of 127.0.0.1.
     pub fn start(script: impl Fn(&mut Exchange) -> io::Result<Next> + Send + Sync + 'static) -> Origin {
+        Origin::listen(Origin::share(script, REFUSAL))
+    }
+
+    /// As [`Origin::start`], but what is no request is answered with 200 as well: all refusing is left to the proxy.
+    pub fn start_permissive(script: impl Fn(&mut Exchange) -> io::Result<Next> + Send + Sync + 'static) -> Origin {
+        Origin::listen(Origin::share(script, PERMISSION))
+    }
+
+    fn listen(shared: Arc<Shared>) -> Origin {
         let (socket, addr) = bind_by_number().expect("an origin needs a port");
-        let shared = Origin::share(script);
         let origin = Origin { shared, listener: Listener::Tcp(Arc::new(socket), addr) };
         origin.revive();
         origin
@@ -134,7 +148,7 @@ impl Origin {
         script: impl Fn(&mut Exchange) -> io::Result<Next> + Send + Sync + 'static,
     ) -> Origin {
         let listener = UnixListener::bind(path).expect("an origin needs its path");
-        let shared = Origin::share(script);
+        let shared = Origin::share(script, REFUSAL);
         let accepting = Arc::clone(&shared);
         thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
@@ -147,8 +161,11 @@ impl Origin {
         Origin { shared, listener: Listener::Unix(path.to_owned()) }
     }
 
-    fn share(script: impl Fn(&mut Exchange) -> io::Result<Next> + Send + Sync + 'static) -> Arc<Shared> {
-        Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), script: Box::new(script) })
+    fn share(
+        script: impl Fn(&mut Exchange) -> io::Result<Next> + Send + Sync + 'static,
+        to_garbage: &'static [u8],
+    ) -> Arc<Shared> {
+        Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), script: Box::new(script), to_garbage })
     }
 
     /// Where it listens.
@@ -204,9 +221,13 @@ impl Origin {
 
     fn serve(shared: &Arc<Shared>, sock: Sock) {
         let Ok(handle) = sock.again() else { return };
+        let peer = match &sock {
+            Sock::Tcp(s) => s.peer_addr().ok(),
+            Sock::Unix(_) => None,
+        };
         let tap = Arc::new(Mutex::new(Vec::new()));
         let index = shared.change(|state| {
-            state.connections.push(Record { tap: Arc::clone(&tap), ended: false, sock: Some(handle) });
+            state.connections.push(Record { tap: Arc::clone(&tap), ended: false, sock: Some(handle), peer });
             state.connections.len() - 1
         });
         let theirs = Arc::clone(shared);
@@ -286,16 +307,24 @@ impl Origin {
         assert!(!late.timed_out(), "the origin waited {WATCHDOG:?} for {what}; it had {had}");
     }
 
-    /// Forgets the connections that are over and the requests so far; those still open stay.
-    pub fn take_connections(&self) -> Vec<Connection> {
+    /// What came since the last call, once it is all over. Meant for when the client is done: a connection of our own,
+    /// which the listener accepts last, shows that none is still on its way. Connections without a byte are left out.
+    pub fn settle(&self) -> Vec<Connection> {
+        let before = lock(&self.shared.state).connections.len();
+        let last = Sock::tcp(self.addr()).expect("an origin that listens");
+        let ours = match &last {
+            Sock::Tcp(s) => s.local_addr().expect("an address"),
+            Sock::Unix(_) => unreachable!("TCP was asked for"),
+        };
+        self.wait("its own connection", |state| state.connections[before..].iter().any(|r| r.peer == Some(ours)));
+        drop(last);
+        self.wait_for_silence();
         let all = self.connections();
         self.shared.change(|state| {
-            if state.connections.iter().all(|r| r.ended) {
-                state.connections.clear();
-                state.seen.clear();
-            }
+            state.connections.clear();
+            state.seen.clear();
         });
-        all
+        all.into_iter().filter(|c| !c.bytes.is_empty()).collect()
     }
 }
 
@@ -339,7 +368,7 @@ impl Exchange {
         loop {
             let request = match wire.request() {
                 Ok(request) => request,
-                Err(Trouble::Garbage { .. }) => return refuse(wire),
+                Err(Trouble::Garbage { .. }) => return refuse(wire, shared.to_garbage),
                 Err(Trouble::Quiet { partial }) if partial.is_empty() => continue,
                 Err(other) => return Err(other),
             };
@@ -460,9 +489,8 @@ impl Exchange {
     }
 }
 
-/// Answers 400 to what is no request, and keeps on recording what follows.
-fn refuse(mut wire: Wire) -> Result<(), Trouble> {
-    let answer = b"HTTP/1.1 400 Garbage\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+/// Answers what is no request, and keeps on recording what follows.
+fn refuse(mut wire: Wire, answer: &[u8]) -> Result<(), Trouble> {
     wire.sock.write_all(answer).map_err(Trouble::Socket)?;
     listen(wire)
 }

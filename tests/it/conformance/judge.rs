@@ -1,0 +1,87 @@
+//! Runs the judge (`tests/conformance/judge.py`) over captures in one process.
+//!
+//! Owns finding its interpreter and passing captures and verdicts. Never judges.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+/// What came out for one payload.
+#[derive(Debug)]
+pub struct Judgement {
+    pub id: String,
+    pub verdict: Verdict,
+    pub why: String,
+    /// Complete requests.
+    pub requests: u64,
+    /// Parsers that refuse it; the strict ones only with [`Verdict::Refused`].
+    pub refused_by: Vec<String>,
+}
+
+/// See the judge's own documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Clean,
+    Ambiguous,
+    Refused,
+}
+
+/// Judges payloads `(id, bytes of each connection)`; `mark` is the field that the proxy puts into each request.
+pub fn judge<'a>(name: &str, mark: &str, captures: impl Iterator<Item = (&'a str, Vec<&'a [u8]>)>) -> Vec<Judgement> {
+    let lines = captures.map(|(id, connections)| {
+        let connections: Vec<String> = connections.into_iter().map(hex).collect();
+        json!({"id": id, "mark": mark, "connections": connections}).to_string() + "\n"
+    });
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.jsonl"));
+    File::create(&file)
+        .and_then(|mut f| f.write_all(lines.collect::<String>().as_bytes()))
+        .unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    let output = Command::new(python())
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/judge.py"))
+        .stdin(File::open(&file).expect("the captures just written"))
+        .output()
+        .unwrap_or_else(|e| panic!("the judge cannot be run: {e}\n{INSTALL}"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "the judge failed:\n{errors}\n{INSTALL}");
+    String::from_utf8_lossy(&output.stdout).lines().map(judgement).collect()
+}
+
+const INSTALL: &str = "The conformance test needs Python 3.10 or later and the parsers in \
+    tests/conformance/requirements.txt. `.ci/run` installs them; by hand:\n  \
+    python3 -m venv target/judge && target/judge/bin/pip install -r tests/conformance/requirements.txt";
+
+/// The interpreter: `SPEEDMIMI_JUDGE_PYTHON`, else the environment that `.ci/run` makes, else the system's.
+fn python() -> PathBuf {
+    if let Some(named) = std::env::var_os("SPEEDMIMI_JUDGE_PYTHON") {
+        return named.into();
+    }
+    let beside_target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../judge/bin/python");
+    let in_target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/judge/bin/python");
+    let found = [beside_target, in_target].into_iter().find(|p| fs::exists(p).unwrap_or(false));
+    found.unwrap_or_else(|| "python3".into())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn judgement(line: &str) -> Judgement {
+    let item: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("the judge said {line}: {e}"));
+    let verdict = match super::text(&item, "verdict") {
+        "clean" => Verdict::Clean,
+        "ambiguous" => Verdict::Ambiguous,
+        "refused" => Verdict::Refused,
+        other => panic!("the judge said {other}"),
+    };
+    let names = item["refused_by"].as_array().into_iter().flatten();
+    Judgement {
+        id: super::text(&item, "id").to_owned(),
+        verdict,
+        why: super::text(&item, "why").to_owned(),
+        requests: item["requests"].as_u64().unwrap_or(0),
+        refused_by: names.filter_map(|n| n.as_str().map(str::to_owned)).collect(),
+    }
+}
