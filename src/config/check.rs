@@ -2,7 +2,7 @@
 //!
 //! Owns the rules between keys. Never reads text: every value comes typed and in range from `typed`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +69,7 @@ fn server(section: &Section, faults: &mut Faults) -> Server {
 }
 
 fn server_rules(section: &Section, server: &Server, faults: &mut Faults) {
-    let nobody_trusted = server.trusted_proxies.is_empty() && section.list("trusted_proxies").is_empty();
+    let nobody_trusted = server.trusted_proxies.is_empty() && section.entry("trusted_proxies").sound;
     if server.proxy_protocol && nobody_trusted {
         let wrong = Wrong::new("PROXY headers are believed only from server.trusted_proxies, which is empty");
         let wrong = wrong.cure("list the addresses of the load balancers in front there");
@@ -215,7 +215,7 @@ fn backends(upstream: &str, list: &Entry, faults: &mut Faults) -> Vec<Arc<Backen
     let mut path = "backends".to_owned();
     push_name(&mut path, upstream);
     let Value::List(entries) = &list.value else { return Vec::new() };
-    if entries.is_empty() {
+    if entries.is_empty() && list.sound {
         let wrong = Wrong::new("an upstream without backends can serve nothing");
         faults.push(list.at, &path, wrong.cure("add one: - {host: 127.0.0.1, port: 8081}"));
     }
@@ -253,7 +253,7 @@ fn backend(upstream: &str, section: &Section, faults: &mut Faults) -> Option<Bac
         None => match &addr {
             BackendAddr::Ip(addr) => format!("{upstream}-{}-{}", addr.ip(), addr.port()),
             BackendAddr::Name(name, port) => format!("{upstream}-{name}-{port}"),
-            BackendAddr::Unix(path) => format!("{upstream}-{}", path.display()),
+            BackendAddr::Unix(path) => format!("{upstream}-unix:{}", path.display()),
         },
     };
     Some(Backend {
@@ -355,15 +355,19 @@ fn no_route(entry: &Entry, upstreams: &Upstreams, faults: &mut Faults) {
 }
 
 fn unused(root: &Section, routes: &[Arc<Route>], upstreams: &Upstreams, faults: &mut Faults) {
-    let used =
-        |name: &str| routes.iter().any(|r| matches!(r.target, Target::Upstream(id) if upstreams.id(name) == Some(id)));
-    if !faults.is_empty() {
-        return;
-    }
-    for (name, entry) in root.named("backends").iter().filter(|(name, _)| !used(&name.text)) {
+    let used: HashSet<UpstreamId> = routes.iter().filter_map(|route| upstream_of(&route.target)).collect();
+    let is_used = |name: &str| upstreams.id(name).is_none_or(|id| used.contains(&id));
+    for (name, entry) in root.named("backends").iter().filter(|(name, _)| !is_used(&name.text)) {
         let mut path = "backends".to_owned();
         push_name(&mut path, &name.text);
         faults.notice(entry.at, &path, "no rule in routing leads here");
+    }
+}
+
+fn upstream_of(target: &Target) -> Option<UpstreamId> {
+    match target {
+        Target::Upstream(id) => Some(*id),
+        Target::Redirect { .. } | Target::Respond { .. } => None,
     }
 }
 
@@ -376,6 +380,9 @@ fn claim(
     faults: &mut Faults,
 ) {
     let any = [String::new()];
+    if !section.entry("hosts").sound || !section.entry("path").sound {
+        return;
+    }
     let hosts: &[String] = if route.hosts.is_empty() { &any } else { &route.hosts };
     for host in hosts {
         let key = (host.clone(), route.path.clone());
@@ -466,10 +473,15 @@ fn forward(section: &Section, upstreams: &Upstreams, faults: &mut Faults) -> Tar
 fn redirect(section: &Section, faults: &mut Faults) -> Target {
     useless_without_upstream(section, "redirect", faults);
     let Some(redirect) = section.section_if("redirect") else { return Target::Upstream(UpstreamId(0)) };
-    let location = redirect.text_if("location").cloned().unwrap_or_default();
+    let Some(location) = redirect.text_if("location").cloned() else { return Target::Upstream(UpstreamId(0)) };
+    let at = redirect.entry("location");
     if location.contains(|c: char| c == ' ' || !c.is_ascii()) {
         let wrong = Wrong::new(format!("{} has a space or a character outside ASCII", shown(&location)));
-        faults.push(redirect.entry("location").at, &redirect.path_of("location"), wrong.cure("percent-encode it"));
+        faults.push(at.at, &redirect.path_of("location"), wrong.cure("percent-encode it"));
+    } else if at.sound && !["/", "${"].iter().any(|start| location.starts_with(start)) && !location.contains("://") {
+        let wrong = Wrong::new(format!("{} would be taken relative to the request's path", shown(&location)));
+        let cure = format!("write https://{location} or /{location}");
+        faults.push(at.at, &redirect.path_of("location"), wrong.cure(cure));
     }
     Target::Redirect { status: redirect.choice("status").parse().unwrap_or(302), location }
 }
@@ -514,7 +526,9 @@ fn header_edits(section: &Section, faults: &mut Faults) -> HeaderEdits {
         let mut all = Vec::new();
         for (field, entry) in section.named(name) {
             let Value::Text(value) = &entry.value else { continue };
-            own_field(&field.text, field.at, &section.path_of(name), faults);
+            let mut path = section.path_of(name);
+            push_name(&mut path, &field.text);
+            own_field(&field.text, field.at, &path, faults);
             all.push((field.text.clone(), value.clone()));
         }
         all

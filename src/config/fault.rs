@@ -139,6 +139,11 @@ impl Faults {
         self.faults.is_empty()
     }
 
+    /// How many faults there are so far.
+    pub fn len(&self) -> usize {
+        self.faults.len() + self.beyond
+    }
+
     /// Notes a fault of the value of `key` at `at`.
     pub fn push(&mut self, at: Position, key: &str, wrong: Wrong) {
         if self.faults.len() == FAULTS_COUNT_MAX {

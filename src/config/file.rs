@@ -6,6 +6,9 @@ use super::fault::{ConfigFault, ConfigNotice, Faults};
 use super::plan::Plan;
 use super::{check, tree, typed};
 
+/// Where a file is looked for when none is named, in this order.
+pub const SEARCHED: [&str; 2] = ["configs/config.yaml", "/etc/speedmimi/config.yaml"];
+
 /// A valid file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checked {

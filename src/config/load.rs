@@ -9,11 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::ConfigFault;
 use super::fault::{Faults, Position, Wrong};
-use super::file::{self, Checked};
+use super::file::{self, Checked, SEARCHED};
 use super::tree::CONFIG_BYTES_MAX;
-
-/// Where a file is looked for when none is named, in this order.
-pub const SEARCHED: [&str; 2] = ["configs/config.yaml", "/etc/speedmimi/config.yaml"];
 
 /// The file to use: the one that was named, else the first of [`SEARCHED`] that is there.
 ///

@@ -12,6 +12,9 @@ pub mod load;
 pub mod manual;
 pub mod plan;
 mod suggest;
+mod table;
+#[cfg(test)]
+mod tests;
 pub mod tree;
 mod typed;
 pub mod values;

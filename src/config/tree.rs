@@ -14,8 +14,8 @@ use super::fault::{Faults, Position, Wrong, shown};
 pub const CONFIG_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Deepest nesting, in levels. The deepest key has six.
 pub const DEPTH_LEVELS_MAX: usize = 32;
-/// Values in a file, each counted as often as aliases repeat it.
-pub const NODES_COUNT_MAX: usize = 4 * 1024 * 1024;
+/// Values in a file, keys too.
+pub const NODES_COUNT_MAX: usize = 2 * 1024 * 1024;
 /// Values that aliases may add to those written.
 pub const ALIASED_NODES_COUNT_MAX: usize = 100_000;
 
@@ -54,7 +54,8 @@ pub struct Name {
 impl Node {
     /// Whether this is YAML's nothing: an empty place, `~` or `null`, not in quotes.
     pub fn is_null(&self) -> bool {
-        matches!(&self.kind, NodeKind::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+        let null = |text: &str| matches!(text, "" | "~" | "null" | "Null" | "NULL");
+        matches!(&self.kind, NodeKind::Scalar { text, plain: true } if null(text))
     }
 
     /// What a person calls it.
@@ -72,8 +73,8 @@ impl Node {
     }
 }
 
-/// The tree of a text, or `None` when it is no YAML, which `faults` then says. Keys given twice are noted in `faults` too;
-/// the first one stays.
+/// The tree of a text, a map or nothing at its root; `None` when it is no such YAML, which `faults` then says. Keys
+/// given twice are noted in `faults` too; the first one stays.
 pub fn parse(text: &str, faults: &mut Faults) -> Option<Rc<Node>> {
     if text.len() > CONFIG_BYTES_MAX {
         let problem = format!("the file has {} bytes, more than {CONFIG_BYTES_MAX}", text.len());
@@ -84,7 +85,13 @@ pub fn parse(text: &str, faults: &mut Faults) -> Option<Rc<Node>> {
     let parser = Parser::new_from_str(text);
     let mut builder =
         Builder { text, parser, anchors: HashMap::new(), path: String::new(), nodes: 0, aliased: 0, faults };
-    builder.document().ok()
+    let root = builder.document().ok()?;
+    if matches!(root.kind, NodeKind::Map(_)) || root.is_null() {
+        return Some(root);
+    }
+    let wrong = Wrong::new(format!("{} stands here", root.shape()));
+    faults.push(root.at, "", wrong.allowed("a map of keys, such as server:, backends: and routing:"));
+    None
 }
 
 /// A fault that ends the reading has been noted.
@@ -263,7 +270,11 @@ impl<'t> Builder<'t, '_> {
         let at = Position { line: error.marker().line(), column: error.marker().col() + 1 };
         let line = self.text.lines().nth(at.line.saturating_sub(1)).unwrap_or_default();
         let indent = &line[..line.len() - line.trim_start().len()];
-        let cure = if indent.contains('\t') { "indent with spaces; YAML does not allow tabs there" } else { "" };
+        let cure = match () {
+            () if indent.contains('\t') => "indent with spaces; YAML does not allow tabs there",
+            () if line.contains("${") => "inside [ ] and { }, put a value with ${NAME} in quotes",
+            () => "",
+        };
         self.stop(at, Wrong::new(format!("not valid YAML: {}", error.info())).cure(cure))
     }
 

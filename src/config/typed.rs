@@ -53,6 +53,8 @@ pub(super) struct Entry {
     pub at: Position,
     /// Whether the file has it, right or wrong.
     pub written: bool,
+    /// Whether nothing is wrong with it or below it.
+    pub sound: bool,
     pub value: Value,
 }
 
@@ -100,7 +102,8 @@ macro_rules! accessors {
         impl Section {
             $(
                 pub fn $name(&self, name: &str) -> &$type {
-                    self.$optional(name).unwrap_or_else(|| panic!("the table of keys has no default for {name} in {}", self.path))
+                    let value = self.$optional(name);
+                    value.unwrap_or_else(|| panic!("the table of keys has no default for {name} in {}", self.path))
                 }
 
                 pub fn $optional(&self, name: &str) -> Option<&$type> {
@@ -144,11 +147,6 @@ pub(super) struct Reader<'a> {
 impl Reader<'_> {
     /// The whole file. Each name in `backends` has its section in `upstreams`, written or not.
     pub fn root(&mut self, node: &Node) -> Section {
-        if !matches!(node.kind, NodeKind::Map(_)) && !node.is_null() {
-            let wrong = Wrong::new(format!("{} stands here", node.shape()))
-                .allowed("a map of keys such as server: and routing:");
-            self.faults.push(node.at, "", wrong);
-        }
         let mut root = self.section("", String::new(), node.at, Some(node));
         let named: HashSet<String> = root.named("upstreams").iter().map(|(name, _)| name.text.clone()).collect();
         let bare = root.named("backends").iter().map(|(name, _)| name.clone());
@@ -157,7 +155,7 @@ impl Reader<'_> {
             let mut path = "upstreams".to_owned();
             push_name(&mut path, &name.text);
             let section = self.section("upstreams.NAME", path, name.at, None);
-            let entry = Entry { at: name.at, written: false, value: Value::Section(section) };
+            let entry = Entry { at: name.at, written: false, sound: true, value: Value::Section(section) };
             (name, entry)
         });
         let bare: Vec<_> = bare.collect();
@@ -195,10 +193,14 @@ impl Reader<'_> {
         let mut wrong = Wrong::new("unknown key");
         if let Some(near) = nearest(&name.text, names.iter().copied()) {
             wrong = wrong.cure(format!("did you mean {near}?"));
-        } else if let Some(elsewhere) = keys::KEYS.iter().find(|key| key.name() == name.text) {
-            wrong = wrong.cure(format!("it belongs to {}", elsewhere.path));
         } else {
-            wrong = wrong.allowed(keys::one_of(&names)).cure("remove it");
+            let elsewhere: Vec<&str> =
+                keys::KEYS.iter().filter(|key| key.name() == name.text).map(|key| key.path).take(3).collect();
+            wrong = if elsewhere.is_empty() {
+                wrong.allowed(keys::one_of(&names)).cure("remove it")
+            } else {
+                wrong.cure(format!("there is {}", keys::one_of(&elsewhere)))
+            };
         }
         self.faults.push(name.at, &path, wrong);
     }
@@ -209,7 +211,7 @@ impl Reader<'_> {
             let wrong = Wrong::new("missing").allowed(key.kind.allowed()).cure(format!("add {}:", key.name()));
             self.faults.push(at, &path, wrong);
         }
-        Entry { at, written: false, value: self.default(key, path, at) }
+        Entry { at, written: false, sound: true, value: self.default(key, path, at) }
     }
 
     fn default(&mut self, key: &Key, path: String, at: Position) -> Value {
@@ -226,9 +228,17 @@ impl Reader<'_> {
     }
 
     fn written(&mut self, key: &Key, path: String, node: &Node) -> Entry {
-        let value = self.value(key, &path, node);
-        let value = value.unwrap_or_else(|| self.default(key, path, node.at));
-        Entry { at: node.at, written: true, value }
+        self.entry(node.at, |reader| {
+            let value = reader.value(key, &path, node);
+            value.unwrap_or_else(|| reader.default(key, path, node.at))
+        })
+    }
+
+    /// What is written at `at`; sound when reading it notes no fault.
+    fn entry(&mut self, at: Position, read: impl FnOnce(&mut Self) -> Value) -> Entry {
+        let before = self.faults.len();
+        let value = read(self);
+        Entry { at, written: true, sound: self.faults.len() == before, value }
     }
 
     /// What is written, or `None` when it is wrong, which has been noted.
@@ -246,7 +256,7 @@ impl Reader<'_> {
             (Kind::Sections, NodeKind::List(items)) => Some(Value::List(self.sections(key.path, path, items))),
             (Kind::List(form), NodeKind::List(items)) => Some(Value::List(self.list(*form, path, items))),
             (Kind::Fields, NodeKind::Map(entries)) => Some(self.fields(path, entries)),
-            (Kind::CpuAffinity, NodeKind::List(items)) => self.cpu_list(path, items),
+            (Kind::CpuAffinity, NodeKind::List(items)) => self.cpu_list(path, items, node.at),
             (kind, NodeKind::Scalar { .. }) if is_scalar(kind) => self.scalar(key, path, node),
             _ => {
                 self.wrong_shape(key, path, node);
@@ -256,7 +266,12 @@ impl Reader<'_> {
     }
 
     fn wrong_shape(&mut self, key: &Key, path: &str, node: &Node) {
-        let wrong = Wrong::new(format!("{} stands here", node.shape())).allowed(key.kind.allowed());
+        let names: Vec<&str> = keys::below(key.path).iter().map(|key| key.name()).collect();
+        let allowed = match names.len() {
+            1..=LISTED_KEYS_COUNT_MAX => format!("a map of the keys {}", keys::one_of(&names)),
+            _ => key.kind.allowed(),
+        };
+        let wrong = Wrong::new(format!("{} stands here", node.shape())).allowed(allowed);
         let wrong = match (&key.kind, &node.kind) {
             (Kind::List(_), NodeKind::Scalar { text, .. }) => wrong.cure(format!("write [{}]", shown(text))),
             _ => wrong,
@@ -293,7 +308,7 @@ impl Reader<'_> {
     /// Refuses a value that would silently do nothing in this version.
     fn availability(&mut self, key: &Key, path: &str, at: Position, text: &str, value: &Value) {
         let Availability::Only(values) = key.availability else { return };
-        if values.iter().any(|known| scalar(&key.kind, known).as_ref() == Ok(value)) {
+        if values.iter().any(|known| scalar_or_empty(key, known).as_ref() == Ok(value)) {
             return;
         }
         let problem = format!("{} is not available yet in this version", shown(text));
@@ -314,152 +329,157 @@ impl Reader<'_> {
 
     fn named(&mut self, key: &Key, path: &str, entries: &[(Name, Rc<Node>)]) -> Value {
         let pattern = format!("{}.NAME", key.path);
-        let mut named = Vec::with_capacity(entries.len());
-        for (name, node) in entries {
-            let path = self.name_path(path, name);
-            if !matches!(node.kind, NodeKind::Map(_)) && !node.is_null() {
-                self.faults.push(
-                    node.at,
-                    &path,
-                    Wrong::new(format!("{} stands here", node.shape())).allowed("a map of keys"),
-                );
-                continue;
+        let read = |reader: &mut Self, name: &Name, path: String, node: &Node| {
+            if matches!(node.kind, NodeKind::Map(_)) || node.is_null() {
+                return Value::Section(reader.section(&pattern, path, name.at, Some(node)));
             }
-            let section = self.section(&pattern, path, name.at, Some(node));
-            named.push((name.clone(), Entry { at: name.at, written: true, value: Value::Section(section) }));
-        }
-        Value::Named(named)
+            reader.misshapen(&path, node, "a map of keys");
+            Value::Absent
+        };
+        self.names(path, entries, read)
     }
 
     fn named_lists(&mut self, key: &Key, path: &str, entries: &[(Name, Rc<Node>)]) -> Value {
         let pattern = format!("{}.NAME", key.path);
+        let read = |reader: &mut Self, _: &Name, path: String, node: &Node| match &node.kind {
+            NodeKind::List(items) => Value::List(reader.sections(&pattern, &path, items)),
+            _ if node.is_null() => Value::List(Vec::new()),
+            _ => {
+                reader.misshapen(&path, node, "a list of entries that begin with `-`");
+                Value::Absent
+            }
+        };
+        self.names(path, entries, read)
+    }
+
+    /// Every name with what it stands for; [`Value::Absent`] where that is wrong: the name is known all the same.
+    fn names(
+        &mut self,
+        parent: &str,
+        entries: &[(Name, Rc<Node>)],
+        read: impl Fn(&mut Self, &Name, String, &Node) -> Value,
+    ) -> Value {
         let mut named = Vec::with_capacity(entries.len());
         for (name, node) in entries {
-            let path = self.name_path(path, name);
-            let items = match &node.kind {
-                NodeKind::List(items) => items.as_slice(),
-                _ if node.is_null() => &[],
-                _ => {
-                    let wrong = Wrong::new(format!("{} stands here", node.shape()))
-                        .allowed("a list of entries that begin with `-`");
-                    self.faults.push(node.at, &path, wrong);
-                    continue;
+            let mut path = parent.to_owned();
+            push_name(&mut path, &name.text);
+            let entry = self.entry(name.at, |reader| {
+                if let Err(wrong) = values::name(&name.text) {
+                    reader.faults.push(name.at, &path, wrong);
                 }
-            };
-            let list = self.sections(&pattern, &path, items);
-            named.push((name.clone(), Entry { at: name.at, written: true, value: Value::List(list) }));
+                read(reader, name, path, node)
+            });
+            named.push((name.clone(), entry));
         }
         Value::Named(named)
     }
 
-    fn name_path(&mut self, parent: &str, name: &Name) -> String {
-        let mut path = parent.to_owned();
-        push_name(&mut path, &name.text);
-        if let Err(wrong) = values::name(&name.text) {
-            self.faults.push(name.at, &path, wrong);
-        }
-        path
-    }
-
+    /// As many entries as items; [`Value::Absent`] for those that are wrong.
     fn sections(&mut self, pattern: &str, path: &str, items: &[Rc<Node>]) -> Vec<Entry> {
         let pattern = format!("{pattern}[]");
-        let mut sections = Vec::with_capacity(items.len());
-        for (i, node) in items.iter().enumerate() {
+        let item = |(i, node): (usize, &Rc<Node>)| {
             let path = format!("{path}[{i}]");
-            if let NodeKind::Map(_) = node.kind {
-                let section = self.section(&pattern, path, node.at, Some(node));
-                sections.push(Entry { at: node.at, written: true, value: Value::Section(section) });
-            } else {
-                self.faults.push(
-                    node.at,
-                    &path,
-                    Wrong::new(format!("{} stands here", node.shape())).allowed("a map of keys"),
-                );
-            }
-        }
-        sections
+            self.entry(node.at, |reader| {
+                if let NodeKind::Map(_) = node.kind {
+                    return Value::Section(reader.section(&pattern, path, node.at, Some(node)));
+                }
+                reader.misshapen(&path, node, "a map of keys");
+                Value::Absent
+            })
+        };
+        items.iter().enumerate().map(item).collect()
     }
 
+    /// As many entries as items; [`Value::Absent`] for those that are wrong.
     fn list(&mut self, form: Form, path: &str, items: &[Rc<Node>]) -> Vec<Entry> {
-        let mut list = Vec::with_capacity(items.len());
-        for (i, node) in items.iter().enumerate() {
+        let mut seen = HashSet::new();
+        let item = |(i, node): (usize, &Rc<Node>)| {
             let path = format!("{path}[{i}]");
-            if !matches!(node.kind, NodeKind::Scalar { .. }) || node.is_null() {
-                self.faults.push(
-                    node.at,
-                    &path,
-                    Wrong::new(format!("{} stands here", node.shape())).allowed(form.describe()),
-                );
-                continue;
-            }
-            let Some(text) = self.expanded(&path, node, false) else { continue };
-            match text_value(form, &text) {
-                Ok(value) if list.iter().any(|entry: &Entry| entry.value == value) => {
-                    self.faults.push(
-                        node.at,
-                        &path,
-                        Wrong::new(format!("{} stands in the list twice", shown(&text))).cure("remove one"),
-                    );
-                }
-                Ok(value) => list.push(Entry { at: node.at, written: true, value }),
-                Err(wrong) => self.faults.push(node.at, &path, wrong),
-            }
-        }
-        list
+            self.entry(node.at, |reader| reader.list_item(form, &path, node, &mut seen).unwrap_or(Value::Absent))
+        };
+        items.iter().enumerate().map(item).collect()
     }
 
-    fn fields(&mut self, path: &str, entries: &[(Name, Rc<Node>)]) -> Value {
-        let mut fields: Vec<(Name, Entry)> = Vec::with_capacity(entries.len());
+    fn list_item(&mut self, form: Form, path: &str, node: &Node, seen: &mut HashSet<String>) -> Option<Value> {
+        let text = self.item(path, node, form.describe())?;
+        let result = text_value(form, &text).and_then(|value| match seen.insert(spelled(&value)) {
+            true => Ok(value),
+            false => Err(Wrong::new(format!("{} stands in the list twice", shown(&text))).cure("remove one")),
+        });
+        result.map_err(|wrong| self.faults.push(node.at, path, wrong)).ok()
+    }
+
+    fn fields(&mut self, parent: &str, entries: &[(Name, Rc<Node>)]) -> Value {
+        let mut fields = Vec::with_capacity(entries.len());
+        let mut seen = HashSet::new();
         for (name, node) in entries {
-            let mut path = path.to_owned();
+            let mut path = parent.to_owned();
             push_name(&mut path, &name.text);
-            if let Err(wrong) = values::field_name(&name.text) {
-                self.faults.push(name.at, &path, wrong);
-                continue;
-            }
-            if !matches!(node.kind, NodeKind::Scalar { .. }) || node.is_null() {
-                let wrong = Wrong::new(format!("{} stands here", node.shape()))
-                    .allowed("the value of the field; \"\" for an empty one");
-                self.faults.push(node.at, &path, wrong);
-                continue;
-            }
-            let Some(text) = self.expanded(&path, node, false) else { continue };
-            if fields.iter().any(|(known, _)| known.text.eq_ignore_ascii_case(&name.text)) {
-                let wrong = Wrong::new("given twice; field names are the same in upper and lower case")
-                    .cure("keep one of the two");
-                self.faults.push(name.at, &path, wrong);
-                continue;
-            }
-            match values::field_value(&text) {
-                Ok(value) => {
-                    fields.push((name.clone(), Entry { at: node.at, written: true, value: Value::Text(value) }))
-                }
-                Err(wrong) => self.faults.push(node.at, &path, wrong),
+            if let Some(value) = self.field(&path, name, node, &mut seen) {
+                fields
+                    .push((name.clone(), Entry { at: node.at, written: true, sound: true, value: Value::Text(value) }));
             }
         }
         Value::Named(fields)
     }
 
-    fn cpu_list(&mut self, path: &str, items: &[Rc<Node>]) -> Option<Value> {
+    fn field(&mut self, path: &str, name: &Name, node: &Node, seen: &mut HashSet<String>) -> Option<String> {
+        if let Err(wrong) = values::field_name(&name.text) {
+            self.faults.push(name.at, path, wrong);
+            return None;
+        }
+        if !seen.insert(name.text.to_ascii_lowercase()) {
+            let wrong = Wrong::new("given twice; field names are the same in upper and lower case");
+            self.faults.push(name.at, path, wrong.cure("keep one of the two"));
+            return None;
+        }
+        let text = self.item(path, node, "the value of the field; \"\" for an empty one")?;
+        values::field_value(&text).map_err(|wrong| self.faults.push(node.at, path, wrong)).ok()
+    }
+
+    fn cpu_list(&mut self, path: &str, items: &[Rc<Node>], at: Position) -> Option<Value> {
+        if items.is_empty() {
+            self.faults.push(at, path, Wrong::new("the list has no CPU").cure("write off or auto, or name CPUs"));
+            return None;
+        }
         let mut cpus = Vec::with_capacity(items.len());
         for (i, node) in items.iter().enumerate() {
             let path = format!("{path}[{i}]");
-            let Some(text) = self.expanded(&path, node, false) else {
-                self.faults.push(
-                    node.at,
-                    &path,
-                    Wrong::new(format!("{} stands here", node.shape())).allowed("the number of a CPU"),
-                );
-                continue;
-            };
+            let Some(text) = self.item(&path, node, "the number of a CPU") else { continue };
             match values::integer(&text, 0, CPU_NUMBER_MAX) {
                 Ok(cpu) => cpus.push(usize::try_from(cpu).unwrap_or_default()),
                 Err(wrong) => self.faults.push(node.at, &path, wrong),
             }
         }
-        (!items.is_empty()).then_some(Value::Affinity(CpuAffinity::List(cpus)))
+        Some(Value::Affinity(CpuAffinity::List(cpus)))
+    }
+
+    /// The text of a single value in a list or a map of fields.
+    fn item(&mut self, path: &str, node: &Node, allowed: &str) -> Option<String> {
+        if matches!(node.kind, NodeKind::Scalar { .. }) && !node.is_null() {
+            return self.expanded(path, node, false);
+        }
+        self.misshapen(path, node, allowed);
+        None
+    }
+
+    fn misshapen(&mut self, path: &str, node: &Node, allowed: &str) {
+        self.faults.push(node.at, path, Wrong::new(format!("{} stands here", node.shape())).allowed(allowed));
     }
 }
+
+/// The one spelling of the value of a list, by which doubles are found.
+fn spelled(value: &Value) -> String {
+    match value {
+        Value::Text(text) => text.to_ascii_lowercase(),
+        Value::Ip(ip) => ip.to_string(),
+        Value::Net(net) => net.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Known keys that a message about the shape of their section lists at most.
+const LISTED_KEYS_COUNT_MAX: usize = 8;
 
 /// The largest number of a CPU that the kernel's sets can name.
 const CPU_NUMBER_MAX: i64 = 1023;
@@ -524,6 +544,7 @@ fn text_value(form: Form, text: &str) -> Result<Value, Wrong> {
         Form::Listen => values::listen(text).map(Value::Listen),
         Form::BackendHost => values::backend_host(text).map(Value::Host),
         Form::HostPattern => values::host_pattern(text).map(Value::Text),
+        Form::Authority => values::authority(text).map(Value::Text),
         Form::RoutePath => values::route_path(text).map(Value::Text),
         Form::RequestPath => values::request_path(text).map(Value::Text),
         Form::FieldName => values::field_name(text).map(Value::Text),
@@ -571,7 +592,9 @@ fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>, placeholders: bool) 
         if placeholders && PLACEHOLDERS.contains(&inner) {
             out.push_str(&rest[at..=end]);
         } else {
-            out.push_str(&variable(inner, env)?);
+            let value = variable(inner, env);
+            let allowed = "${host}, ${path}, ${query} and variables of the environment";
+            out.push_str(&value.map_err(|wrong| if placeholders { wrong.allowed(allowed) } else { wrong })?);
         }
         rest = &rest[end + 1..];
     }

@@ -127,7 +127,7 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 
 /// `64KiB`, `10MiB`, `10MB` (a million each) or plain bytes.
 pub fn size(text: &str, min: u64, max: u64) -> Result<u64, Wrong> {
-    let allowed = format!("{}..={}", show_size(min), show_size(max));
+    let allowed = show_sizes(min, max);
     let end = text.bytes().take_while(|b| b.is_ascii_digit() || *b == b'_').count();
     let (number, unit) = (&text[..end], text[end..].trim_start());
     let wrong = || {
@@ -144,6 +144,14 @@ pub fn size(text: &str, min: u64, max: u64) -> Result<u64, Wrong> {
     match number.checked_mul(*bytes) {
         Some(value) if (min..=max).contains(&value) => Ok(value),
         _ => Err(Wrong::new(format!("{} is outside {allowed}", shown(text))).allowed(allowed)),
+    }
+}
+
+/// A range of sizes.
+pub fn show_sizes(min: u64, max: u64) -> String {
+    match max {
+        u64::MAX => format!("{} or more", show_size(min)),
+        max => format!("{}..={}", show_size(min), show_size(max)),
     }
 }
 
@@ -217,7 +225,7 @@ fn unix_path(path: &str) -> Result<PathBuf, Wrong> {
     if path.starts_with('/') && path.len() <= UNIX_PATH_BYTES_MAX && !path.contains('\0') {
         return Ok(PathBuf::from(path));
     }
-    Err(Wrong::new(format!("{} is not a path for a socket", shown(path))).allowed(allowed))
+    Err(Wrong::new(format!("{} is not a socket", shown(&format!("unix:{path}")))).allowed(allowed))
 }
 
 /// An address, a name to resolve, or `unix:/path`.
@@ -271,6 +279,22 @@ pub fn host_pattern(text: &str) -> Result<String, Wrong> {
             Err(wrong().cure(format!("ports don't take part in matching: write {host}")))
         }
         _ => Err(wrong()),
+    }
+}
+
+/// A host, maybe with a port, as in a `Host` field.
+pub fn authority(text: &str) -> Result<String, Wrong> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if ip(text).is_err() => (host, Some(port)),
+        _ => (text, None),
+    };
+    let wrong =
+        || Wrong::new(format!("{} is not a host", shown(text))).allowed("a name or an address, maybe with :PORT");
+    let host = host_pattern(host).ok().filter(|host| !host.starts_with('*')).ok_or_else(wrong)?;
+    match port.map(str::parse::<u16>) {
+        None => Ok(host),
+        Some(Ok(port)) => Ok(format!("{host}:{port}")),
+        Some(Err(_)) => Err(wrong()),
     }
 }
 
@@ -587,6 +611,22 @@ mod tests {
         assert_eq!(host_pattern("a.com:80").unwrap_err().cure, "ports don't take part in matching: write a.com");
         for text in ["", "*", "*.", "*com", "a.*.com", "http://a", "münchen.de"] {
             assert!(host_pattern(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn authorities() {
+        for (text, value) in [
+            ("A.com", "a.com"),
+            ("a.com:80", "a.com:80"),
+            ("::1", "[::1]"),
+            ("[::1]:80", "[::1]:80"),
+            ("127.0.0.1:1", "127.0.0.1:1"),
+        ] {
+            assert_eq!(authority(text), Ok(value.to_owned()), "{text}");
+        }
+        for text in ["", "*.a.com", "a.com:", "a.com:x", "a b", ":80"] {
+            assert!(authority(text).is_err(), "{text}");
         }
     }
 
