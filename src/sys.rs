@@ -3,7 +3,7 @@
 //! Owns every `unsafe` block of the proxy, each with its proof. Never holds state and never decides policy.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CpuSet;
@@ -55,31 +55,21 @@ pub fn highest_descriptor() -> io::Result<RawFd> {
     Ok(highest)
 }
 
-/// Gives the calling thread a descriptor table of its own: a copy in which each number means what it meant, and from
-/// then on independent. New threads started by this thread share the new table.
+/// Gives the calling thread a descriptor table of its own, in which only the descriptors up to `highest_kept` and those
+/// in `keep` are open, each under the number it had.
+///
+/// To be called first thing on a new thread that was handed nothing with a descriptor above `highest_kept` but what
+/// `keep` names. New threads started by this thread would share its table.
 ///
 /// # Errors
-/// `ENOMEM`, `EMFILE`; the thread then still shares the old table.
-pub fn unshare_descriptors() -> io::Result<()> {
-    // SAFETY: unshare(CLONE_FILES) changes no memory. Descriptors held by Rust values of this thread keep their numbers
-    // and stay open in the copy; what other threads own is left to `close_other_descriptors`, which the caller bounds.
-    match unsafe { libc::unshare(libc::CLONE_FILES) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+/// `ENOMEM`, `EMFILE`; `ENOSYS` on kernels before 5.9.
+pub fn take_own_table(highest_kept: RawFd, keep: &[OwnedFd]) -> io::Result<()> {
+    // SAFETY: unshare(CLONE_FILES) changes no memory. Descriptors held by values of this thread keep their numbers and
+    // stay open in the copy; the tables of other threads are as before.
+    if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {
+        return Err(io::Error::last_os_error());
     }
-}
-
-/// Closes every descriptor above `highest_kept` in this thread's table but those in `keep`. To be called once, right
-/// after [`unshare_descriptors`], before this thread opens anything of its own.
-///
-/// # Safety
-/// The calling thread must have a table of its own, and no value that this thread will ever use or drop may own a
-/// descriptor above `highest_kept` that is not in `keep`.
-///
-/// # Errors
-/// `ENOSYS` on kernels before 5.9.
-pub unsafe fn close_other_descriptors(highest_kept: RawFd, keep: &[RawFd]) -> io::Result<()> {
-    let mut kept: Vec<RawFd> = keep.iter().copied().filter(|&fd| fd > highest_kept).collect();
+    let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).filter(|&fd| fd > highest_kept).collect();
     kept.sort_unstable();
     let mut first = highest_kept + 1;
     for fd in kept {
@@ -91,22 +81,14 @@ pub unsafe fn close_other_descriptors(highest_kept: RawFd, keep: &[RawFd]) -> io
     close_range(first as u32, u32::MAX)
 }
 
+/// Only for [`take_own_table`].
 fn close_range(first: u32, last: u32) -> io::Result<()> {
-    // SAFETY: close_range(2) touches no memory; that no owned descriptor is in the range is the promise of
-    // `close_other_descriptors`' caller.
+    // SAFETY: close_range(2) touches no memory. The table is this thread's own, and `take_own_table` leaves out every
+    // descriptor that a value of this thread owns.
     match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0u32) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
-}
-
-/// A descriptor of the same number in another thread's private table, made an owned value of this thread.
-///
-/// # Safety
-/// `fd` must be open in the calling thread's table and owned by nothing else in it.
-pub unsafe fn adopt_descriptor(fd: RawFd) -> OwnedFd {
-    // SAFETY: the caller promises that the number is open here and has no other owner in this table.
-    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 /// Blocks every signal that is sent to the process on the calling thread, so that control's thread alone takes them: with private

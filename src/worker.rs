@@ -4,7 +4,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
@@ -79,10 +79,9 @@ pub fn run(setup: Setup, runtime: Runtime, ready: &std::sync::mpsc::Sender<io::R
     {
         tracing::warn!(worker = setup.id, cpu, %error, "cannot run on this CPU; see server.cpu_affinity");
     }
-    let own: Vec<RawFd> = setup.listeners.iter().map(AsRawFd::as_raw_fd).collect();
     let taken = match setup.table {
         Table::Shared => Ok(()),
-        Table::Private { highest_kept } => take_table(&own, highest_kept),
+        Table::Private { highest_kept } => crate::sys::take_own_table(highest_kept, &setup.listeners),
     };
     // Nobody opens anything before all tables are apart: what is opened now would be copied into others.
     setup.barrier.wait();
@@ -94,14 +93,6 @@ pub fn run(setup: Setup, runtime: Runtime, ready: &std::sync::mpsc::Sender<io::R
     tasks.block_on(&runtime, serve(setup, ready));
     // Before the runtime: what is still open closes now.
     drop(tasks);
-}
-
-/// Makes this thread's table its own, with nothing of others in it.
-fn take_table(listeners: &[RawFd], highest_kept: RawFd) -> io::Result<()> {
-    crate::sys::unshare_descriptors()?;
-    // SAFETY: the table is this thread's own now, and of the values with descriptors above `highest_kept` this thread
-    // was given only its listeners.
-    unsafe { crate::sys::close_other_descriptors(highest_kept, listeners) }
 }
 
 async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {

@@ -155,7 +155,8 @@ fn reload(handle: &mut Handle, file: Option<&Path>) {
     match handle.reload(checked.plan) {
         Ok(kept) if kept.is_empty() => tracing::info!(file = %path.display(), "reloaded"),
         Ok(kept) => {
-            tracing::warn!(restart_required = kept.join(", "), file = %path.display(), "reloaded, but for keys that need a restart");
+            let file = path.display();
+            tracing::warn!(restart_required = kept.join(", "), %file, "reloaded, but for keys that need a restart");
         }
         Err(error) => tracing::error!(%error, "not reloaded: the running configuration stays"),
     }
