@@ -3,8 +3,10 @@
 //! Owns what a head means: method, target, fields by kind, framing, persistence, upgrade. Never scans raw bytes for the
 //! structure of a head (that is `parse`) and never writes one (that is `write`).
 
+use crate::error::Fault;
 use crate::http::authority::Authority;
 use crate::http::framing::{BodyFraming, ConnectionOptions, ResponseFraming, list_members, trim};
+use crate::http::target::canonical_path;
 
 /// The version a peer speaks. A minor version above 1 is processed as 1.1 (RFC 9110, section 2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,6 +279,7 @@ pub struct RequestHead<'b> {
     pub(super) target: &'b [u8],
     pub(super) path: &'b [u8],
     pub(super) query: &'b [u8],
+    pub(super) path_is_suspect: bool,
     pub(super) authority: Option<Authority<'b>>,
     pub(super) upgrade: Option<&'b [u8]>,
     pub(super) framing: BodyFraming,
@@ -313,6 +316,14 @@ impl<'b> RequestHead<'b> {
     /// (also `OPTIONS http://host`, RFC 9112, section 3.2.4).
     pub fn path(&self) -> &'b [u8] {
         self.path
+    }
+
+    /// The path in its one canonical form; see [`canonical_path`]. Costs nothing when it is canonical already.
+    pub fn canonical_path<'a>(&self, room: &'a mut Vec<u8>) -> Result<&'a [u8], Fault>
+    where
+        'b: 'a,
+    {
+        if self.path_is_suspect { canonical_path(self.path, room) } else { Ok(self.path) }
     }
 
     /// The query without its question mark; `None` when there is no question mark.
