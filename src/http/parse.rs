@@ -162,6 +162,7 @@ struct RequestLine<'b> {
     end: usize,
 }
 
+const MALFORMED_VERSION: Fault = Fault::new(Reason::BadRequest, "the version is malformed (RFC 9112 2.3)");
 const NO_METHOD: &str = "the request does not begin with a method (RFC 9112 3)";
 
 /// `method SP request-target SP HTTP-version CRLF` (RFC 9112, section 3); `None` while its end is missing.
@@ -175,11 +176,13 @@ fn request_line(window: &[u8], start: usize) -> Result<Option<RequestLine<'_>>, 
         return Err(TARGET_TOO_LONG);
     }
     let target = &window[target_start..target_start + target_len];
-    let Some((version, rest)) = window[target_start + target_len + 1..].split_first_chunk::<VERSION_LEN>() else {
-        return Ok(None);
+    let after_target = &window[target_start + target_len + 1..];
+    let Some((version, rest)) = after_target.split_first_chunk::<VERSION_LEN>() else {
+        let may_follow = |(at, byte): (usize, &u8)| b"HTTP/".get(at).map_or(*byte >= b'.', |expected| byte == expected);
+        return if after_target.iter().enumerate().all(may_follow) { Ok(None) } else { Err(MALFORMED_VERSION) };
     };
     let version = version_of(version).map_err(|wrong| match wrong {
-        WrongVersion::Malformed => Sender::Client.malformed("the version is malformed (RFC 9112 2.3)"),
+        WrongVersion::Malformed => MALFORMED_VERSION,
         WrongVersion::NotServed => Fault::new(Reason::VersionNotServed, "only HTTP/1 is served here (RFC 9110 15.6.6)"),
     })?;
     match rest {
@@ -1006,6 +1009,7 @@ mod tests {
     fn garbage_is_refused_before_the_head_ends() {
         assert_eq!(refused_at(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), Some((1, Reason::BadRequest)));
         assert_eq!(refused_at(b"GET /\r\n"), Some((7, Reason::BadRequest)));
+        assert_eq!(refused_at(b"GET / \r\n\r\n"), Some((8, Reason::BadRequest)));
         assert_eq!(refused_at(b"GET / HTTP/3.0\r\nHost: a"), Some((16, Reason::VersionNotServed)));
         assert_eq!(refused_at(b"GET / HTTP/1.1\nHost: a"), Some((15, Reason::BadRequest)));
         assert_eq!(refused_at(b"GET / HTTP/1.1\r\nHost: a\0"), Some((24, Reason::BadRequest)));
