@@ -53,6 +53,7 @@ fn one_request(buf: &[u8], table: &mut FieldTable, room: &mut Vec<u8>, out: &mut
     let Ok(path) = head.canonical_path(room) else { return };
     let forward = Forward {
         path,
+        backend_host: "127.0.0.1:8081",
         framing: head.framing(),
         peer,
         client: client.address,

@@ -87,7 +87,7 @@ impl<'b> FramingFields<'b> {
         match (self.content_length, self.transfer_encoding) {
             (None, None) => Ok(Declared::Nothing),
             (Some(_), Some(_)) => Err(sender.malformed("both Content-Length and Transfer-Encoding (RFC 9112 6.1)")),
-            (Some(value), None) => content_length(value)
+            (Some(value), None) => decimal(value)
                 .map(Declared::Length)
                 .ok_or_else(|| sender.malformed("Content-Length is not one decimal number (RFC 9110 8.6)")),
             (None, Some(_)) if version == Version::Http10 => {
@@ -142,8 +142,8 @@ pub fn response_framing(
     })
 }
 
-/// 1*DIGIT that fits 63 bits (RFC 9110, section 8.6), so that sums of two lengths cannot overflow.
-pub fn content_length(value: &[u8]) -> Option<u64> {
+/// 1*DIGIT that fits 63 bits, as `Content-Length` has it (RFC 9110, section 8.6); sums of two cannot overflow.
+pub fn decimal(value: &[u8]) -> Option<u64> {
     if value.is_empty() {
         return None;
     }

@@ -53,6 +53,8 @@ pub enum TargetForm {
 pub enum FieldKind {
     Other,
     Accept,
+    /// `Client-Cert` and `Client-Cert-Chain` (RFC 9440).
+    ClientCert,
     Connection,
     ContentLength,
     ContentType,
@@ -63,6 +65,7 @@ pub enum FieldKind {
     Host,
     Http2Settings,
     KeepAlive,
+    MaxForwards,
     ProxyAuthenticate,
     ProxyAuthenticationInfo,
     ProxyAuthorization,
@@ -103,6 +106,8 @@ impl FieldKind {
             (9, b'x') => named(name, b"x-real-ip", FieldKind::XRealIp),
             (10, b'c') => named(name, b"connection", FieldKind::Connection),
             (10, b'k') => named(name, b"keep-alive", FieldKind::KeepAlive),
+            (11, b'c') => named(name, b"client-cert", FieldKind::ClientCert),
+            (12, b'm') => named(name, b"max-forwards", FieldKind::MaxForwards),
             (12, b'c') => named(name, b"content-type", FieldKind::ContentType),
             (12, b'x') => named(name, b"x-request-id", FieldKind::XRequestId),
             (14, b'c') => named(name, b"content-length", FieldKind::ContentLength),
@@ -112,6 +117,7 @@ impl FieldKind {
                 kind => kind,
             },
             (16, b'p') => named(name, b"proxy-connection", FieldKind::ProxyConnection),
+            (17, b'c') => named(name, b"client-cert-chain", FieldKind::ClientCert),
             (17, b't') => named(name, b"transfer-encoding", FieldKind::TransferEncoding),
             (18, b'p') => named(name, b"proxy-authenticate", FieldKind::ProxyAuthenticate),
             (19, b'p') => named(name, b"proxy-authorization", FieldKind::ProxyAuthorization),
@@ -287,6 +293,7 @@ pub struct RequestHead<'b> {
     pub(super) form: TargetForm,
     pub(super) version: Version,
     pub(super) connection: ConnectionOptions,
+    pub(super) max_forwards: Option<u64>,
     pub(super) expect_continue: bool,
     pub(super) wants_trailers: bool,
     pub(super) accepts_event_stream: bool,
@@ -368,6 +375,12 @@ impl<'b> RequestHead<'b> {
     /// (RFC 9110, section 10.1.1).
     pub fn expect_continue(&self) -> bool {
         self.expect_continue
+    }
+
+    /// How many more proxies an `OPTIONS` request may pass; always `None` with other methods. At 0 it must not be
+    /// forwarded: the proxy is the final recipient (RFC 9110, section 7.6.2).
+    pub fn max_forwards(&self) -> Option<u64> {
+        self.max_forwards
     }
 
     /// The `Upgrade` value when the client asks to switch protocols in a way that is passed on.

@@ -13,7 +13,7 @@
 use crate::error::{Fault, Reason};
 use crate::http::authority::Authority;
 use crate::http::framing::{
-    BodyFraming, ConnectionOptions, FramingFields, ResponseFraming, Sender, list_members, request_framing,
+    BodyFraming, ConnectionOptions, FramingFields, ResponseFraming, Sender, decimal, list_members, request_framing,
     response_framing,
 };
 use crate::http::head::{
@@ -470,6 +470,7 @@ struct RequestFacts<'b> {
     connection: ConnectionOptions,
     upgrade: Option<&'b [u8]>,
     upgrade_doubled: bool,
+    max_forwards: Option<&'b [u8]>,
     expect_continue: bool,
     wants_trailers: bool,
     accepts_event_stream: bool,
@@ -494,6 +495,7 @@ impl<'b> RequestFacts<'b> {
             FieldKind::TransferEncoding => self.framing.add_transfer_encoding(value),
             FieldKind::Connection => self.connection.add(value),
             FieldKind::Upgrade => self.upgrade_doubled |= self.upgrade.replace(value).is_some(),
+            FieldKind::MaxForwards => self.max_forwards = Some(value),
             FieldKind::Expect => self.expect_continue |= value.eq_ignore_ascii_case(b"100-continue"),
             FieldKind::Te => {
                 self.wants_trailers |= list_members(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
@@ -573,6 +575,7 @@ impl<'b> RequestLine<'b> {
             form: target.form,
             version: self.version,
             connection: facts.connection,
+            max_forwards: facts.max_forwards.filter(|_| self.method == Method::Options).and_then(decimal),
             expect_continue: facts.expect_continue && has_body && self.version == Version::Http11,
             wants_trailers: facts.wants_trailers,
             accepts_event_stream: facts.accepts_event_stream,
@@ -1059,6 +1062,16 @@ mod tests {
             assert_eq!(class(lines, false), Some(protocol), "{lines}");
         }
         assert_eq!(class("A: b", true), Some(Protocol::Https));
+    }
+
+    #[test]
+    fn forwards_are_counted_for_options_alone() {
+        let left = |method: &str, value: &str| {
+            let text = format!("{method} / HTTP/1.1\r\nHost: a\r\nMax-Forwards: {value}\r\n\r\n");
+            request(text.as_bytes(), |head, _| head.max_forwards()).unwrap().unwrap()
+        };
+        assert_eq!((left("OPTIONS", "0"), left("OPTIONS", "12"), left("OPTIONS", "-1")), (Some(0), Some(12), None));
+        assert_eq!(left("GET", "0"), None);
     }
 
     #[test]

@@ -74,6 +74,8 @@ fn is_reserved(kind: FieldKind) -> bool {
 pub struct Forward<'a> {
     /// The path to ask the backend for, without query; `*` stays `*`. Empty means `/`.
     pub path: &'a [u8],
+    /// What `Host` says when the request has none (HTTP/1.0): the backend's `host:port`.
+    pub backend_host: &'a str,
     /// How the body will be sent.
     pub framing: BodyFraming,
     /// The connection's peer: the last hop of `X-Forwarded-For`.
@@ -101,14 +103,17 @@ const GROWTH_BYTES: usize = 768;
 /// Appends the head of the request as the backend gets it.
 ///
 /// The target is in origin-form or `*`; `Host` is the client's, the authority of an absolute-form target, or what the
-/// edits set; a request without one (HTTP/1.0) gets an empty one (RFC 9112, section 3.2). The version is 1.1. `TE: trailers` is passed on
+/// edits set; where there is none (HTTP/1.0) it is `backend_host`. The version is 1.1. `TE: trailers` is passed on
 /// (RFC 9110, section 10.1.4), `Expect` too, but not from HTTP/1.0 clients.
 pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &Forward<'_>) {
     out.reserve(head.fields.head.len() + GROWTH_BYTES);
     write_request_line(out, head, forward);
-    let keeps_host_line = write_host(out, head, &forward.edits);
+    let keeps_host_line = write_host(out, head, forward);
     let rules = RequestRules::new(head, forward, keeps_host_line);
     copy_fields(out, head.fields, |field| rules.keeps(field));
+    if let Some(left) = head.max_forwards {
+        write_number(out, b"Max-Forwards", left.saturating_sub(1));
+    }
     write_forwarding_fields(out, head, forward);
     match forward.framing {
         BodyFraming::None => {}
@@ -130,13 +135,14 @@ fn write_request_line(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &Forwa
 }
 
 /// Writes `Host` first when it isn't the client's own line; whether that line is kept instead.
-fn write_host(out: &mut Vec<u8>, head: &RequestHead<'_>, edits: &Edits<'_>) -> bool {
-    let authority = head.authority.map_or(&[] as &[u8], |authority| authority.as_bytes());
-    match edits.host() {
-        Some(host) => write_line(out, b"Host", host.as_bytes()),
-        None if head.form != TargetForm::Absolute && head.authority.is_some() => return true,
-        None => write_line(out, b"Host", authority),
-    }
+fn write_host(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &Forward<'_>) -> bool {
+    let host = match (forward.edits.host(), head.authority) {
+        (Some(host), _) => host.as_bytes(),
+        (None, Some(_)) if head.form != TargetForm::Absolute => return true,
+        (None, Some(authority)) => authority.as_bytes(),
+        (None, None) => forward.backend_host.as_bytes(),
+    };
+    write_line(out, b"Host", host);
     false
 }
 
@@ -190,10 +196,12 @@ impl<'a, 'b> RequestRules<'a, 'b> {
             | FieldKind::XRequestId
             | FieldKind::LookAlike => return false,
             FieldKind::XRealIp => trusted && !self.real_ip_is_default,
-            FieldKind::Forwarded
+            FieldKind::ClientCert
+            | FieldKind::Forwarded
             | FieldKind::XForwardedHost
             | FieldKind::XForwardedOther
             | FieldKind::XForwardedProto => trusted,
+            FieldKind::MaxForwards => self.head.max_forwards.is_none(),
             FieldKind::Expect => self.head.version == Version::Http11,
             FieldKind::Other
             | FieldKind::Accept
@@ -225,9 +233,10 @@ fn ends_here(fields: Fields<'_>, connection: ConnectionOptions, field: Field<'_>
 fn is_provenance(kind: FieldKind) -> bool {
     matches!(
         kind,
-        FieldKind::Forwarded
-            | FieldKind::Via
+        FieldKind::ClientCert
             | FieldKind::Date
+            | FieldKind::Forwarded
+            | FieldKind::Via
             | FieldKind::XForwardedHost
             | FieldKind::XForwardedOther
             | FieldKind::XForwardedProto
@@ -486,7 +495,11 @@ fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 fn write_content_length(out: &mut Vec<u8>, len: u64) {
-    write_line(out, b"Content-Length", itoa::Buffer::new().format(len).as_bytes());
+    write_number(out, b"Content-Length", len);
+}
+
+fn write_number(out: &mut Vec<u8>, name: &[u8], number: u64) {
+    write_line(out, name, itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Writes an address as text, an IPv4-mapped one as IPv4.
@@ -544,6 +557,7 @@ mod tests {
 
     const FORWARD: Forward<'static> = Forward {
         path: b"/p",
+        backend_host: "backend:81",
         framing: BodyFraming::None,
         peer: IpAddr::V4(std::net::Ipv4Addr::new(9, 8, 7, 6)),
         client: IpAddr::V4(std::net::Ipv4Addr::new(1, 2, 3, 4)),
@@ -652,6 +666,18 @@ mod tests {
     }
 
     #[test]
+    fn forwards_are_counted_down_and_certificates_are_not_forged() {
+        let got = forwarded("OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 010\r\n\r\n", &FORWARD);
+        assert_eq!(got[2], "Max-Forwards: 9");
+        assert_eq!(get("Max-Forwards: 0\r\n", &FORWARD), expected(&["Max-Forwards: 0"], &[]));
+        assert_eq!(
+            get("Client-Cert: :AA==:\r\nclient_cert: x\r\nClient-Cert-Chain: x\r\n", &FORWARD),
+            expected(&[], &[])
+        );
+        assert!(get("Client-Cert: x\r\n", &TRUSTED).contains(&"Client-Cert: x".into()));
+    }
+
+    #[test]
     fn the_real_ip_header_can_have_another_name() {
         let forward = Forward { real_ip_header: "True-Client-IP", ..FORWARD };
         let got = get("True-Client-IP: 6\r\ntrue_client_ip: 6\r\nX-Real-IP: 6\r\n", &forward);
@@ -673,7 +699,8 @@ mod tests {
         assert_eq!(host("GET / HTTP/1.1\r\nhost:a:1\r\n\r\n", &FORWARD), ["host: a:1"]);
         assert_eq!(host("GET http://b:2/ HTTP/1.1\r\nHost: a\r\n\r\n", &FORWARD), ["Host: b:2"]);
         assert_eq!(host("GET http://b/ HTTP/1.0\r\n\r\n", &FORWARD), ["Host: b"]);
-        assert_eq!(host("GET / HTTP/1.0\r\n\r\n", &FORWARD), ["Host: "]);
+        assert_eq!(host("GET / HTTP/1.0\r\n\r\n", &FORWARD), ["Host: backend:81"]);
+        assert_eq!(forwarded("GET / HTTP/1.0\r\n\r\n", &FORWARD).iter().filter(|line| line.ends_with(": ")).count(), 0);
         let set = [("host".to_owned(), "c".to_owned())];
         let forward = Forward { edits: Edits { set: &set, ..Edits::default() }, ..FORWARD };
         assert_eq!(host("GET / HTTP/1.1\r\nHost: a\r\n\r\n", &forward), ["Host: c"]);
@@ -891,14 +918,14 @@ mod tests {
                 write_request(&mut out, &head, &Forward { path: head.path(), framing: head.framing(), ..base });
                 prop_assert!(out.iter().zip(&out[1..]).all(|(a, b)| (*a == b'\r') == (*b == b'\n')));
                 let mut table = FieldTable::default();
-                // A request of HTTP/1.0 may lack a host; what is written for it then is what 1.1 demands.
                 let reread = parse_request(&out, &mut HeadEnd::default(), &HeadLimits::RESPONSE, &mut table);
                 let (again, len) = reread.unwrap().unwrap();
                 prop_assert_eq!(len, out.len());
                 prop_assert_eq!(again.method_name(), head.method_name());
                 prop_assert_eq!((again.path(), again.query()), (head.path(), head.query()));
                 prop_assert_eq!(again.framing(), head.framing());
-                prop_assert_eq!(again.authority(), head.authority());
+                let host = head.authority().map_or(&b"backend"[..], |authority| authority.host());
+                prop_assert_eq!(again.host(), host);
                 prop_assert_eq!(again.upgrade(), head.upgrade());
                 prop_assert_eq!(again.fields().of_kind(FieldKind::XForwardedFor).count(), 1);
                 prop_assert_eq!(again.fields().of_kind(FieldKind::LookAlike).count(), 0);
