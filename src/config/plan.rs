@@ -167,6 +167,17 @@ pub enum BackendAddr {
     Unix(PathBuf),
 }
 
+impl BackendAddr {
+    /// What stands in `Host` for it (RFC 9110, section 7.2).
+    pub fn authority(&self) -> String {
+        match self {
+            BackendAddr::Ip(addr) => addr.to_string(),
+            BackendAddr::Name(name, port) => format!("{name}:{port}"),
+            BackendAddr::Unix(_) => "localhost".into(),
+        }
+    }
+}
+
 /// How to speak to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scheme {

@@ -87,7 +87,7 @@ async fn ask(
     check: &HealthCheck,
 ) -> Result<(), String> {
     let HealthCheckKind::Http { path, host, expect } = &check.kind else { return Ok(()) };
-    let host = if host.is_empty() { host_of(conf) } else { host.clone() };
+    let host = if host.is_empty() { conf.addr.authority() } else { host.clone() };
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: speedmimi-health-check\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     );
@@ -115,13 +115,5 @@ async fn read_status(stream: &mut (impl AsyncRead + Unpin)) -> Result<u16, Strin
             None if bytes.len() > HEAD_BYTES_MAX => return Err("the answer's head is larger than 16 KiB".into()),
             None => {}
         }
-    }
-}
-
-fn host_of(conf: &plan::Backend) -> String {
-    match &conf.addr {
-        BackendAddr::Ip(addr) => addr.to_string(),
-        BackendAddr::Name(name, port) => format!("{name}:{port}"),
-        BackendAddr::Unix(_) => "localhost".into(),
     }
 }

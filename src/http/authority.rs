@@ -62,14 +62,14 @@ static NAME_BYTE: [bool; 256] = {
 /// How long the registered name (or IPv4 address) at the start is; at least one byte.
 fn name_len(text: &[u8]) -> Result<usize, &'static str> {
     let mut at = 0;
-    while let Some(&byte) = text.get(at) {
-        at += match byte {
-            b'%' if is_escape(&text[at..]) => 3,
-            _ if NAME_BYTE[byte as usize] => 1,
-            _ => break,
-        };
+    loop {
+        at += text[at..].iter().position(|&byte| !NAME_BYTE[byte as usize]).unwrap_or(text.len() - at);
+        match &text[at..] {
+            escape @ [b'%', ..] if is_escape(escape) => at += 3,
+            _ if at == 0 => return Err("the host is empty (RFC 9110 4.2.1)"),
+            _ => return Ok(at),
+        }
     }
-    if at == 0 { Err("the host is empty (RFC 9110 4.2.1)") } else { Ok(at) }
 }
 
 fn is_escape(text: &[u8]) -> bool {

@@ -73,9 +73,10 @@ impl<'b> FramingFields<'b> {
         self.doubled |= self.transfer_encoding.replace(value).is_some();
     }
 
-    /// Whether there is a `Transfer-Encoding` field.
-    pub fn has_transfer_encoding(&self) -> bool {
+    /// Whether the fields say that there is a body with something in it.
+    pub fn declare_a_body(&self) -> bool {
         self.transfer_encoding.is_some()
+            || self.content_length.is_some_and(|len| len.iter().any(|&digit| digit != b'0'))
     }
 
     /// What the fields say when they say one thing; the refusals that both directions share.
@@ -86,7 +87,7 @@ impl<'b> FramingFields<'b> {
         match (self.content_length, self.transfer_encoding) {
             (None, None) => Ok(Declared::Nothing),
             (Some(_), Some(_)) => Err(sender.malformed("both Content-Length and Transfer-Encoding (RFC 9112 6.1)")),
-            (Some(value), None) => content_length(value)
+            (Some(value), None) => decimal(value)
                 .map(Declared::Length)
                 .ok_or_else(|| sender.malformed("Content-Length is not one decimal number (RFC 9110 8.6)")),
             (None, Some(_)) if version == Version::Http10 => {
@@ -141,8 +142,8 @@ pub fn response_framing(
     })
 }
 
-/// 1*DIGIT that fits 63 bits (RFC 9110, section 8.6), so that sums of two lengths cannot overflow.
-pub fn content_length(value: &[u8]) -> Option<u64> {
+/// 1*DIGIT that fits 63 bits, as `Content-Length` has it (RFC 9110, section 8.6); sums of two cannot overflow.
+pub fn decimal(value: &[u8]) -> Option<u64> {
     if value.is_empty() {
         return None;
     }
@@ -170,15 +171,23 @@ pub struct ConnectionOptions {
 impl ConnectionOptions {
     /// Takes note of one `Connection` field.
     pub fn add(&mut self, value: &[u8]) {
-        for option in list_members(value) {
-            match option.len() {
-                5 if option.eq_ignore_ascii_case(b"close") => self.close = true,
-                10 if option.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
-                7 if option.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
-                2 if option.eq_ignore_ascii_case(b"te") => {}
-                _ => self.names_fields = true,
+        if !self.add_known(value) {
+            for option in list_members(value) {
+                self.names_fields |= !self.add_known(option);
             }
         }
+    }
+
+    /// Takes note of one option; whether it is known.
+    fn add_known(&mut self, option: &[u8]) -> bool {
+        match option.len() {
+            10 if option.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
+            5 if option.eq_ignore_ascii_case(b"close") => self.close = true,
+            7 if option.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
+            2 if option.eq_ignore_ascii_case(b"te") => {}
+            _ => return false,
+        }
+        true
     }
 
     /// Whether the connection may carry another message after this one (RFC 9112, section 9.3).

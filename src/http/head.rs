@@ -3,8 +3,10 @@
 //! Owns what a head means: method, target, fields by kind, framing, persistence, upgrade. Never scans raw bytes for the
 //! structure of a head (that is `parse`) and never writes one (that is `write`).
 
+use crate::error::Fault;
 use crate::http::authority::Authority;
 use crate::http::framing::{BodyFraming, ConnectionOptions, ResponseFraming, list_members, trim};
+use crate::http::target::canonical_path;
 
 /// The version a peer speaks. A minor version above 1 is processed as 1.1 (RFC 9110, section 2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub enum TargetForm {
 pub enum FieldKind {
     Other,
     Accept,
+    /// `Client-Cert` and `Client-Cert-Chain` (RFC 9440).
+    ClientCert,
     Connection,
     ContentLength,
     ContentType,
@@ -61,6 +65,7 @@ pub enum FieldKind {
     Host,
     Http2Settings,
     KeepAlive,
+    MaxForwards,
     ProxyAuthenticate,
     ProxyAuthenticationInfo,
     ProxyAuthorization,
@@ -101,6 +106,8 @@ impl FieldKind {
             (9, b'x') => named(name, b"x-real-ip", FieldKind::XRealIp),
             (10, b'c') => named(name, b"connection", FieldKind::Connection),
             (10, b'k') => named(name, b"keep-alive", FieldKind::KeepAlive),
+            (11, b'c') => named(name, b"client-cert", FieldKind::ClientCert),
+            (12, b'm') => named(name, b"max-forwards", FieldKind::MaxForwards),
             (12, b'c') => named(name, b"content-type", FieldKind::ContentType),
             (12, b'x') => named(name, b"x-request-id", FieldKind::XRequestId),
             (14, b'c') => named(name, b"content-length", FieldKind::ContentLength),
@@ -110,6 +117,7 @@ impl FieldKind {
                 kind => kind,
             },
             (16, b'p') => named(name, b"proxy-connection", FieldKind::ProxyConnection),
+            (17, b'c') => named(name, b"client-cert-chain", FieldKind::ClientCert),
             (17, b't') => named(name, b"transfer-encoding", FieldKind::TransferEncoding),
             (18, b'p') => named(name, b"proxy-authenticate", FieldKind::ProxyAuthenticate),
             (19, b'p') => named(name, b"proxy-authorization", FieldKind::ProxyAuthorization),
@@ -277,6 +285,7 @@ pub struct RequestHead<'b> {
     pub(super) target: &'b [u8],
     pub(super) path: &'b [u8],
     pub(super) query: &'b [u8],
+    pub(super) path_is_suspect: bool,
     pub(super) authority: Option<Authority<'b>>,
     pub(super) upgrade: Option<&'b [u8]>,
     pub(super) framing: BodyFraming,
@@ -284,6 +293,7 @@ pub struct RequestHead<'b> {
     pub(super) form: TargetForm,
     pub(super) version: Version,
     pub(super) connection: ConnectionOptions,
+    pub(super) max_forwards: Option<u64>,
     pub(super) expect_continue: bool,
     pub(super) wants_trailers: bool,
     pub(super) accepts_event_stream: bool,
@@ -313,6 +323,14 @@ impl<'b> RequestHead<'b> {
     /// (also `OPTIONS http://host`, RFC 9112, section 3.2.4).
     pub fn path(&self) -> &'b [u8] {
         self.path
+    }
+
+    /// The path in its one canonical form; see [`canonical_path`]. Costs nothing when it is canonical already.
+    pub fn canonical_path<'a>(&self, room: &'a mut Vec<u8>) -> Result<&'a [u8], Fault>
+    where
+        'b: 'a,
+    {
+        if self.path_is_suspect { canonical_path(self.path, room) } else { Ok(self.path) }
     }
 
     /// The query without its question mark; `None` when there is no question mark.
@@ -357,6 +375,12 @@ impl<'b> RequestHead<'b> {
     /// (RFC 9110, section 10.1.1).
     pub fn expect_continue(&self) -> bool {
         self.expect_continue
+    }
+
+    /// How many more proxies an `OPTIONS` request may pass; always `None` with other methods. At 0 it must not be
+    /// forwarded: the proxy is the final recipient (RFC 9110, section 7.6.2).
+    pub fn max_forwards(&self) -> Option<u64> {
+        self.max_forwards
     }
 
     /// The `Upgrade` value when the client asks to switch protocols in a way that is passed on.

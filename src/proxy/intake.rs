@@ -104,6 +104,10 @@ fn route(
     if max > 0 && matches!(head.framing(), BodyFraming::Length(n) if n > max) {
         return Err(Reason::BodyTooLarge.into());
     }
+    if head.method() == Method::Options && head.max_forwards() == Some(0) {
+        // RFC 9110, section 7.6.2: the final recipient is here.
+        return Ok(Some(Verdict::Answer { status: 204, location: None, body: Vec::new() }));
+    }
     Ok(match &route.conf.target {
         Target::Upstream(_) => None,
         Target::Redirect { status, location } => {
@@ -155,6 +159,7 @@ fn forward(
         real_ip_header: &server.real_ip_header,
         client_ip_header: server.client_ip_header.as_deref(),
         request_id: record.request_id(),
+        backend_host: &upstream.default_host,
         close: false,
         edits: Edits::from(&route.conf.request_headers),
     };

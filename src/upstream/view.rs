@@ -64,6 +64,8 @@ pub struct UpstreamView {
     pub next_local: Cell<usize>,
     /// Idle connections this worker may keep to one backend.
     pub keepalive: usize,
+    /// What `Host` says for a request that came without one (HTTP/1.0): the first backend's address.
+    pub default_host: String,
 }
 
 /// One worker's view of a route.
@@ -137,6 +139,7 @@ impl UpstreamView {
         UpstreamView {
             sticky: conf.sticky.as_ref().map(|sticky| Signer::new(&conf.name, sticky)),
             keepalive: conf.keepalive.div_ceil(workers),
+            default_host: conf.backends.first().map_or_else(String::new, |b| b.addr.authority()),
             state: published.state.clone(),
             backends,
             rotation: RefCell::new(Rotation::new(&roster, rng)),
