@@ -61,10 +61,8 @@ fn the_smallest_file_has_all_defaults() {
     assert_eq!((route.response_timeout, route.max_body_bytes), (None, 0));
 }
 
-#[test]
-fn every_value_arrives_in_the_plan() {
-    let plan = plan(
-        r#"
+/// A sound file with much in it.
+const FULL: &str = r#"
 server:
   host: "::1"
   port: 0
@@ -101,8 +99,11 @@ routing:
   r: {path: /old, redirect: {status: 308, location: "https://${host}${path}?${query}&p=${PORT}"}}
   s: {path: /robots.txt, respond: {body: "a\nb\n"}}
 log: {level: debug, format: json, access: /var/log/a.log, access_format: combined}
-"#,
-    );
+"#;
+
+#[test]
+fn every_value_arrives_in_the_plan() {
+    let plan = plan(FULL);
     let server = &plan.server;
     assert_eq!(server.listen.len(), 3);
     assert_eq!(server.client_ip_header.as_deref(), Some("CF-Connecting-IP"));
@@ -416,6 +417,21 @@ proptest! {
             for fault in faults {
                 prop_assert!(!fault.to_string().contains('\n'));
             }
+        }
+    }
+
+    /// A sound file with something cut out and something put in comes deeper than a made-up one.
+    #[test]
+    fn no_change_of_a_sound_file_makes_it_panic(
+        cuts in proptest::collection::vec((0..FULL.len(), 0..40_usize, piece()), 0..4),
+    ) {
+        let mut text: Vec<char> = FULL.chars().collect();
+        for (from, length, piece) in cuts {
+            let from = from.min(text.len());
+            text.splice(from..(from + length).min(text.len()), piece.chars());
+        }
+        if let Err(faults) = read(&text.into_iter().collect::<String>(), "f", env) {
+            prop_assert!(!faults.is_empty());
         }
     }
 

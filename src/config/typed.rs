@@ -247,7 +247,12 @@ impl Reader<'_> {
             (Kind::Section, NodeKind::Map(_)) | (Kind::OptionalSection, NodeKind::Map(_)) => {
                 Some(Value::Section(self.section(key.path, path.to_owned(), node.at, Some(node))))
             }
-            (Kind::Section | Kind::OptionalSection, _) if node.is_null() => None,
+            (Kind::OptionalSection, _) if node.is_null() => {
+                let wrong = Wrong::new("has no value").allowed(key.kind.allowed());
+                self.faults.push(node.at, path, wrong.cure("write {} for the defaults, or remove the line"));
+                None
+            }
+            (Kind::Section, _) if node.is_null() => None,
             (Kind::Named | Kind::NamedLists | Kind::Sections | Kind::List(_) | Kind::Fields, _) if node.is_null() => {
                 None
             }
