@@ -309,10 +309,7 @@ fn health_check(check: &Section, backend: &Section, faults: &mut Faults) -> Heal
         ("http", Some(path)) => HealthCheckKind::Http {
             path: path.clone(),
             host: check.text_if("host").cloned().unwrap_or_default(),
-            expect: match check.entry("expect").value {
-                Value::Statuses(low, high) => (low, high),
-                _ => (200, 399),
-            },
+            expect: *check.statuses("expect"),
         },
         (kind, _) => {
             if kind == "http" && check.entry("type").written {
@@ -347,7 +344,7 @@ fn routes(root: &Section, upstreams: &Upstreams, server: &Server, faults: &mut F
         claim(&route, name.at, section, &mut taken, faults);
         routes.push(Arc::new(route));
     }
-    if routes.is_empty() && (!entry.written || matches!(&entry.value, Value::Named(named) if named.is_empty())) {
+    if routes.is_empty() && entry.sound {
         no_route(entry, upstreams, faults);
     }
     unused(root, &routes, upstreams, faults);
@@ -387,10 +384,10 @@ fn claim(
     taken: &mut HashMap<(String, String), (String, Position)>,
     faults: &mut Faults,
 ) {
-    let any = [String::new()];
     if !section.entry("hosts").sound || !section.entry("path").sound {
         return;
     }
+    let any = [String::new()];
     let hosts: &[String] = if route.hosts.is_empty() { &any } else { &route.hosts };
     for host in hosts {
         let key = (host.clone(), route.path.clone());

@@ -408,6 +408,19 @@ fn default_of(key: &Key) -> Option<&'static str> {
     }
 }
 
+/// Everything that a plan refers to is there.
+fn hold_together(plan: &Plan) {
+    assert!(!plan.routes.is_empty());
+    assert!(plan.upstreams.iter().all(|upstream| !upstream.backends.is_empty()));
+    for route in &plan.routes {
+        match &route.target {
+            Target::Upstream(id) => assert!((id.0 as usize) < plan.upstreams.len()),
+            Target::Redirect { location, .. } => assert!(!location.is_empty()),
+            Target::Respond { status, .. } => assert!((200..=599).contains(status)),
+        }
+    }
+}
+
 proptest! {
     /// Whatever the text: an answer, and one fault at least when it is no.
     #[test]
@@ -430,8 +443,9 @@ proptest! {
             let from = from.min(text.len());
             text.splice(from..(from + length).min(text.len()), piece.chars());
         }
-        if let Err(faults) = read(&text.into_iter().collect::<String>(), "f", env) {
-            prop_assert!(!faults.is_empty());
+        match read(&text.into_iter().collect::<String>(), "f", env) {
+            Ok(plan) => hold_together(&plan),
+            Err(faults) => prop_assert!(!faults.is_empty()),
         }
     }
 
