@@ -242,6 +242,13 @@ fn aliases_repeat_values() {
 }
 
 #[test]
+fn files_of_other_editors_are_read() {
+    let plan = plan("\u{feff}%YAML 1.2\r\n---\r\nserver:\r\n  port: 81\r\nrouting: {a: {respond: {}}}\r\n...\r\n");
+    assert_eq!(plan.server.listen, [ListenAddr::Tcp("0.0.0.0:81".parse().unwrap())]);
+    assert_eq!(faults("\u{feff}server:\r\n  prot: 81\r\nrouting: {a: {respond: {}}}\r\n").len(), 1);
+}
+
+#[test]
 fn alias_bombs_deep_nesting_and_large_files_are_refused() {
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
     let mut chain = "a0: &a0 [x]\n".to_owned();
