@@ -47,17 +47,3 @@ fn write_new(path: &Path) -> io::Result<()> {
         let _ = std::fs::remove_file(path);
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::file::examine;
-
-    #[test]
-    fn the_starter_is_valid_and_says_nothing_odd() {
-        let checked = examine(STARTER, "config.yaml", |_| None).unwrap();
-        assert_eq!(checked.notices, []);
-        assert_eq!(checked.plan.backends().len(), 3);
-        assert_eq!(checked.plan.routes.len(), 1);
-    }
-}

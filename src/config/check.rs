@@ -69,6 +69,12 @@ fn server(section: &Section, faults: &mut Faults) -> Server {
 }
 
 fn server_rules(section: &Section, server: &Server, faults: &mut Faults) {
+    let real_ip = section.entry("real_ip_header");
+    own_field(&server.real_ip_header, real_ip.at, &section.path_of("real_ip_header"), faults);
+    if server.real_ip_header.eq_ignore_ascii_case("host") {
+        let wrong = Wrong::new("Host tells the backend whom the client asked for").cure("choose another name");
+        faults.push(real_ip.at, &section.path_of("real_ip_header"), wrong);
+    }
     let nobody_trusted = server.trusted_proxies.is_empty() && section.entry("trusted_proxies").sound;
     if server.proxy_protocol && nobody_trusted {
         let wrong = Wrong::new("PROXY headers are believed only from server.trusted_proxies, which is empty");
@@ -143,7 +149,7 @@ fn log(section: &Section) -> Log {
 struct Upstreams {
     /// Sorted by name.
     plans: Vec<Arc<Upstream>>,
-    /// What the file calls so, sound or not.
+    /// What the file calls so, sound or not; sorted.
     names: Vec<String>,
 }
 
@@ -157,7 +163,8 @@ impl Upstreams {
 fn upstreams(root: &Section, faults: &mut Faults) -> Upstreams {
     let lists: HashMap<&str, &Entry> =
         root.named("backends").iter().map(|(name, entry)| (name.text.as_str(), entry)).collect();
-    let names: Vec<String> = lists.keys().map(|name| (*name).to_owned()).collect();
+    let mut names: Vec<String> = lists.keys().map(|name| (*name).to_owned()).collect();
+    names.sort_unstable();
     let mut plans = Vec::with_capacity(names.len());
     for (name, entry) in root.named("upstreams") {
         let Value::Section(settings) = &entry.value else { continue };
@@ -165,7 +172,8 @@ fn upstreams(root: &Section, faults: &mut Faults) -> Upstreams {
             Some(list) => plans.push(Arc::new(upstream(&name.text, settings, list, faults))),
             None => {
                 let wrong = Wrong::new(format!("there are no backends of the name {}", shown(&name.text)));
-                let near = did_you_mean(&name.text, names.iter().map(String::as_str));
+                let known = names.iter().map(String::as_str);
+                let near = if faults.are_many() { String::new() } else { did_you_mean(&name.text, known) };
                 let cure = if near.is_empty() { format!("add backends.{}", name.text) } else { near };
                 faults.push(name.at, &settings.path, wrong.cure(cure));
             }
@@ -301,10 +309,7 @@ fn health_check(check: &Section, backend: &Section, faults: &mut Faults) -> Heal
         ("http", Some(path)) => HealthCheckKind::Http {
             path: path.clone(),
             host: check.text_if("host").cloned().unwrap_or_default(),
-            expect: match check.entry("expect").value {
-                Value::Statuses(low, high) => (low, high),
-                _ => (200, 399),
-            },
+            expect: *check.statuses("expect"),
         },
         (kind, _) => {
             if kind == "http" && check.entry("type").written {
@@ -339,7 +344,7 @@ fn routes(root: &Section, upstreams: &Upstreams, server: &Server, faults: &mut F
         claim(&route, name.at, section, &mut taken, faults);
         routes.push(Arc::new(route));
     }
-    if routes.is_empty() && (!entry.written || matches!(&entry.value, Value::Named(named) if named.is_empty())) {
+    if routes.is_empty() && entry.sound {
         no_route(entry, upstreams, faults);
     }
     unused(root, &routes, upstreams, faults);
@@ -379,10 +384,10 @@ fn claim(
     taken: &mut HashMap<(String, String), (String, Position)>,
     faults: &mut Faults,
 ) {
-    let any = [String::new()];
     if !section.entry("hosts").sound || !section.entry("path").sound {
         return;
     }
+    let any = [String::new()];
     let hosts: &[String] = if route.hosts.is_empty() { &any } else { &route.hosts };
     for host in hosts {
         let key = (host.clone(), route.path.clone());
@@ -457,11 +462,10 @@ fn forward(section: &Section, upstreams: &Upstreams, faults: &mut Faults) -> Tar
         return Target::Upstream(id);
     }
     // A name that the file has, though with faults, has been spoken of already.
-    if !upstreams.names.contains(name) {
-        let mut known: Vec<&str> = upstreams.names.iter().map(String::as_str).collect();
-        known.sort_unstable();
-        let near = did_you_mean(name, known.iter().copied());
-        known.truncate(LISTED_NAMES_COUNT_MAX);
+    if upstreams.names.binary_search(name).is_err() {
+        let known = upstreams.names.iter().map(String::as_str);
+        let near = if faults.are_many() { String::new() } else { did_you_mean(name, known.clone()) };
+        let known: Vec<&str> = known.take(LISTED_NAMES_COUNT_MAX).collect();
         let cure = if known.is_empty() { format!("add backends.{name}") } else { near };
         let wrong = Wrong::new(format!("there is no upstream {} in backends", shown(name)));
         let wrong = wrong.allowed(one_of(&known)).cure(cure);
@@ -475,7 +479,7 @@ fn redirect(section: &Section, faults: &mut Faults) -> Target {
     let Some(redirect) = section.section_if("redirect") else { return Target::Upstream(UpstreamId(0)) };
     let Some(location) = redirect.text_if("location").cloned() else { return Target::Upstream(UpstreamId(0)) };
     let at = redirect.entry("location");
-    if location.contains(|c: char| c == ' ' || !c.is_ascii()) {
+    if location.contains(|c: char| !c.is_ascii_graphic()) {
         let wrong = Wrong::new(format!("{} has a space or a character outside ASCII", shown(&location)));
         faults.push(at.at, &redirect.path_of("location"), wrong.cure("percent-encode it"));
     } else if at.sound && !["/", "${"].iter().any(|start| location.starts_with(start)) && !location.contains("://") {
@@ -507,6 +511,7 @@ fn useless_without_upstream(section: &Section, target: &str, faults: &mut Faults
 }
 
 /// Fields that frame a message or belong to one connection; the proxy makes them itself (RFC 9110, section 7.6.1).
+/// `Host` is none of them: a rule may set it.
 const OWN_FIELDS: [&str; 10] = [
     "connection",
     "content-length",

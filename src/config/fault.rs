@@ -8,6 +8,8 @@ use std::fmt;
 
 /// Faults that are kept of one file; beyond it they are only counted.
 pub const FAULTS_COUNT_MAX: usize = 1000;
+/// Faults that come with suggestions which are costly to find.
+const SUGGESTING_FAULTS_COUNT_MAX: usize = 100;
 /// How much of a value is repeated in a message, in characters.
 const SHOWN_CHARS_MAX: usize = 60;
 
@@ -142,6 +144,11 @@ impl Faults {
     /// How many faults there are so far.
     pub fn len(&self) -> usize {
         self.faults.len() + self.beyond
+    }
+
+    /// Whether there are so many that costly suggestions are no longer worth their time.
+    pub fn are_many(&self) -> bool {
+        self.faults.len() >= SUGGESTING_FAULTS_COUNT_MAX
     }
 
     /// Notes a fault of the value of `key` at `at`.

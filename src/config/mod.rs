@@ -5,6 +5,7 @@
 //! file system and the environment.
 
 mod check;
+mod expand;
 pub mod fault;
 pub mod file;
 pub mod keys;

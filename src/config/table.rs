@@ -168,8 +168,8 @@ pub const KEYS: &[Key] = &[
         "server.shutdown_delay",
         ms(0, HOUR),
         "0s",
-        "At SIGTERM `/readyz` fails for so long before accepting ends, so that a load balancer in front can take \
-         notice.",
+        "How long the proxy goes on accepting after SIGTERM, with `/readyz` already failing, so that a load balancer in \
+         front can take notice.",
     ),
     key(
         "server.shutdown_timeout",

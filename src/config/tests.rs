@@ -61,10 +61,8 @@ fn the_smallest_file_has_all_defaults() {
     assert_eq!((route.response_timeout, route.max_body_bytes), (None, 0));
 }
 
-#[test]
-fn every_value_arrives_in_the_plan() {
-    let plan = plan(
-        r#"
+/// A sound file with much in it.
+const FULL: &str = r#"
 server:
   host: "::1"
   port: 0
@@ -101,8 +99,11 @@ routing:
   r: {path: /old, redirect: {status: 308, location: "https://${host}${path}?${query}&p=${PORT}"}}
   s: {path: /robots.txt, respond: {body: "a\nb\n"}}
 log: {level: debug, format: json, access: /var/log/a.log, access_format: combined}
-"#,
-    );
+"#;
+
+#[test]
+fn every_value_arrives_in_the_plan() {
+    let plan = plan(FULL);
     let server = &plan.server;
     assert_eq!(server.listen.len(), 3);
     assert_eq!(server.client_ip_header.as_deref(), Some("CF-Connecting-IP"));
@@ -238,6 +239,13 @@ fn aliases_repeat_values() {
     let text = "backends:\n  a: &two [{host: a, port: 1}, {host: b, port: 1}]\n  b: *two\n\
                 routing: {a: {upstream: a}, b: {path: /b, upstream: b}}";
     assert_eq!(plan(text).backends().len(), 4);
+}
+
+#[test]
+fn files_of_other_editors_are_read() {
+    let plan = plan("\u{feff}%YAML 1.2\r\n---\r\nserver:\r\n  port: 81\r\nrouting: {a: {respond: {}}}\r\n...\r\n");
+    assert_eq!(plan.server.listen, [ListenAddr::Tcp("0.0.0.0:81".parse().unwrap())]);
+    assert_eq!(faults("\u{feff}server:\r\n  prot: 81\r\nrouting: {a: {respond: {}}}\r\n").len(), 1);
 }
 
 #[test]
@@ -407,6 +415,19 @@ fn default_of(key: &Key) -> Option<&'static str> {
     }
 }
 
+/// Everything that a plan refers to is there.
+fn hold_together(plan: &Plan) {
+    assert!(!plan.routes.is_empty());
+    assert!(plan.upstreams.iter().all(|upstream| !upstream.backends.is_empty()));
+    for route in &plan.routes {
+        match &route.target {
+            Target::Upstream(id) => assert!((id.0 as usize) < plan.upstreams.len()),
+            Target::Redirect { location, .. } => assert!(!location.is_empty()),
+            Target::Respond { status, .. } => assert!((200..=599).contains(status)),
+        }
+    }
+}
+
 proptest! {
     /// Whatever the text: an answer, and one fault at least when it is no.
     #[test]
@@ -416,6 +437,22 @@ proptest! {
             for fault in faults {
                 prop_assert!(!fault.to_string().contains('\n'));
             }
+        }
+    }
+
+    /// A sound file with something cut out and something put in comes deeper than a made-up one.
+    #[test]
+    fn no_change_of_a_sound_file_makes_it_panic(
+        cuts in proptest::collection::vec((0..FULL.len(), 0..40_usize, piece()), 0..4),
+    ) {
+        let mut text: Vec<char> = FULL.chars().collect();
+        for (from, length, piece) in cuts {
+            let from = from.min(text.len());
+            text.splice(from..(from + length).min(text.len()), piece.chars());
+        }
+        match read(&text.into_iter().collect::<String>(), "f", env) {
+            Ok(plan) => hold_together(&plan),
+            Err(faults) => prop_assert!(!faults.is_empty()),
         }
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::expand::expand;
 use super::fault::{Faults, Position, Wrong, shown};
 use super::keys::{self, Availability, Default, Form, Key, Kind};
 use super::plan::{AccessLog, CpuAffinity, HashOn, ListenAddr, Workers};
@@ -38,7 +39,7 @@ pub(super) enum Value {
     Host(BackendHost),
     HashOn(HashOn),
     Access(AccessLog),
-    Statuses(u16, u16),
+    Statuses((u16, u16)),
     Workers(Workers),
     Affinity(CpuAffinity),
     List(Vec<Entry>),
@@ -130,6 +131,7 @@ accessors! {
     host, host_if: Host -> BackendHost;
     hash_on, hash_on_if: HashOn -> HashOn;
     access, access_if: Access -> AccessLog;
+    statuses, statuses_if: Statuses -> (u16, u16);
     workers, workers_if: Workers -> Workers;
     affinity, affinity_if: Affinity -> CpuAffinity;
     list, list_if: List -> Vec<Entry>;
@@ -148,19 +150,18 @@ impl Reader<'_> {
     /// The whole file. Each name in `backends` has its section in `upstreams`, written or not.
     pub fn root(&mut self, node: &Node) -> Section {
         let mut root = self.section("", String::new(), node.at, Some(node));
-        let named: HashSet<String> = root.named("upstreams").iter().map(|(name, _)| name.text.clone()).collect();
-        let bare = root.named("backends").iter().map(|(name, _)| name.clone());
-        let bare: Vec<Name> = bare.filter(|name| !named.contains(&name.text)).collect();
-        let bare = bare.into_iter().map(|name| {
-            let mut path = "upstreams".to_owned();
-            push_name(&mut path, &name.text);
-            let section = self.section("upstreams.NAME", path, name.at, None);
-            let entry = Entry { at: name.at, written: false, sound: true, value: Value::Section(section) };
-            (name, entry)
-        });
-        let bare: Vec<_> = bare.collect();
-        root.named_mut("upstreams").extend(bare);
+        let said: HashSet<&str> = root.named("upstreams").iter().map(|(name, _)| name.text.as_str()).collect();
+        let unsaid = root.named("backends").iter().filter(|(name, _)| !said.contains(name.text.as_str()));
+        let unsaid: Vec<_> = unsaid.map(|(name, _)| (name.clone(), self.default_upstream(name))).collect();
+        root.named_mut("upstreams").extend(unsaid);
         root
+    }
+
+    fn default_upstream(&mut self, name: &Name) -> Entry {
+        let mut path = "upstreams".to_owned();
+        push_name(&mut path, &name.text);
+        let section = self.section("upstreams.NAME", path, name.at, None);
+        Entry { at: name.at, written: false, sound: true, value: Value::Section(section) }
     }
 
     /// `pattern` is the path in the table, `path` the one to show.
@@ -247,7 +248,12 @@ impl Reader<'_> {
             (Kind::Section, NodeKind::Map(_)) | (Kind::OptionalSection, NodeKind::Map(_)) => {
                 Some(Value::Section(self.section(key.path, path.to_owned(), node.at, Some(node))))
             }
-            (Kind::Section | Kind::OptionalSection, _) if node.is_null() => None,
+            (Kind::OptionalSection, _) if node.is_null() => {
+                let wrong = Wrong::new("has no value").allowed(key.kind.allowed());
+                self.faults.push(node.at, path, wrong.cure("write {} for the defaults, or remove the line"));
+                None
+            }
+            (Kind::Section, _) if node.is_null() => None,
             (Kind::Named | Kind::NamedLists | Kind::Sections | Kind::List(_) | Kind::Fields, _) if node.is_null() => {
                 None
             }
@@ -552,7 +558,7 @@ fn text_value(form: Form, text: &str) -> Result<Value, Wrong> {
         Form::HashOn => values::hash_on(text).map(Value::HashOn),
         Form::AccessLog => values::access_log(text).map(Value::Access),
         Form::File => values::file_path(text).map(Value::File),
-        Form::StatusRange => values::status_range(text).map(|(low, high)| Value::Statuses(low, high)),
+        Form::StatusRange => values::status_range(text).map(Value::Statuses),
         Form::CongestionControl => values::congestion_control(text).map(Value::Text),
     }
 }
@@ -569,97 +575,9 @@ fn secret(text: &str, bytes_min: usize) -> Result<Value, Wrong> {
     Ok(Value::Text(text.to_owned()))
 }
 
-/// What a location may leave to the request.
-const PLACEHOLDERS: [&str; 3] = ["host", "path", "query"];
-
-/// Puts the environment in the places of `${NAME}` and `${NAME:-default}`; `$${` is a plain `${`. With `placeholders`,
-/// `${host}`, `${path}` and `${query}` stay as they are.
-fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>, placeholders: bool) -> Result<String, Wrong> {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("${") {
-        if rest[..at].ends_with('$') {
-            out.push_str(&rest[..at - 1]);
-            out.push_str("${");
-            rest = &rest[at + 2..];
-            continue;
-        }
-        out.push_str(&rest[..at]);
-        let Some(end) = rest[at..].find('}').map(|end| at + end) else {
-            return Err(Wrong::new("${ without its }").cure("write $${ for a plain ${"));
-        };
-        let inner = &rest[at + 2..end];
-        if placeholders && PLACEHOLDERS.contains(&inner) {
-            out.push_str(&rest[at..=end]);
-        } else {
-            let value = variable(inner, env);
-            let allowed = "${host}, ${path}, ${query} and variables of the environment";
-            out.push_str(&value.map_err(|wrong| if placeholders { wrong.allowed(allowed) } else { wrong })?);
-        }
-        rest = &rest[end + 1..];
-    }
-    out.push_str(rest);
-    Ok(out)
-}
-
-/// What `NAME` or `NAME:-default` stands for. As in the shell, the default also stands for an empty value.
-fn variable(inner: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, Wrong> {
-    let (name, default) = inner.split_once(":-").map_or((inner, None), |(name, default)| (name, Some(default)));
-    let letter = |b: u8| b.is_ascii_alphabetic() || b == b'_';
-    let sound = name.bytes().next().is_some_and(letter) && name.bytes().all(|b| letter(b) || b.is_ascii_digit());
-    if !sound {
-        let problem = format!("{} is not the name of an environment variable", shown(name));
-        return Err(Wrong::new(problem).allowed("${NAME} or ${NAME:-default}").cure("write $${ for a plain ${"));
-    }
-    match (env(name), default) {
-        (Some(value), _) if !value.is_empty() => Ok(value),
-        (_, Some(default)) => Ok(default.to_owned()),
-        (Some(value), None) => Ok(value),
-        (None, None) => {
-            let problem = format!("the environment variable {name} is not set");
-            Err(Wrong::new(problem).cure(format!("set it, or write ${{{name}:-default}}")))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn expanded(text: &str) -> Result<String, String> {
-        let env = |name: &str| match name {
-            "PORT" => Some("8081".to_owned()),
-            "EMPTY" => Some(String::new()),
-            _ => None,
-        };
-        expand(text, &env, false).map_err(|wrong| wrong.problem)
-    }
-
-    #[test]
-    fn variables_are_put_in() {
-        for (text, value) in [
-            ("a${PORT}b${PORT}", "a8081b8081"),
-            ("${NONE:-x}", "x"),
-            ("${NONE:-}", ""),
-            ("${EMPTY:-x}", "x"),
-            ("${EMPTY}", ""),
-            ("$PORT $", "$PORT $"),
-            ("$${PORT}", "${PORT}"),
-            ("$$${PORT}", "$${PORT}"),
-            ("é${PORT}é", "é8081é"),
-        ] {
-            assert_eq!(expanded(text), Ok(value.to_owned()), "{text}");
-        }
-    }
-
-    #[test]
-    fn variables_that_cannot_be_put_in_are_faults() {
-        assert_eq!(expanded("${NONE}"), Err("the environment variable NONE is not set".to_owned()));
-        assert_eq!(expanded("${PORT"), Err("${ without its }".to_owned()));
-        for text in ["${}", "${1A}", "${A-B}", "${a b}", "${:-x}"] {
-            assert!(expanded(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn every_default_of_the_table_is_a_value_of_its_type() {

@@ -376,13 +376,20 @@ pub fn hash_on(text: &str) -> Result<HashOn, Wrong> {
     }
 }
 
-/// `off`, `stdout` or a file.
+/// `off`, `stdout` or a file. A bare word is more likely a mistake than a file.
 pub fn access_log(text: &str) -> Result<AccessLog, Wrong> {
     match text {
         "off" | "false" | "no" => Ok(AccessLog::Off),
         "stdout" => Ok(AccessLog::Stdout),
-        "" => Err(Wrong::new("\"\" is not a file").allowed("off, stdout or a file")),
-        file => file_path(file).map(AccessLog::File),
+        file if file.contains(['/', '.']) => file_path(file).map(AccessLog::File),
+        word => {
+            let wrong = Wrong::new(format!("{} is not known here", shown(word))).allowed("off, stdout or a file");
+            Err(if word.is_empty() {
+                wrong
+            } else {
+                wrong.cure(format!("for a file, write ./{}", word.escape_debug()))
+            })
+        }
     }
 }
 
@@ -657,6 +664,15 @@ mod tests {
             ("/a//", "write /a"),
         ] {
             assert_eq!(route_path(text).unwrap_err().cure, cure, "{text}");
+        }
+    }
+
+    #[test]
+    fn access_logs() {
+        assert_eq!(access_log("no"), Ok(AccessLog::Off));
+        assert_eq!(access_log("access.log"), Ok(AccessLog::File("access.log".into())));
+        for text in ["", "on", "stderr", "true", "/a\n"] {
+            assert!(access_log(text).is_err(), "{text}");
         }
     }
 
