@@ -162,7 +162,7 @@ pub fn run(options: &Options) -> Result<Report> {
             let mine = count * index / threads..count * (index + 1) / threads;
             thread::spawn(move || {
                 // Joined by `run`: a thread that fails must not leave the others waiting.
-                let outcome = work(&shared, index, &options, mine, threads > 1);
+                let outcome = work(&shared, index, &options, mine, count > per_table);
                 shared.running.fetch_sub(1, Relaxed);
                 outcome
             })
