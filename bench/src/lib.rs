@@ -1,7 +1,7 @@
 //! Measures HTTP proxies from the outside: a load generator, a backend, a bare relay, and a comparison of them side by
 //! side. Never depends on the proxy that it measures and shares no code with it.
 //!
-//! From the ground up: [`error`], [`amount`], [`body`] and [`http`] are pure; [`sys`] holds the unsafe code; [`net`],
+//! From the ground up: [`error`], [`amount`], [`body`] and [`http`] are pure; `sys` holds the unsafe code; [`net`],
 //! [`slab`], [`proc`] and [`target`] are tools; [`conns`] drives client connections for [`load`] and [`idle`];
 //! [`origin`] and [`relay`] serve; [`compare`] runs all of them as child processes.
 

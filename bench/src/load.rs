@@ -162,7 +162,7 @@ pub fn run(options: &Options) -> Result<Report> {
             let mine = count * index / threads..count * (index + 1) / threads;
             thread::spawn(move || {
                 // Joined by `run`: a thread that fails must not leave the others waiting.
-                let outcome = work(&shared, index, &options, mine, threads > 1);
+                let outcome = work(&shared, index, &options, mine, count > per_table);
                 shared.running.fetch_sub(1, Relaxed);
                 outcome
             })
@@ -227,12 +227,15 @@ pub(crate) fn sources_for(target: &Target, connections: usize, wanted: usize) ->
 /// What all threads are in; they look once a turn.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Connections are opened and answered a first time, then warmed up.
+    /// Connections are opened, answered a first time and wait for the others: a proxy that is saturated by the first ones
+    /// would accept the last ones late, and the load would not be what was asked for.
     Ramp = 0,
-    /// Latencies are recorded.
-    Window = 1,
+    /// All ask.
+    Warmup = 1,
+    /// All ask, and latencies are recorded.
+    Window = 2,
     /// Nothing new is asked.
-    Drain = 2,
+    Drain = 3,
 }
 
 /// One thread's counters, each written by that thread alone.
@@ -280,7 +283,8 @@ impl Shared {
     fn phase(&self) -> Phase {
         match self.phase.load(Relaxed) {
             0 => Phase::Ramp,
-            1 => Phase::Window,
+            1 => Phase::Warmup,
+            2 => Phase::Window,
             _ => Phase::Drain,
         }
     }
@@ -338,6 +342,7 @@ fn watch(shared: &Shared, options: &Options) -> Result<(Sample, Sample)> {
     while running() && shared.settled.load(Relaxed) < options.connections as usize && Instant::now() < ramp_end {
         thread::sleep(tick);
     }
+    shared.phase.store(Phase::Warmup as u8, Relaxed);
     thread::sleep(options.warmup);
     shared.phase.store(Phase::Window as u8, Relaxed);
     let begin = sample(shared, options.pid)?;
@@ -374,6 +379,9 @@ fn work(shared: &Shared, index: usize, options: &Options, mine: Range<usize>, pr
     loop {
         let now = Instant::now();
         script.phase = shared.phase();
+        while let Some(slot) = script.take_waiting() {
+            conns.ask(slot, 0, &mut script);
+        }
         while let Some(slot) = script.take_closed(now) {
             conns.open(slot, source(first + slot, sources), &mut script);
         }
@@ -410,6 +418,8 @@ struct Closed<'a> {
     settled: Vec<bool>,
     /// Never opened so far: from this index on.
     unopened: usize,
+    /// Answered once, until all are.
+    waiting: Vec<usize>,
     /// Closed ones, in the order of when they may be opened again.
     reopen: std::collections::VecDeque<(Instant, usize)>,
 }
@@ -425,8 +435,19 @@ impl<'a> Closed<'a> {
             under_way: 0,
             settled: vec![false; count],
             unopened: 0,
+            waiting: Vec::new(),
             reopen: std::collections::VecDeque::new(),
         })
+    }
+
+    /// The next connection that waited for the ramp's end, once that has come.
+    fn take_waiting(&mut self) -> Option<usize> {
+        if matches!(self.phase, Phase::Ramp | Phase::Drain) {
+            return None;
+        }
+        let slot = self.waiting.pop()?;
+        self.under_way += 1;
+        Some(slot)
     }
 
     /// The next connection to open now, with the right to ask on it taken.
@@ -472,6 +493,10 @@ impl<'a> Closed<'a> {
             self.reopen.push_front((Instant::now(), slot));
             return Next::Close;
         }
+        if self.phase == Phase::Ramp && self.settled[slot] {
+            self.waiting.push(slot);
+            return Next::Hold;
+        }
         if self.phase == Phase::Drain || !self.shared.take_ticket() {
             return Next::Hold;
         }
@@ -499,6 +524,10 @@ impl Script for Closed<'_> {
                 if asked || failure == Failure::Connect {
                     self.ended(slot, Err(failure));
                     self.reopen.push_back((Instant::now() + REOPEN_PAUSE, slot));
+                } else if let Some(at) = self.waiting.iter().position(|waiting| *waiting == slot) {
+                    // Closed while it waited for the ramp's end: no request was lost.
+                    self.waiting.swap_remove(at);
+                    self.reopen.push_back((Instant::now(), slot));
                 }
                 Next::Close
             }

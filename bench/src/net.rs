@@ -11,10 +11,12 @@ use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Connections that may wait in a listener's backlog; the system caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 65_535;
+/// How long a listener rests when no descriptor is left.
+pub const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
 
@@ -176,13 +178,60 @@ pub fn local_address(listener: &Socket) -> Result<SocketAddr> {
     address.as_socket().ok_or_else(|| Error::Failed("a listener without an address".into()))
 }
 
-/// Takes one waiting connection, non-blocking and without Nagle's delay; `None` when there is none, or none can be had.
-pub fn accept(listener: &Socket) -> Option<OwnedFd> {
-    use rustix::net::{SocketFlags, accept_with, sockopt};
-    let fd = accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC).ok()?;
-    // Only fails on a connection that is gone already, which the first read shows.
-    let _ = sockopt::set_tcp_nodelay(&fd, true);
-    Some(fd)
+/// A listener in a poller, which rests for a moment when no descriptor is left: level-triggered, it would spin.
+pub struct Acceptor {
+    listener: Socket,
+    token: u64,
+    resting_until: Option<Instant>,
+}
+
+impl Acceptor {
+    /// Watches a listener under `token`.
+    ///
+    /// # Errors
+    /// What `epoll_ctl(2)` says.
+    pub fn new(listener: Socket, token: u64, poller: &Poller) -> Result<Acceptor> {
+        poller.add(&listener, token, Interest::Read)?;
+        Ok(Acceptor { listener, token, resting_until: None })
+    }
+
+    /// Watches again after a rest. To be called once a turn, at least every [`ACCEPT_REST`].
+    ///
+    /// # Errors
+    /// What `epoll_ctl(2)` says.
+    pub fn turn(&mut self, poller: &Poller) -> Result<()> {
+        if self.resting_until.is_some_and(|until| until <= Instant::now()) {
+            self.resting_until = None;
+            poller.modify(&self.listener, self.token, Interest::Read)?;
+        }
+        Ok(())
+    }
+
+    /// Whether [`Acceptor::turn`] has to be called soon without an event.
+    pub fn is_resting(&self) -> bool {
+        self.resting_until.is_some()
+    }
+
+    /// Takes one waiting connection, non-blocking and without Nagle's delay; `None` when there is none, or none can be had.
+    ///
+    /// # Errors
+    /// What `epoll_ctl(2)` says.
+    pub fn accept(&mut self, poller: &Poller) -> Result<Option<OwnedFd>> {
+        use rustix::net::{SocketFlags, accept_with, sockopt};
+        match accept_with(&self.listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok(fd) => {
+                // Only fails on a connection that is gone already, which the first read shows.
+                let _ = sockopt::set_tcp_nodelay(&fd, true);
+                Ok(Some(fd))
+            }
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                self.resting_until = Some(Instant::now() + ACCEPT_REST);
+                poller.modify(&self.listener, self.token, Interest::Nothing)?;
+                Ok(None)
+            }
+            Err(_) => Ok(None),
+        }
+    }
 }
 
 /// Starts connecting, from `source` when given. Returns whether it is done already.

@@ -4,7 +4,7 @@
 //! parses HTTP, keeps no pool, and is no proxy to use: one thread, no timeouts.
 
 use crate::error::{Error, Result, Trying};
-use crate::net::{self, Interest, Poller, Received};
+use crate::net::{self, ACCEPT_REST, Acceptor, Interest, Poller, Received};
 use crate::slab::Slab;
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 use std::io;
@@ -53,11 +53,11 @@ pub fn run(options: &Options) -> Result<()> {
     net::descriptors_max();
     let listener = net::listen(options.listen, false)?;
     let poller = Poller::new()?;
-    poller.add(&listener, LISTENER, Interest::Read)?;
+    let acceptor = Acceptor::new(listener, LISTENER, &poller)?;
     let mover = Mover { mode: options.mode, scratch: vec![0; MOVE_BYTES], pipes: Vec::new() };
-    let mut relay = Relay { to: options.to, poller, pairs: Slab::default(), mover };
+    let mut relay = Relay { to: options.to, acceptor, poller, pairs: Slab::default(), mover };
     loop {
-        relay.turn(&listener)?;
+        relay.turn()?;
     }
 }
 
@@ -91,21 +91,20 @@ struct Pair {
 
 struct Relay {
     to: SocketAddr,
+    acceptor: Acceptor,
     poller: Poller,
     pairs: Slab<Pair>,
     mover: Mover,
 }
 
 impl Relay {
-    fn turn(&mut self, listener: &socket2::Socket) -> Result<()> {
-        let count = self.poller.wait(None)?;
+    fn turn(&mut self) -> Result<()> {
+        let count = self.poller.wait(self.acceptor.is_resting().then_some(ACCEPT_REST))?;
+        self.acceptor.turn(&self.poller)?;
         for index in 0..count {
             let ready = self.poller.ready(index);
             if ready.token == LISTENER {
-                for fd in std::iter::from_fn(|| net::accept(listener)).take(ACCEPT_COUNT_MAX) {
-                    // Without a backend the client just sees its end.
-                    let _ = self.join(fd);
-                }
+                self.accept()?;
                 continue;
             }
             // The lowest bit of a token is the side.
@@ -116,6 +115,15 @@ impl Relay {
             if !matches!(served, Ok(false)) {
                 self.pairs.remove(at);
             }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) -> Result<()> {
+        for _ in 0..ACCEPT_COUNT_MAX {
+            let Some(client) = self.acceptor.accept(&self.poller)? else { break };
+            // Without a backend the client just sees its end.
+            let _ = self.join(client);
         }
         Ok(())
     }

@@ -25,9 +25,10 @@ pub fn become_idle_priority() -> io::Result<()> {
 /// # Errors
 /// What `unshare(2)` says.
 pub fn private_descriptor_table() -> io::Result<()> {
-    // SAFETY: an owned descriptor has to stay valid where its owner uses it. Those opened before are in both tables under the
-    // same number, so a value that crosses threads still names an open file (a copy closed here stays open there: a leak,
-    // not a dangling number). Those opened after are used by this thread alone: `conns::Connections` is not `Send`.
+    // SAFETY: an owned descriptor has to stay valid where its owner uses it. Those opened before are in both tables under
+    // the same number, so a value that crosses threads still names its file (closed on one side it stays open on the other:
+    // a leak until the thread ends, not a dangling number). Those opened after live and die within the one function that
+    // calls this, on this thread: `load::work`, `idle::work` and `origin::worker::run`; none of them returns or sends one.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES) }.map_err(io::Error::from)
 }
 

@@ -14,7 +14,7 @@ use crate::amount;
 use crate::error::{Error, Result, Trying};
 use crate::net::descriptors_max;
 use crate::{idle, load, origin, pin};
-use program::{Ended, Found, Running, Site};
+use program::{DESCRIPTORS_RESERVE, Ended, Found, Running, Site};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{Read, Write};
@@ -23,10 +23,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-/// Bodies from which on the splicing relay is measured, too: a pipe for less only costs.
-const SPLICE_BODY_BYTES_MIN: usize = 16 * 1024;
-/// Descriptors that a program needs beside its connections, at most.
-const DESCRIPTORS_RESERVE: usize = 200;
+/// Bodies from which on the variants for large bodies are measured, too.
+const LARGE_BODY_BYTES_MIN: usize = 16 * 1024;
 
 /// What to compare, and how long.
 #[derive(Clone, Debug, clap::Args)]
@@ -100,13 +98,47 @@ pub struct Round {
     pub violations: u64,
 }
 
+/// Which connections are idle, and what they did before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdleKind {
+    /// HTTP, after all had a request under way at once.
+    BusyAtOnce,
+    /// HTTP, each after a request that was answered at once: few were busy at any time.
+    OneByOne,
+    /// WebSocket, after the upgrade and one frame.
+    WebSocket,
+}
+
+impl IdleKind {
+    /// All of them, in the order of the table.
+    pub const ALL: [IdleKind; 3] = [IdleKind::BusyAtOnce, IdleKind::OneByOne, IdleKind::WebSocket];
+
+    /// As it is called in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            IdleKind::BusyAtOnce => "HTTP, all busy at once before",
+            IdleKind::OneByOne => "HTTP, busy one by one before",
+            IdleKind::WebSocket => "WebSocket",
+        }
+    }
+
+    fn option(self) -> &'static str {
+        match self {
+            IdleKind::BusyAtOnce => "--busy=5s",
+            IdleKind::OneByOne => "--busy=0s",
+            IdleKind::WebSocket => "--websocket",
+        }
+    }
+}
+
 /// The memory of one program's idle connections.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Idle {
     /// What was measured.
     pub program: Program,
-    /// Connections: HTTP or WebSocket.
-    pub websocket: bool,
+    /// Which connections, and how they came to be idle.
+    pub kind: IdleKind,
     /// What was seen.
     pub report: idle::Report,
 }
@@ -124,9 +156,10 @@ pub fn run(options: &Options) -> Result<()> {
         }
     }
     if options.idle > 0 {
-        for websocket in [false, true] {
-            for found in bench.programs.iter().filter(|found| found.program.is_proxy()) {
-                results.idle.push(bench.idle(found, websocket)?);
+        let apt = |found: &&Found| found.program.is_proxy() && !found.program.is_for_large_bodies();
+        for kind in IdleKind::ALL {
+            for found in bench.programs.iter().filter(apt) {
+                results.idle.push(bench.idle(found, kind)?);
             }
         }
     }
@@ -189,11 +222,13 @@ impl<'a> Bench<'a> {
 
     /// Measures every program in every round of one scenario.
     fn scenario(&self, connections: u64, body: usize, rounds: &mut Vec<Round>) -> Result<()> {
-        let fits = |found: &&Found| {
-            (body >= SPLICE_BODY_BYTES_MIN || found.program != Program::RelaySplice)
-                && self.fitting(found.program, connections) == connections
-        };
-        let programs: Vec<_> = self.programs.iter().filter(fits).collect();
+        let apt = |found: &&Found| body >= LARGE_BODY_BYTES_MIN || !found.program.is_for_large_bodies();
+        let (programs, left_out): (Vec<_>, Vec<_>) =
+            self.programs.iter().filter(apt).partition(|found| self.fitting(found.program, connections) == connections);
+        for found in left_out {
+            let name = found.program.name();
+            eprintln!("{name} is left out: {connections} connections need more than {} descriptors", self.descriptors);
+        }
         let strict = self.origin(true)?;
         let lax = self.origin(false)?;
         let running = programs
@@ -223,26 +258,21 @@ impl<'a> Bench<'a> {
         connections.min((self.descriptors.saturating_sub(DESCRIPTORS_RESERVE) / 2) as u64)
     }
 
-    fn idle(&self, found: &Found, websocket: bool) -> Result<Idle> {
+    fn idle(&self, found: &Found, kind: IdleKind) -> Result<Idle> {
         let strict = self.origin(true)?;
         let running = self.start(found, &strict)?;
         let connections = self.fitting(found.program, self.options.idle);
-        let mut command = vec![
+        let report: idle::Report = self.own(vec![
             "idle".to_owned(),
             format!("--target=http://{}", running.address),
             format!("--pid={}", running.pid),
             format!("--connections={connections}"),
             format!("--settle={}ms", self.options.settle.as_millis()),
-        ];
-        command.extend(websocket.then(|| "--websocket".to_owned()));
-        let report: idle::Report = self.own(command)?;
-        eprintln!(
-            "{} idle{}: {:.0} bytes each",
-            found.program.name(),
-            if websocket { " WebSockets" } else { "" },
-            report.user_bytes_each
-        );
-        Ok(Idle { program: found.program, websocket, report })
+            kind.option().to_owned(),
+        ])?;
+        let name = found.program.name();
+        eprintln!("{name}, idle {}: {:.0} bytes each", kind.name(), report.user_bytes_each);
+        Ok(Idle { program: found.program, kind, report })
     }
 
     fn start(&self, found: &Found, origin: &RunningOrigin) -> Result<Running> {

@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const START_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a program may take to end by itself after SIGTERM.
 const STOP_TIME_MAX: Duration = Duration::from_secs(3);
+/// Descriptors that a program needs beside its connections, at most: listeners, logs, HAProxy's pipes.
+pub const DESCRIPTORS_RESERVE: usize = 1000;
 const TICK: Duration = Duration::from_millis(10);
 
 /// What is compared.
@@ -27,8 +29,12 @@ pub enum Program {
     Speedmimi,
     /// nginx from the distribution.
     Nginx,
+    /// The same with buffers for large bodies.
+    NginxLargeBuffers,
     /// HAProxy from the distribution.
     Haproxy,
+    /// The same, splicing.
+    HaproxySplice,
     /// The bare relay, copying.
     Relay,
     /// The bare relay, splicing.
@@ -37,8 +43,15 @@ pub enum Program {
 
 impl Program {
     /// All of them, in the order of the table.
-    pub const ALL: [Program; 5] =
-        [Program::Speedmimi, Program::Nginx, Program::Haproxy, Program::Relay, Program::RelaySplice];
+    pub const ALL: [Program; 7] = [
+        Program::Speedmimi,
+        Program::Nginx,
+        Program::Haproxy,
+        Program::NginxLargeBuffers,
+        Program::HaproxySplice,
+        Program::Relay,
+        Program::RelaySplice,
+    ];
 
     /// As it is called in the table.
     pub fn name(self) -> &'static str {
@@ -46,6 +59,8 @@ impl Program {
             Program::Speedmimi => "SpeedMimi",
             Program::Nginx => "nginx",
             Program::Haproxy => "HAProxy",
+            Program::NginxLargeBuffers => "nginx, large buffers",
+            Program::HaproxySplice => "HAProxy, splice",
             Program::Relay => "bare relay",
             Program::RelaySplice => "bare relay, splice",
         }
@@ -56,6 +71,11 @@ impl Program {
         !matches!(self, Program::Relay | Program::RelaySplice)
     }
 
+    /// Whether it is a variant for large bodies, measured with those only.
+    pub fn is_for_large_bodies(self) -> bool {
+        matches!(self, Program::NginxLargeBuffers | Program::HaproxySplice | Program::RelaySplice)
+    }
+
     /// Whether one process of it can hold more descriptors than `RLIMIT_NOFILE`.
     pub fn has_private_tables(self) -> bool {
         self == Program::Speedmimi
@@ -64,8 +84,8 @@ impl Program {
     fn cure(self) -> &'static str {
         match self {
             Program::Speedmimi => "build it with `cargo build --release`, or give --speedmimi PATH",
-            Program::Nginx => "it is in the Debian package nginx",
-            Program::Haproxy => "it is in the Debian package haproxy",
+            Program::Nginx | Program::NginxLargeBuffers => "it is in the Debian package nginx",
+            Program::Haproxy | Program::HaproxySplice => "it is in the Debian package haproxy",
             Program::Relay | Program::RelaySplice => "it is part of this program",
         }
     }
@@ -90,17 +110,16 @@ pub fn find(program: Program, speedmimi: Option<&Path>) -> Result<Found> {
     let own = std::env::current_exe().trying(|| "finding this program".into())?;
     let path = match program {
         Program::Speedmimi => speedmimi.map_or_else(|| own.with_file_name("speedmimi"), Path::to_owned),
-        Program::Nginx => in_path("nginx").unwrap_or_default(),
-        Program::Haproxy => in_path("haproxy").unwrap_or_default(),
+        Program::Nginx | Program::NginxLargeBuffers => in_path("nginx").unwrap_or_default(),
+        Program::Haproxy | Program::HaproxySplice => in_path("haproxy").unwrap_or_default(),
         Program::Relay | Program::RelaySplice => own,
     };
     if !path.is_file() {
         return Err(Error::Failed(format!("{} is missing: {}", program.name(), program.cure())));
     }
     let version = match program {
-        Program::Nginx => version(&path, "-v"),
-        Program::Haproxy => version(&path, "-v"),
-        _ => version(&path, "--version"),
+        Program::Speedmimi | Program::Relay | Program::RelaySplice => version(&path, "--version"),
+        _ => version(&path, "-v"),
     };
     Ok(Found { program, path, version })
 }
@@ -170,18 +189,24 @@ struct Config {
 fn config(program: Program, address: SocketAddr, site: &Site) -> Result<Config> {
     let (file, text) = match program {
         Program::Speedmimi => ("speedmimi.yaml", include_str!("../../peers/speedmimi.yaml")),
-        Program::Nginx => ("nginx.conf", include_str!("../../peers/nginx.conf")),
-        Program::Haproxy => ("haproxy.cfg", include_str!("../../peers/haproxy.cfg")),
+        Program::Nginx | Program::NginxLargeBuffers => ("nginx.conf", include_str!("../../peers/nginx.conf")),
+        Program::Haproxy | Program::HaproxySplice => ("haproxy.cfg", include_str!("../../peers/haproxy.cfg")),
         Program::Relay | Program::RelaySplice => ("none", ""),
     };
+    let tuning = match program {
+        Program::NginxLargeBuffers => include_str!("../../peers/nginx-large-buffers.conf"),
+        Program::HaproxySplice => include_str!("../../peers/haproxy-splice.cfg"),
+        _ => "",
+    };
     let values = [
+        ("tuning", tuning.to_owned()),
         ("port", address.port().to_string()),
         ("origin", site.origin.to_string()),
         ("origin_port", site.origin.port().to_string()),
         ("dir", site.dir.display().to_string()),
         ("pool", site.pool.to_string()),
         ("descriptors", site.descriptors.to_string()),
-        ("half_descriptors", (site.descriptors.saturating_sub(100) / 2).to_string()),
+        ("half_descriptors", (site.descriptors.saturating_sub(DESCRIPTORS_RESERVE) / 2).to_string()),
     ];
     Ok(Config { file, text: template::fill(text, &values)? })
 }
@@ -197,8 +222,10 @@ fn arguments(program: Program, address: SocketAddr, site: &Site, file: &str) -> 
     };
     match program {
         Program::Speedmimi => vec!["run".into(), "--config".into(), file.into()],
-        Program::Nginx => vec!["-p".into(), site.dir.display().to_string(), "-c".into(), file.into()],
-        Program::Haproxy => vec!["-db".into(), "-f".into(), file.into()],
+        Program::Nginx | Program::NginxLargeBuffers => {
+            vec!["-p".into(), site.dir.display().to_string(), "-c".into(), file.into()]
+        }
+        Program::Haproxy | Program::HaproxySplice => vec!["-db".into(), "-f".into(), file.into()],
         Program::Relay => relay("copy"),
         Program::RelaySplice => relay("splice"),
     }

@@ -2,7 +2,7 @@
 //!
 //! Owns the layout and which ratios are shown. Never measures.
 
-use super::{Idle, Program, Results, Round};
+use super::{Idle, IdleKind, Program, Results, Round};
 use crate::stats::{median, paired_ratio};
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -118,23 +118,21 @@ fn idle(text: &mut String, results: &Results) {
     text.push_str(
         "| kernel slab each, both ends | all busy at once | answered once more |\n|---|---|---|---|---|---|---|---|\n",
     );
-    for Idle { program, websocket, report } in &results.idle {
+    for Idle { program, kind, report } in &results.idle {
         line(
             text,
             format_args!(
                 "| {} | {} | {} | {:.0} | {:.0} | {:.0} | {} | {} |",
-                if *websocket { "WebSocket" } else { "HTTP" },
+                kind.name(),
                 program.name(),
                 report.answered,
                 report.user_bytes_each,
                 report.user_bytes_each_over_fresh,
                 report.slab_bytes_each,
-                if *websocket {
-                    "–"
-                } else if report.all_busy_at_once {
-                    "yes"
-                } else {
-                    "no"
+                match (kind, report.all_busy_at_once) {
+                    (IdleKind::BusyAtOnce, true) => "yes",
+                    (IdleKind::BusyAtOnce, false) => "NO",
+                    _ => "–",
                 },
                 report.answered_again,
             ),

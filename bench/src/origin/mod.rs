@@ -27,6 +27,10 @@ pub struct Options {
     /// Threads, each with a listener of its own (SO_REUSEPORT)
     #[arg(long, short = 't', default_value_t = 1)]
     pub threads: usize,
+    /// A descriptor table of its own for each thread: as many connections again as RLIMIT_NOFILE allows. What this
+    /// process has open when it starts stays open until it ends
+    #[arg(long)]
+    pub private_tables: bool,
     /// Count a violation when X-Forwarded-For or X-Forwarded-Proto is missing, doubled or no address or scheme
     #[arg(long)]
     pub expect_forwarded: bool,

@@ -4,12 +4,13 @@
 
 use super::answers::{Answers, Bytes};
 use super::{Counters, Options, bump};
-use crate::error::Result;
+use crate::error::{Result, Trying};
 use crate::http::chunked::Chunked;
 use crate::http::request::{self, Ask, Framing, Request};
 use crate::http::{HEAD_BYTES_MAX, Malformed, fields};
-use crate::net::{self, Interest, Poller, Received};
+use crate::net::{self, ACCEPT_REST, Acceptor, Interest, Poller, Received};
 use crate::slab::Slab;
+use crate::sys;
 use crate::websocket;
 use socket2::Socket;
 use std::cmp::Reverse;
@@ -27,8 +28,8 @@ const LISTENER: u64 = u64::MAX;
 const WAKER: u64 = u64::MAX - 1;
 /// Connections accepted before the others are served again.
 const ACCEPT_COUNT_MAX: usize = 64;
-/// Longest wait for events: a listener that ran out of descriptors is tried again after it.
-const WAIT_MAX: Duration = Duration::from_secs(1);
+/// Longest wait for events.
+const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Serves until `stop` is set and `waker` written.
 ///
@@ -41,12 +42,15 @@ pub fn run(
     counters: Arc<Counters>,
     stop: &AtomicBool,
 ) -> Result<()> {
+    if options.private_tables {
+        sys::private_descriptor_table().trying(|| "unshare(CLONE_FILES)".into())?;
+    }
     let poller = Poller::new()?;
-    poller.add(&listener, LISTENER, Interest::Read)?;
+    let acceptor = Acceptor::new(listener, LISTENER, &poller)?;
     poller.add(&waker, WAKER, Interest::Read)?;
     let mut worker = Worker {
         options,
-        listener,
+        acceptor,
         poller,
         conns: Slab::default(),
         answers: Answers::default(),
@@ -111,7 +115,7 @@ struct Answer {
 
 struct Worker {
     options: Options,
-    listener: Socket,
+    acceptor: Acceptor,
     poller: Poller,
     conns: Slab<Conn>,
     answers: Answers,
@@ -124,12 +128,14 @@ struct Worker {
 impl Worker {
     fn turn(&mut self, scratch: &mut [u8]) -> Result<()> {
         let until_due = self.due.peek().map(|Reverse((at, _))| at.saturating_duration_since(Instant::now()));
-        let count = self.poller.wait(Some(until_due.unwrap_or(WAIT_MAX).min(WAIT_MAX)))?;
+        let wait_max = if self.acceptor.is_resting() { ACCEPT_REST } else { WAIT_MAX };
+        let count = self.poller.wait(Some(until_due.unwrap_or(wait_max).min(wait_max)))?;
+        self.acceptor.turn(&self.poller)?;
         self.answers.tick(SystemTime::now());
         for index in 0..count {
             let ready = self.poller.ready(index);
             match ready.token {
-                LISTENER => self.accept(),
+                LISTENER => self.accept()?,
                 WAKER => {}
                 token => {
                     let fate = self.serve(token, ready.readable, ready.writable, scratch);
@@ -141,15 +147,16 @@ impl Worker {
         Ok(())
     }
 
-    fn accept(&mut self) {
+    fn accept(&mut self) -> Result<()> {
         for _ in 0..ACCEPT_COUNT_MAX {
-            let Some(fd) = net::accept(&self.listener) else { return };
+            let Some(fd) = self.acceptor.accept(&self.poller)? else { break };
             if self.poller.add(&fd, self.conns.next_token(), Interest::Read).is_ok() {
                 let conn = Conn { fd, stage: Stage::Head, held: Vec::new(), unsent: None, interest: Interest::Read };
                 self.conns.insert(conn);
                 bump(&self.counters.connections);
             }
         }
+        Ok(())
     }
 
     fn seal(&mut self, token: u64, fate: Fate) {
