@@ -143,8 +143,14 @@ pub fn show(bytes: &[u8]) -> String {
 }
 
 /// Field lines in order, names as sent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Fields(pub Vec<(String, Vec<u8>)>);
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, value)| format!("{name}: {}", value.escape_ascii()))).finish()
+    }
+}
 
 impl Fields {
     /// All values of a field, any case of its name.
@@ -251,7 +257,7 @@ pub enum Framing {
 }
 
 /// A request as a backend got it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Request {
     pub method: String,
     pub target: String,
@@ -263,8 +269,14 @@ pub struct Request {
     pub raw: Vec<u8>,
 }
 
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&show(&self.raw))
+    }
+}
+
 /// An answer as a client got it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Response {
     pub version: String,
     pub status: u16,
@@ -274,6 +286,14 @@ pub struct Response {
     pub trailers: Fields,
     /// Interim answers that came before it, in order.
     pub interim: Vec<Response>,
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Response { version, status, fields, framing, body, trailers, interim } = self;
+        write!(f, "{version} {status} {fields:?} {framing:?} {}", show(body))?;
+        write!(f, " trailers {trailers:?} after {interim:?}")
+    }
 }
 
 impl Response {

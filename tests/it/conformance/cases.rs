@@ -44,6 +44,13 @@ pub struct Result {
     pub verdict: Verdict,
 }
 
+impl Result {
+    /// The case in a line.
+    pub fn line(&self) -> String {
+        format!("  {:?} {} {} {}: {}", self.verdict, self.level, self.id, self.seen, self.about)
+    }
+}
+
 /// What a client saw.
 struct Answer {
     status: Option<u16>,
@@ -220,8 +227,8 @@ pub fn assert_musts(results: &[Result], excused: &[(&str, &str)], passes_min: us
     let fails = |r: &&Result| r.scored && r.level == "Must" && r.verdict == Verdict::Fail;
     let failed: Vec<&Result> = results.iter().filter(fails).collect();
     let is_excused = |r: &Result| excused.iter().any(|(id, _)| r.id == *id);
-    let faults: Vec<_> = failed.iter().filter(|r| !is_excused(r)).collect();
-    assert!(faults.is_empty(), "{}: {faults:#?}", summary(results));
+    let faults: Vec<String> = failed.iter().filter(|r| !is_excused(r)).map(|r| r.line()).collect();
+    assert!(faults.is_empty(), "{}\n{}", summary(results), faults.join("\n"));
     let idle: Vec<_> = excused.iter().filter(|(id, _)| !failed.iter().any(|r| r.id == *id)).collect();
     assert!(idle.is_empty(), "no longer needed: {idle:?}");
     let passes = results.iter().filter(|r| r.scored && r.verdict == Verdict::Pass).count();

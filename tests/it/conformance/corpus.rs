@@ -93,8 +93,9 @@ fn capture_one(lane: &Lane, bytes: &[u8]) -> Vec<Vec<u8>> {
 /// Fails unless all is clean and what is plainly right was relayed.
 pub fn assert_clean(outcome: &Outcome) {
     println!("{}", outcome.summary());
-    let faults: Vec<&Judgement> = outcome.judgements.iter().filter(|j| j.verdict != Verdict::Clean).collect();
-    assert!(faults.is_empty(), "{}: {faults:#?}", outcome.summary());
+    let faulty = outcome.judgements.iter().filter(|j| j.verdict != Verdict::Clean);
+    let faults: Vec<String> = faulty.map(|j| format!("  {:?} {}: {}", j.verdict, j.id, j.why)).collect();
+    assert!(faults.is_empty(), "{}\n{}", outcome.summary(), faults.join("\n"));
     // Refusing everything would be clean, too.
     assert!(outcome.withheld.len() * 10 <= outcome.plain, "{}: {:?}", outcome.summary(), outcome.withheld);
 }

@@ -72,7 +72,7 @@ fn nginx(dir: &Path, doors: &[PathBuf], ports: &[u16], deadlines: &Deadlines) ->
     let (name, value) = MARK.split_once(": ").expect("a field");
     let Deadlines { read, idle } = deadlines;
     let mut text = format!(
-        "daemon off;\nworker_processes 1;\npid nginx.pid;\nerror_log error.log crit;\n\
+        "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log error.log crit;\n\
          events {{ worker_connections 1024; }}\n\
          http {{\naccess_log off;\nclient_body_temp_path body;\nproxy_temp_path proxy;\nfastcgi_temp_path f;\n\
          uwsgi_temp_path u;\nscgi_temp_path s;\nclient_header_timeout {read}s;\nclient_body_timeout {read}s;\n\
@@ -116,7 +116,7 @@ fn report(name: &str, corpus: &corpus::Outcome, cases: &[cases::Result]) {
         println!("  {:?} {}: {}", j.verdict, j.id, j.why);
     }
     for r in cases.iter().filter(|r| r.scored && r.verdict != cases::Verdict::Pass) {
-        println!("  {:?} {} {} {}: {}", r.verdict, r.level, r.id, r.seen, r.about);
+        println!("{}", r.line());
     }
 }
 
