@@ -577,7 +577,7 @@ impl<'b> RequestLine<'b> {
             connection: facts.connection,
             max_forwards: facts.max_forwards.filter(|_| self.method == Method::Options).and_then(decimal),
             expect_continue: facts.expect_continue && has_body && self.version == Version::Http11,
-            wants_trailers: facts.wants_trailers,
+            wants_trailers: facts.wants_trailers && self.version == Version::Http11,
             accepts_event_stream: facts.accepts_event_stream,
             is_grpc: facts.is_grpc,
         })
@@ -705,6 +705,7 @@ impl<'b> StatusLine<'b> {
             upgrade: None,
             backend_load: None,
             framing: ResponseFraming::None,
+            plain_length: None,
             status: self.status,
             version: self.version,
             connection: ConnectionOptions::default(),
@@ -726,6 +727,10 @@ impl<'b> StatusLine<'b> {
             }
         }
         head.framing = response_framing(self.version, self.status, asked.head, &framing_fields)?;
+        head.plain_length = match head.framing {
+            ResponseFraming::Length(len) if !framing_fields.has_leading_zeros() => Some(len),
+            _ => None,
+        };
         // A sender that frames the body of an answer which has none may send one as well.
         let contradicts = matches!(self.status, 100..200 | 204) && framing_fields.declare_a_body();
         head.may_persist = head.framing != ResponseFraming::UntilClose && !contradicts;
