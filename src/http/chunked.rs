@@ -6,9 +6,9 @@
 use std::ops::Range;
 
 use crate::error::Fault;
+use crate::http::fields::{is_token, parse_fields};
 use crate::http::framing::Sender;
 use crate::http::head::{FieldKind, FieldTable, Fields};
-use crate::http::parse::{is_token, parse_fields};
 use crate::limits::{CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX};
 
 /// Most fields of a trailer section, in fields.

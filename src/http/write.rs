@@ -114,7 +114,7 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &Forwar
     if let Some(left) = head.max_forwards {
         write_number(out, b"Max-Forwards", left.saturating_sub(1));
     }
-    write_forwarding_fields(out, head, forward);
+    write_forwarding_fields(out, head, forward, rules.real_ip_kind);
     match forward.framing {
         BodyFraming::None => {}
         BodyFraming::Length(_) if rules.keeps_length => {}
@@ -155,23 +155,23 @@ struct RequestRules<'a, 'b> {
     keeps_trailer: bool,
     /// Fields have to be looked at by name: an edit, a `Connection` option or a configured header may take them.
     by_name: bool,
-    real_ip_is_default: bool,
+    real_ip_kind: FieldKind,
 }
 
 impl<'a, 'b> RequestRules<'a, 'b> {
     fn new(head: &'a RequestHead<'b>, forward: &'a Forward<'a>, keeps_host: bool) -> RequestRules<'a, 'b> {
-        let real_ip_is_default = forward.real_ip_header.eq_ignore_ascii_case("X-Real-IP");
+        let real_ip_kind = FieldKind::of(forward.real_ip_header.as_bytes());
         RequestRules {
             head,
             forward,
             keeps_host,
             keeps_length: forward.framing == head.framing && matches!(head.framing, BodyFraming::Length(_)),
             keeps_trailer: forward.framing == BodyFraming::Chunked,
-            by_name: !real_ip_is_default
+            by_name: real_ip_kind != FieldKind::XRealIp
                 || (forward.client_ip_header.is_some() && !forward.peer_is_trusted)
                 || head.connection.names_fields
                 || !forward.edits.is_empty(),
-            real_ip_is_default,
+            real_ip_kind,
         }
     }
 
@@ -195,7 +195,7 @@ impl<'a, 'b> RequestRules<'a, 'b> {
             | FieldKind::XForwardedFor
             | FieldKind::XRequestId
             | FieldKind::LookAlike => return false,
-            FieldKind::XRealIp => trusted && !self.real_ip_is_default,
+            FieldKind::XRealIp => trusted && self.real_ip_kind != FieldKind::XRealIp,
             FieldKind::ClientCert
             | FieldKind::Forwarded
             | FieldKind::XForwardedHost
@@ -245,7 +245,7 @@ fn is_provenance(kind: FieldKind) -> bool {
 }
 
 /// Writes what tells the backend where the request comes from.
-fn write_forwarding_fields(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &Forward<'_>) {
+fn write_forwarding_fields(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &Forward<'_>, real_ip_kind: FieldKind) {
     let edits = &forward.edits;
     let writes = |name: &str| edits.is_empty() || !edits.replaces(name.as_bytes());
     let keeps = |kind| forward.peer_is_trusted && head.fields.of_kind(kind).next().is_some();
@@ -264,7 +264,7 @@ fn write_forwarding_fields(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &
     {
         write_line(out, b"X-Forwarded-Host", authority.as_bytes());
     }
-    if writes(forward.real_ip_header) && may_tell_the_address(forward.real_ip_header) {
+    if may_tell_the_address(real_ip_kind) && writes(forward.real_ip_header) {
         out.extend_from_slice(forward.real_ip_header.as_bytes());
         out.extend_from_slice(b": ");
         write_address(out, forward.client);
@@ -278,9 +278,9 @@ fn write_forwarding_fields(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &
     }
 }
 
-/// Whether a field of that name can carry the client's address; `X-Forwarded-For` does so already.
-fn may_tell_the_address(name: &str) -> bool {
-    matches!(FieldKind::of(name.as_bytes()), FieldKind::Other | FieldKind::XRealIp | FieldKind::XForwardedOther)
+/// Whether a field of that kind can carry the client's address; `X-Forwarded-For` does so already.
+fn may_tell_the_address(kind: FieldKind) -> bool {
+    matches!(kind, FieldKind::Other | FieldKind::XRealIp | FieldKind::XForwardedOther)
 }
 
 fn write_forwarded_for(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &Forward<'_>) {
