@@ -115,6 +115,8 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
         tokio::task::spawn_local(accept(local.clone(), listener.clone(), index as u16, open.clone()));
     }
     tokio::task::spawn_local(wake_parked(local.clone()));
+    let turns = local.clone();
+    tokio::task::spawn_local(async move { turns.turns.deal().await });
     let _ = ready.send(Ok(()));
     let mut clock = tokio::time::interval(TICK);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);

@@ -98,6 +98,8 @@ pub struct Client {
     wants_proxy_header: bool,
     /// Whether bytes are known to wait: it was just taken out of the lot.
     is_woken: bool,
+    /// Whether it was told to wait for another turn.
+    awaits_turn: bool,
 }
 
 /// How a connection's life between two requests ends.
@@ -128,6 +130,7 @@ impl Client {
             since: parked.since,
             wants_proxy_header,
             is_woken,
+            awaits_turn: false,
         })
     }
 
@@ -225,7 +228,11 @@ impl Client {
 
     /// Reads once. `None`: look again at what there is.
     fn poll_more(&mut self, cx: &mut Context<'_>, head: &mut HeadEnd) -> Poll<Option<Next>> {
+        if !self.is_woken {
+            ready!(self.stream.poll_readable(cx)).ok();
+        }
         let local = self.local.clone();
+        ready!(local.turns.poll_take(cx, &mut self.awaits_turn));
         let mut scratch = local.scratch.borrow_mut();
         let read = if std::mem::take(&mut self.is_woken) {
             match self.stream.recv(&mut scratch) {

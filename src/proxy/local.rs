@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use super::exchange::Exchange;
 use super::log::Sink;
+use super::turns::Turns;
 use crate::balance::rng::Rng;
 use crate::http::head::FieldTable;
 use crate::limits::SCRATCH_BYTES;
@@ -43,6 +44,8 @@ pub struct Local {
     pub head: RefCell<Vec<u8>>,
     /// Where the parser puts the fields of a head.
     pub fields: RefCell<FieldTable>,
+    /// Who begins a request when.
+    pub turns: Turns,
     /// Counters that others read.
     pub stats: Arc<WorkerStats>,
     /// Luck.
@@ -103,6 +106,7 @@ impl Local {
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             head: RefCell::new(Vec::with_capacity(4096)),
             fields: RefCell::default(),
+            turns: Turns::default(),
             stats,
             rng: RefCell::new(rng),
             draining: Cell::new(false),
