@@ -213,7 +213,12 @@ impl<'a> Bench<'a> {
                 system.release().to_string_lossy(),
                 system.machine().to_string_lossy()
             ),
-            format!("{} descriptors a table; pools of {}", self.descriptors, self.options.pool),
+            format!(
+                "{} descriptors a table; congestion control {}; pools of {}",
+                self.descriptors,
+                crate::proc::congestion_control(),
+                self.options.pool
+            ),
         ];
         facts.extend(self.programs.iter().map(|found| format!("{}: {}", found.program.name(), found.version)));
         facts.push(format!("`{}`", std::env::args().collect::<Vec<_>>().join(" ")));
