@@ -9,10 +9,14 @@ mod client;
 #[allow(dead_code)]
 mod origin;
 #[allow(dead_code)]
+mod proxy;
+#[allow(dead_code)]
 mod websocket;
 #[allow(dead_code)]
 mod wire;
 
-#[allow(dead_code)]
 mod conformance;
+mod h1;
 mod harness;
+mod reasons;
+mod tunnel;
