@@ -15,8 +15,13 @@ mod websocket;
 #[allow(dead_code)]
 mod wire;
 
+mod balance;
+mod change;
 mod conformance;
+mod failure;
 mod h1;
 mod harness;
+mod limits;
+mod peer;
 mod reasons;
 mod tunnel;

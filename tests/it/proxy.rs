@@ -3,6 +3,8 @@
 //! Owns the keys that every test wants and the end of the proxy. Never looks inside it.
 
 use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use speedmimi::config::plan::Plan;
 use speedmimi::config::{ConfigFault, file};
@@ -10,7 +12,7 @@ use speedmimi::server::{self, Handle, StartError};
 use speedmimi::shared::stats::Totals;
 
 use crate::client::Client;
-use crate::origin::Origin;
+use crate::origin::{Origin, WATCHDOG};
 
 /// What tests want where they don't say otherwise: one worker, so that pools and rotations are predictable; hardly
 /// a wait for clients at the end.
@@ -69,6 +71,26 @@ impl Proxy {
         self.handle().stats()
     }
 
+    /// Waits until its counts are so; fails after [`WATCHDOG`] with what they are.
+    pub fn wait_until(&self, what: &str, done: impl Fn(&Totals) -> bool) {
+        let since = Instant::now();
+        loop {
+            let totals = self.stats();
+            if done(&totals) {
+                return;
+            }
+            let open = self.handle().open();
+            assert!(since.elapsed() < WATCHDOG, "waited {WATCHDOG:?} for {what}; {open} open; counts: {totals:?}");
+            // Counts can only be asked for; on a busy machine the proxy's threads need the turn more than this one.
+            thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits until so many client connections are open.
+    pub fn wait_for_open(&self, n: u64) {
+        self.wait_until(&format!("{n} open connections"), |_| self.handle().open() == n);
+    }
+
     /// Stops accepting and lets what runs finish.
     pub fn drain(&self) {
         self.handle().drain();
@@ -98,6 +120,20 @@ pub fn sections(origin: &Origin, backend: &str, upstream: &str) -> String {
         "backends: {{default: [{{host: 127.0.0.1, port: {port}, {backend}}}]}}\n\
          upstreams: {{default: {{{upstream}}}}}\n\
          routing: {{default: {{upstream: default}}}}\n"
+    )
+}
+
+/// As [`sections`] for several origins, named `b0`, `b1` and so on, with further keys of each; `route` is keys of the
+/// route.
+pub fn balanced(origins: &[(&Origin, &str)], upstream: &str, route: &str) -> String {
+    let backend = |(at, (origin, keys)): (usize, &(&Origin, &str))| {
+        format!("{{id: b{at}, host: 127.0.0.1, port: {}, {keys}}}", origin.port())
+    };
+    let backends: Vec<String> = origins.iter().enumerate().map(backend).collect();
+    format!(
+        "backends: {{default: [{}]}}\nupstreams: {{default: {{{upstream}}}}}\n\
+         routing: {{default: {{upstream: default, {route}}}}}\n",
+        backends.join(", ")
     )
 }
 
