@@ -3,7 +3,7 @@
 //! Never sends signals; those are the command line's.
 
 use crate::origin::{self, Origin};
-use crate::proxy::{Proxy, sections};
+use crate::proxy::{Proxy, balanced, sections};
 use crate::wire::Sock;
 
 #[test]
@@ -20,6 +20,30 @@ fn a_reload_keeps_connections_and_takes_effect() {
     assert_eq!((old.requests().len(), new.requests().len()), (2, 1));
     old.gate("go").open();
     assert_eq!(running.response().text(), "ok");
+}
+
+#[test]
+fn a_reload_under_load_loses_nothing() {
+    let origins = [Origin::start(origin::by_path), Origin::start(origin::by_path)];
+    let plan = |at: usize| balanced(&[(&origins[at], "")], "", "");
+    let mut proxy = Proxy::start(&[("workers", "2")], &plan(0));
+    let addr = proxy.addr();
+    std::thread::scope(|scope| {
+        let load = || {
+            let mut client = crate::client::Client::connect(addr);
+            for n in 0..400 {
+                let answer = client.get("/size/1000");
+                assert_eq!(answer.status, 200, "request {n}: {answer:?}");
+            }
+        };
+        let loads: Vec<_> = (0..4).map(|_| scope.spawn(load)).collect();
+        let mut at = 0;
+        while !loads.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            at = 1 - at;
+            proxy.reload(&[], &plan(at));
+        }
+    });
+    assert_eq!(origins.iter().map(|o| o.requests().len()).sum::<usize>(), 1600);
 }
 
 #[test]

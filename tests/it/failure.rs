@@ -110,3 +110,14 @@ fn a_backend_that_comes_back_is_used_again() {
     origin.revive();
     assert_eq!(client.get("/").status, 200);
 }
+
+#[test]
+fn backups_are_used_only_when_no_other_is_left() {
+    let (usual, backup) = (Origin::start(origin::by_path), Origin::start(origin::by_path));
+    let proxy = Proxy::start(&[], &balanced(&[(&usual, ""), (&backup, "backup: true")], "", ""));
+    (0..10).for_each(|_| assert_eq!(proxy.client().get("/").status, 200));
+    assert!(backup.requests().is_empty());
+    usual.kill();
+    (0..10).for_each(|_| assert_eq!(proxy.client().get("/").status, 200));
+    assert_eq!(backup.requests().len(), 10);
+}

@@ -21,6 +21,20 @@ fn a_trusted_proxy_is_believed() {
     assert_eq!(fields.one("x-request-id").as_deref(), Some("from-the-edge"));
 }
 
+#[test]
+fn a_proxy_header_names_the_client_however_it_is_cut() {
+    let server = [("proxy_protocol", "accept"), ("trusted_proxies", "[127.0.0.0/8]")];
+    let sent = b"PROXY TCP4 203.0.113.7 192.0.2.1 4000 80\r\nGET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    for piece in [sent.len(), 7, 1] {
+        let origin = Origin::start(origin::by_path);
+        let proxy = Proxy::start(&server, &sections(&origin, "", ""));
+        let mut client = proxy.client();
+        client.send_in_pieces(sent, piece);
+        assert_eq!(client.response().status, 200, "in pieces of {piece}");
+        assert_eq!(origin.only_request().request.fields.one("x-real-ip").as_deref(), Some("203.0.113.7"));
+    }
+}
+
 /// A directory for sockets that goes with the test.
 struct Dir(PathBuf);
 
