@@ -110,6 +110,13 @@ enum Next {
     Close,
 }
 
+/// What a PROXY header, or what came in its place, leads to.
+enum Step {
+    GoOn,
+    Wait,
+    Close,
+}
+
 impl Client {
     /// A connection that was just accepted, or taken out of the lot.
     ///
@@ -205,6 +212,10 @@ impl Client {
                 Poll::Pending => break,
             }
         }
+        if self.awaits_turn {
+            // Its bytes wait in the socket: it is neither idle nor slow, and must not be parked.
+            return Poll::Pending;
+        }
         let view = self.local.view();
         let server = &view.server;
         if !self.input.is_empty() {
@@ -270,7 +281,12 @@ impl Client {
     /// A head in several reads, or one that came behind another request.
     fn parse_input(&mut self, head: &mut HeadEnd) -> Option<Next> {
         if self.wants_proxy_header {
-            return self.parse_proxy_header();
+            match self.parse_proxy_header() {
+                Step::GoOn if self.input.is_empty() => return None,
+                Step::GoOn => {}
+                Step::Wait => return None,
+                Step::Close => return Some(Next::Close),
+            }
         }
         let mut input = std::mem::take(&mut self.input);
         let taken = intake::take(self, input.unread(), head);
@@ -286,15 +302,15 @@ impl Client {
         }
     }
 
-    fn parse_proxy_header(&mut self) -> Option<Next> {
+    fn parse_proxy_header(&mut self) -> Step {
         let view = self.local.view();
         if !view.server.trusted_proxies.iter().any(|net| net.contains(&self.peer.ip())) {
             // A header from anybody else would let a client choose its address: it is read as the garbage it is.
             self.wants_proxy_header = false;
-            return None;
+            return Step::GoOn;
         }
         match proxy_header::parse(self.input.unread()) {
-            Ok(None) => None,
+            Ok(None) => Step::Wait,
             Ok(Some((header, used))) => {
                 self.wants_proxy_header = false;
                 if let Some(source) = header.source {
@@ -302,9 +318,9 @@ impl Client {
                 }
                 let local = self.local.clone();
                 self.input.consume(used, &local);
-                None
+                Step::GoOn
             }
-            Err(_) => Some(Next::Close),
+            Err(_) => Step::Close,
         }
     }
 

@@ -124,6 +124,11 @@ pub async fn run(client: &mut Client, exchange: &mut Exchange) -> After {
             }
         },
     };
+    if matches!(after, After::Tunnel(_)) {
+        // The record went along; it is told when the tunnel ends.
+        return after;
+    }
+    exchange.record.bytes_in = exchange.upload.received;
     exchange.record.finish(client, exchange.route.as_deref(), exchange.protocol);
     after
 }
@@ -142,7 +147,9 @@ async fn forward(client: &mut Client, exchange: &mut Exchange) -> Result<After, 
     let mut tries = Tries { left: upstream.conf.retries, stale_left: 2, tried: Vec::new() };
     loop {
         let admitted = select::admit(client, exchange, &upstream, &tries.tried).await?;
-        exchange.record.backend = Some(admitted.slot.backend().clone());
+        let backend = admitted.slot.backend();
+        backend.stats.requests.inc();
+        exchange.record.backend = Some(backend.clone());
         let lease = match lease(client, exchange, &upstream, &admitted).await {
             Ok(lease) => lease,
             Err(fault) => {
@@ -222,8 +229,14 @@ async fn lease(
     // A connection that is about to time out at the other side is no place for a request that can't be repeated.
     let keep = if exchange.request.is_idempotent { keep } else { keep / 2 };
     if let Some(stream) = backend.pool.take(local.wheel.now().saturating_sub(keep)) {
+        backend.stats.pool_hits.inc();
+        local.stats.pool_hits.inc();
         return Ok(Lease { stream, reused: true });
     }
+    backend.stats.pool_misses.inc();
+    local.stats.pool_misses.inc();
+    let from_us = if exchange.record.is_told() { crate::clock::now_us() } else { 0 };
     let stream = dial::open(client, upstream, backend, exchange.upload.is_received()).await?;
+    exchange.record.connected(from_us);
     Ok(Lease { stream, reused: false })
 }

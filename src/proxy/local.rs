@@ -172,6 +172,7 @@ impl Local {
     pub fn seat(self: &Rc<Self>) -> Seat {
         self.clients.set(self.clients.get() + 1);
         self.open.add();
+        self.stats.connections_active.inc();
         Seat { local: self.clone(), is_kept: false }
     }
 
@@ -184,6 +185,7 @@ impl Local {
     pub fn uncount(&self, count: usize) {
         self.clients.set(self.clients.get() - count);
         self.open.sub(count);
+        self.stats.connections_active.add((count as u64).wrapping_neg());
     }
 
     /// Ready after so many ticks.
