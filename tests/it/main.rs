@@ -9,10 +9,19 @@ mod client;
 #[allow(dead_code)]
 mod origin;
 #[allow(dead_code)]
+mod proxy;
+mod wait;
+#[allow(dead_code)]
 mod websocket;
 #[allow(dead_code)]
 mod wire;
 
+mod balancing;
+mod capacity;
 #[allow(dead_code)]
 mod conformance;
+mod faults;
+mod fleet;
 mod harness;
+mod health;
+mod retry;
