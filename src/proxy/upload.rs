@@ -213,7 +213,7 @@ impl Upload {
             parts[3] = self.sink.last();
             parts[4] = &trailers;
         }
-        let len: usize = parts.iter().map(|part| part.len()).sum::<usize>() + 2;
+        let len = parts.iter().map(|part| part.len()).sum::<usize>() + if is_last { 2 } else { 0 };
         if self.is_replayable && (self.kept.len() + len <= self.kept_max || backend.is_none()) {
             parts.iter().for_each(|part| self.kept.extend_from_slice(part));
             if is_last {
