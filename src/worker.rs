@@ -156,7 +156,9 @@ fn tick(local: &Rc<Local>, now: u32) {
     let before = |patience: Duration| now.saturating_sub(ticks(patience));
     let mut lot = local.lot.borrow_mut();
     let mut left = lot.expire(Waiting::Next, before(server.idle_timeout), EXPIRE_BATCH);
-    left += lot.expire(Waiting::First, before(server.read_timeout), EXPIRE_BATCH);
+    for waiting in [Waiting::First, Waiting::Announced] {
+        left += lot.expire(waiting, before(server.read_timeout), EXPIRE_BATCH);
+    }
     local.stats.connections_parked.set(lot.len() as u64);
     drop(lot);
     local.uncount(left);

@@ -190,6 +190,7 @@ impl Client {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>, head: &mut HeadEnd, started: &mut u32) -> Poll<Next> {
+        let was_empty = self.input.is_empty();
         loop {
             if !self.input.is_empty()
                 && let Some(next) = self.parse_input(head)
@@ -206,16 +207,18 @@ impl Client {
         let server = &view.server;
         if !self.input.is_empty() {
             // A head has begun: from its first byte, or for the first request from accept.
-            let from = if self.waiting == Waiting::First { self.since } else { *started };
+            if was_empty {
+                *started = self.local.wheel.now();
+            }
+            let from = if self.waiting == Waiting::Next { *started } else { self.since };
             self.deadline.set(from.saturating_add(ticks(server.read_timeout) + 1));
             ready!(self.deadline.poll_expired(cx));
             return Poll::Ready(Next::Refused(Reason::HeadTimeout.into()));
         }
-        *started = self.local.wheel.now();
         if self.local.closing_idle.get() && self.waiting == Waiting::Next {
             return Poll::Ready(Next::Close);
         }
-        let patience = if self.waiting == Waiting::First { server.read_timeout } else { server.idle_timeout };
+        let patience = if self.waiting == Waiting::Next { server.idle_timeout } else { server.read_timeout };
         let park_at = self.since.saturating_add(ticks(server.park_after.min(patience)) + 1);
         self.deadline.set(park_at);
         ready!(self.deadline.poll_expired(cx));
@@ -263,7 +266,10 @@ impl Client {
     /// A head in several reads, or one that came behind another request.
     fn parse_input(&mut self, head: &mut HeadEnd) -> Option<Next> {
         if self.wants_proxy_header {
-            return self.parse_proxy_header();
+            let refused = self.parse_proxy_header();
+            if refused.is_some() || self.wants_proxy_header || self.input.is_empty() {
+                return refused;
+            }
         }
         let mut input = std::mem::take(&mut self.input);
         let taken = intake::take(self, input.unread(), head);
@@ -293,6 +299,8 @@ impl Client {
                 if let Some(source) = header.source {
                     self.peer = SocketAddr::new(source.ip().to_canonical(), source.port());
                 }
+                // Parked before its first request it comes back without asking for another header.
+                self.waiting = Waiting::Announced;
                 let local = self.local.clone();
                 self.input.consume(used, &local);
                 None

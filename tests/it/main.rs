@@ -9,6 +9,8 @@ mod client;
 #[allow(dead_code)]
 mod origin;
 #[allow(dead_code)]
+mod proxy;
+#[allow(dead_code)]
 mod websocket;
 #[allow(dead_code)]
 mod wire;
@@ -16,3 +18,4 @@ mod wire;
 #[allow(dead_code)]
 mod conformance;
 mod harness;
+mod review;
