@@ -21,17 +21,12 @@ use crate::wheel::ticks;
 /// # Errors
 /// [`Reason::ConnectFailed`], [`Reason::ConnectTimeout`], [`Reason::BackendUnresolved`], [`Reason::NoDescriptor`], or
 /// [`Reason::ClientClosed`] when the client went away meanwhile.
-pub async fn open(
-    client: &mut Client,
-    upstream: &UpstreamView,
-    backend: &BackendView,
-    watch_client: bool,
-) -> Result<Stream, Fault> {
+pub async fn open(client: &mut Client, upstream: &UpstreamView, backend: &BackendView) -> Result<Stream, Fault> {
     backend.stats.connects.inc();
-    let opened = match try_open(client, upstream, backend, watch_client).await {
+    let opened = match try_open(client, upstream, backend).await {
         // Room is made by closing what is idle: backends can always be reached.
         Err(fault) if fault.reason == Reason::NoDescriptor && client.local.make_room(16) => {
-            try_open(client, upstream, backend, watch_client).await
+            try_open(client, upstream, backend).await
         }
         opened => opened,
     };
@@ -41,12 +36,7 @@ pub async fn open(
     opened
 }
 
-async fn try_open(
-    client: &mut Client,
-    upstream: &UpstreamView,
-    backend: &BackendView,
-    watch_client: bool,
-) -> Result<Stream, Fault> {
+async fn try_open(client: &mut Client, upstream: &UpstreamView, backend: &BackendView) -> Result<Stream, Fault> {
     let addresses = backend.state.addresses();
     let peer = match &backend.conf.addr {
         BackendAddr::Unix(path) => Peer::Unix(path),
@@ -64,7 +54,7 @@ async fn try_open(
         if let Poll::Ready(done) = connecting.as_mut().poll(cx) {
             return Poll::Ready(done.map_err(|e| fault_of(&e)));
         }
-        if watch_client && client.poll_gone(cx).is_ready() {
+        if client.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(Reason::ClientClosed.into()));
         }
         client.deadline.poll_expired(cx).map(|()| Err(Reason::ConnectTimeout.into()))
