@@ -139,7 +139,11 @@ impl Client {
                     let after = exchange::run(&mut self, &mut exchange).await;
                     self.local.give_exchange(exchange);
                     match after {
-                        After::KeepAlive => self.begin_waiting(),
+                        After::KeepAlive => {
+                            self.begin_waiting();
+                            // Requests that are answered without a wait, one behind the other, leave others their turn.
+                            tokio::task::coop::consume_budget().await;
+                        }
                         After::Close => return self.close_gently().await,
                         After::Abort => return,
                         After::Tunnel(tunnel) => return tunnel::spawn(self, *tunnel),
@@ -168,8 +172,8 @@ impl Client {
         }
     }
 
-    /// Ready once the client is gone: it ended its side or reset the connection. What it sends meanwhile, the next
-    /// request, is taken in up to a bound.
+    /// Ready once the client is gone: it ended its side or reset the connection. What it sends meanwhile, the rest of
+    /// its request or the next one, is taken in up to a bound.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let local = self.local.clone();
         while self.input.len() < PIPELINED_BYTES_MAX {
