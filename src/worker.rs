@@ -125,7 +125,10 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
             biased;
             command = commands.recv() => match command {
                 Some(Command::Publish(published, _done)) => publish(&local, &published),
-                Some(Command::Access(sink)) => *local.access.borrow_mut() = sink.map(Sink::new),
+                Some(Command::Access(sink)) => {
+                    let before = std::mem::replace(&mut *local.access.borrow_mut(), sink.map(Sink::new));
+                    before.into_iter().for_each(|mut before| before.flush(&local));
+                }
                 Some(Command::Drain) if drain.is_none() => drain = Some(Drain::begin(&local, &listeners)),
                 Some(Command::Drain) => {}
                 Some(Command::Stop) | None => break,
