@@ -51,3 +51,95 @@ fn the_time_for_a_head_begins_with_its_first_byte() {
     client.send(b"TP/1.1\r\nHost: a.test\r\n\r\n");
     assert_eq!(client.response().status, 200);
 }
+
+/// The head of a POST with these lines.
+fn post(target: &str, fields: &str) -> Vec<u8> {
+    format!("POST {target} HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n").into_bytes()
+}
+
+#[test]
+fn after_a_body_that_grew_too_large_nothing_is_taken_for_a_request() {
+    let origin = Origin::start(origin::by_path);
+    let sections = format!(
+        "backends: {{default: [{{host: 127.0.0.1, port: {}}}]}}\n\
+         routing: {{default: {{upstream: default, max_body_bytes: 10}}}}\n",
+        origin.port()
+    );
+    let proxy = Proxy::start(&[], &sections);
+    let mut client = proxy.client();
+    let body = b"14\r\nxxxxxxxxxxxxxxxxxxxx\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    client.send([&post("/echo", "Transfer-Encoding: chunked\r\n")[..], body].concat());
+    assert_eq!(client.response_to("POST").status, 413);
+    client.expect_end();
+    assert!(origin.requests().iter().all(|seen| seen.request.target != "/smuggled"));
+}
+
+#[test]
+fn a_tunnel_is_counted_once() {
+    let origin = Origin::start(origin::by_path);
+    let proxy = Proxy::before(&origin);
+    let mut client = proxy.client();
+    client.upgrade("/ws");
+    proxy.wait_until("a tunnel", |totals| totals.tunnels_active == 1);
+    assert_eq!(proxy.stats().requests, 0, "it is told at its end");
+    drop(client);
+    proxy.wait_until("the tunnel's end", |totals| totals.tunnels_active == 0 && totals.requests == 1);
+}
+
+#[test]
+fn a_broken_body_is_told_while_its_head_is_unsent() {
+    let origin =
+        Origin::start(|exchange| exchange.finish(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n"));
+    let proxy = Proxy::before(&origin);
+    let answer = proxy.client().get("/");
+    assert_eq!(answer.status, 502, "{answer:?}");
+    assert!(answer.fields.one("proxy-status").is_some_and(|text| text.contains("http_protocol_error")));
+}
+
+#[test]
+fn whoever_waits_with_its_body_unread_leaves_the_queue() {
+    let origin = Origin::start(origin::by_path);
+    let proxy = Proxy::start(&[], &sections(&origin, "max_conn: 1", "queue: {size: 5, timeout: 60s}"));
+    let mut first = proxy.client();
+    first.send_get("/gate/go");
+    origin.wait_for_in_flight(1);
+    let mut waiting = proxy.client();
+    waiting.send(post("/echo", "Content-Length: 5\r\n"));
+    proxy.wait_until("a wait", |totals| totals.queue_waits == 1);
+    drop(waiting);
+    proxy.wait_for_open(1);
+    origin.gate("go").open();
+    assert_eq!(first.response().status, 200);
+}
+
+#[test]
+fn a_path_of_two_slashes_names_no_other_host() {
+    let proxy = Proxy::start(&[], "routing: {r: {path: /, redirect: {status: 302, location: \"${path}/\"}}}\n");
+    let answer = proxy.client().get("//evil.test");
+    assert_eq!(answer.fields.one("location").as_deref(), Some("/evil.test/"));
+}
+
+#[test]
+fn a_flood_of_requests_on_one_connection_leaves_others_their_turn() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let proxy = Proxy::start(&[], "routing: {r: {path: /, respond: {status: 204, body: \"\"}}}\n");
+    let (mut flood, mut other, over) = (proxy.client(), proxy.client(), AtomicBool::new(false));
+    let mut drain = flood.wire.sock.again().expect("a second handle");
+    let slowest = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let requests = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(10_000);
+            while !over.load(Ordering::Relaxed) && flood.try_send(&requests).is_ok() {}
+            let _ = flood.wire.sock.shutdown(std::net::Shutdown::Both);
+        });
+        scope.spawn(move || std::io::copy(&mut drain, &mut std::io::sink()));
+        let ask = |_| {
+            let since = std::time::Instant::now();
+            assert_eq!(other.get("/").status, 204);
+            since.elapsed()
+        };
+        let slowest = (0..20).map(ask).max();
+        over.store(true, Ordering::Relaxed);
+        slowest
+    });
+    assert!(slowest < Some(std::time::Duration::from_millis(500)), "{slowest:?}");
+}
