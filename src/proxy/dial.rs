@@ -21,12 +21,17 @@ use crate::wheel::ticks;
 /// # Errors
 /// [`Reason::ConnectFailed`], [`Reason::ConnectTimeout`], [`Reason::BackendUnresolved`], [`Reason::NoDescriptor`], or
 /// [`Reason::ClientClosed`] when the client went away meanwhile.
-pub async fn open(client: &mut Client, upstream: &UpstreamView, backend: &BackendView) -> Result<Stream, Fault> {
+pub async fn open(
+    client: &mut Client,
+    upstream: &UpstreamView,
+    backend: &BackendView,
+    watch_client: bool,
+) -> Result<Stream, Fault> {
     backend.stats.connects.inc();
-    let opened = match try_open(client, upstream, backend).await {
+    let opened = match try_open(client, upstream, backend, watch_client).await {
         // Room is made by closing what is idle: backends can always be reached.
         Err(fault) if fault.reason == Reason::NoDescriptor && client.local.make_room(16) => {
-            try_open(client, upstream, backend).await
+            try_open(client, upstream, backend, watch_client).await
         }
         opened => opened,
     };
@@ -36,7 +41,12 @@ pub async fn open(client: &mut Client, upstream: &UpstreamView, backend: &Backen
     opened
 }
 
-async fn try_open(client: &mut Client, upstream: &UpstreamView, backend: &BackendView) -> Result<Stream, Fault> {
+async fn try_open(
+    client: &mut Client,
+    upstream: &UpstreamView,
+    backend: &BackendView,
+    watch_client: bool,
+) -> Result<Stream, Fault> {
     let addresses = backend.state.addresses();
     let peer = match &backend.conf.addr {
         BackendAddr::Unix(path) => Peer::Unix(path),
@@ -54,7 +64,7 @@ async fn try_open(client: &mut Client, upstream: &UpstreamView, backend: &Backen
         if let Poll::Ready(done) = connecting.as_mut().poll(cx) {
             return Poll::Ready(done.map_err(|e| fault_of(&e)));
         }
-        if client.poll_gone(cx).is_ready() {
+        if watch_client && client.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(Reason::ClientClosed.into()));
         }
         client.deadline.poll_expired(cx).map(|()| Err(Reason::ConnectTimeout.into()))

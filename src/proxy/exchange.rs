@@ -15,7 +15,7 @@ use super::select::{self, Admitted};
 use super::tunnel::Tunnel;
 use super::upload::Upload;
 use crate::balance::Algorithm;
-use crate::error::{Blame, Fault, Reason};
+use crate::error::{Fault, Reason};
 use crate::http::class::Protocol;
 use crate::http::head::Version;
 use crate::stream::Stream;
@@ -124,10 +124,7 @@ pub async fn run(client: &mut Client, exchange: &mut Exchange) -> After {
             }
         },
     };
-    // A tunnel took the record along and tells it at its end.
-    if !matches!(after, After::Tunnel(_)) {
-        exchange.record.finish(client, exchange.route.as_deref(), exchange.protocol);
-    }
+    exchange.record.finish(client, exchange.route.as_deref(), exchange.protocol);
     after
 }
 
@@ -148,12 +145,10 @@ async fn forward(client: &mut Client, exchange: &mut Exchange) -> Result<After, 
         exchange.record.backend = Some(admitted.slot.backend().clone());
         let lease = match lease(client, exchange, &upstream, &admitted).await {
             Ok(lease) => lease,
-            // The client left, or we are out of descriptors: nothing that says anything about the backend.
-            Err(fault) if fault.reason.blame() != Blame::Backend => return Err(fault),
             Err(fault) => {
                 admitted.failed(client.local.now_ms());
-                if tries.next(client, &upstream, admitted.index) {
-                    exchange.record.retries += 1;
+                let again = tries.next(client, &upstream, admitted.index);
+                if again && fault.reason != Reason::NoDescriptor {
                     continue;
                 }
                 return Err(fault);
@@ -229,6 +224,6 @@ async fn lease(
     if let Some(stream) = backend.pool.take(local.wheel.now().saturating_sub(keep)) {
         return Ok(Lease { stream, reused: true });
     }
-    let stream = dial::open(client, upstream, backend).await?;
+    let stream = dial::open(client, upstream, backend, exchange.upload.is_received()).await?;
     Ok(Lease { stream, reused: false })
 }

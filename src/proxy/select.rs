@@ -64,7 +64,7 @@ pub async fn admit(
         Found::Slot(admitted) => Ok(admitted),
         Found::None => Err(Reason::NoBackend.into()),
         Found::Full if upstream.conf.queue.size == 0 => Err(Reason::BackendsFull.into()),
-        Found::Full => queue(client, upstream, now).await,
+        Found::Full => queue(client, exchange, upstream, now).await,
     }
 }
 
@@ -130,7 +130,12 @@ fn pick(
     )
 }
 
-async fn queue(client: &mut Client, upstream: &Rc<UpstreamView>, now: u64) -> Result<Admitted, Fault> {
+async fn queue(
+    client: &mut Client,
+    exchange: &Exchange,
+    upstream: &Rc<UpstreamView>,
+    now: u64,
+) -> Result<Admitted, Fault> {
     let local = client.local.clone();
     let mut waiter = pin!(upstream.state.join(now).map_err(|_| Fault::from(Reason::QueueFull))?);
     local.stats.queue_waits.inc();
@@ -139,7 +144,7 @@ async fn queue(client: &mut Client, upstream: &Rc<UpstreamView>, now: u64) -> Re
         if let Poll::Ready(granted) = waiter.as_mut().poll(cx) {
             return Poll::Ready(granted.map_err(|_| Fault::from(Reason::NoBackend)));
         }
-        if client.poll_gone(cx).is_ready() {
+        if exchange.upload.is_received() && client.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(Reason::ClientClosed.into()));
         }
         client.deadline.poll_expired(cx).map(|()| Err(Reason::QueueTimeout.into()))
