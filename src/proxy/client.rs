@@ -108,6 +108,13 @@ enum Next {
     Close,
 }
 
+/// What a PROXY header, or what came in its place, leads to.
+enum Step {
+    GoOn,
+    Wait,
+    Close,
+}
+
 impl Client {
     /// A connection that was just accepted, or taken out of the lot.
     ///
@@ -270,9 +277,11 @@ impl Client {
     /// A head in several reads, or one that came behind another request.
     fn parse_input(&mut self, head: &mut HeadEnd) -> Option<Next> {
         if self.wants_proxy_header {
-            let refused = self.parse_proxy_header();
-            if refused.is_some() || self.wants_proxy_header || self.input.is_empty() {
-                return refused;
+            match self.parse_proxy_header() {
+                Step::GoOn if self.input.is_empty() => return None,
+                Step::GoOn => {}
+                Step::Wait => return None,
+                Step::Close => return Some(Next::Close),
             }
         }
         let mut input = std::mem::take(&mut self.input);
@@ -289,15 +298,15 @@ impl Client {
         }
     }
 
-    fn parse_proxy_header(&mut self) -> Option<Next> {
+    fn parse_proxy_header(&mut self) -> Step {
         let view = self.local.view();
         if !view.server.trusted_proxies.iter().any(|net| net.contains(&self.peer.ip())) {
             // A header from anybody else would let a client choose its address: it is read as the garbage it is.
             self.wants_proxy_header = false;
-            return None;
+            return Step::GoOn;
         }
         match proxy_header::parse(self.input.unread()) {
-            Ok(None) => None,
+            Ok(None) => Step::Wait,
             Ok(Some((header, used))) => {
                 self.wants_proxy_header = false;
                 if let Some(source) = header.source {
@@ -307,9 +316,9 @@ impl Client {
                 self.waiting = Waiting::Announced;
                 let local = self.local.clone();
                 self.input.consume(used, &local);
-                None
+                Step::GoOn
             }
-            Err(_) => Some(Next::Close),
+            Err(_) => Step::Close,
         }
     }
 

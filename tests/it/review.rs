@@ -75,18 +75,6 @@ fn after_a_body_that_grew_too_large_nothing_is_taken_for_a_request() {
 }
 
 #[test]
-fn a_tunnel_is_counted_once() {
-    let origin = Origin::start(origin::by_path);
-    let proxy = Proxy::before(&origin);
-    let mut client = proxy.client();
-    client.upgrade("/ws");
-    proxy.wait_until("a tunnel", |totals| totals.tunnels_active == 1);
-    assert_eq!(proxy.stats().requests, 0, "it is told at its end");
-    drop(client);
-    proxy.wait_until("the tunnel's end", |totals| totals.tunnels_active == 0 && totals.requests == 1);
-}
-
-#[test]
 fn a_broken_body_is_told_while_its_head_is_unsent() {
     let origin =
         Origin::start(|exchange| exchange.finish(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n"));
@@ -94,22 +82,6 @@ fn a_broken_body_is_told_while_its_head_is_unsent() {
     let answer = proxy.client().get("/");
     assert_eq!(answer.status, 502, "{answer:?}");
     assert!(answer.fields.one("proxy-status").is_some_and(|text| text.contains("http_protocol_error")));
-}
-
-#[test]
-fn whoever_waits_with_its_body_unread_leaves_the_queue() {
-    let origin = Origin::start(origin::by_path);
-    let proxy = Proxy::start(&[], &sections(&origin, "max_conn: 1", "queue: {size: 5, timeout: 60s}"));
-    let mut first = proxy.client();
-    first.send_get("/gate/go");
-    origin.wait_for_in_flight(1);
-    let mut waiting = proxy.client();
-    waiting.send(post("/echo", "Content-Length: 5\r\n"));
-    proxy.wait_until("a wait", |totals| totals.queue_waits == 1);
-    drop(waiting);
-    proxy.wait_for_open(1);
-    origin.gate("go").open();
-    assert_eq!(first.response().status, 200);
 }
 
 #[test]
