@@ -127,7 +127,10 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
             biased;
             command = commands.recv() => match command {
                 Some(Command::Publish(published, _done)) => publish(&local, &published),
-                Some(Command::Access(sink)) => *local.access.borrow_mut() = sink.map(Sink::new),
+                Some(Command::Access(sink)) => {
+                    let before = std::mem::replace(&mut *local.access.borrow_mut(), sink.map(Sink::new));
+                    before.into_iter().for_each(|mut before| before.flush(&local));
+                }
                 Some(Command::Drain) if drain.is_none() => drain = Some(Drain::begin(&local, &listeners)),
                 Some(Command::Drain) => {}
                 Some(Command::Stop) | None => break,
@@ -158,7 +161,9 @@ fn tick(local: &Rc<Local>, now: u32) {
     let before = |patience: Duration| now.saturating_sub(ticks(patience));
     let mut lot = local.lot.borrow_mut();
     let mut left = lot.expire(Waiting::Next, before(server.idle_timeout), EXPIRE_BATCH);
-    left += lot.expire(Waiting::First, before(server.read_timeout), EXPIRE_BATCH);
+    for waiting in [Waiting::First, Waiting::Announced] {
+        left += lot.expire(waiting, before(server.read_timeout), EXPIRE_BATCH);
+    }
     local.stats.connections_parked.set(lot.len() as u64);
     drop(lot);
     local.uncount(left);

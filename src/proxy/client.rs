@@ -149,7 +149,11 @@ impl Client {
                     let after = exchange::run(&mut self, &mut exchange).await;
                     self.local.give_exchange(exchange);
                     match after {
-                        After::KeepAlive => self.begin_waiting(),
+                        After::KeepAlive => {
+                            self.begin_waiting();
+                            // Requests that are answered without a wait, one behind the other, leave others their turn.
+                            tokio::task::coop::consume_budget().await;
+                        }
                         After::Close => return self.close_gently().await,
                         After::Abort => return,
                         After::Tunnel(tunnel) => return tunnel::spawn(self, *tunnel),
@@ -178,8 +182,8 @@ impl Client {
         }
     }
 
-    /// Ready once the client is gone: it ended its side or reset the connection. What it sends meanwhile, the next
-    /// request, is taken in up to a bound.
+    /// Ready once the client is gone: it ended its side or reset the connection. What it sends meanwhile, the rest of
+    /// its request or the next one, is taken in up to a bound.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let local = self.local.clone();
         while self.input.len() < PIPELINED_BYTES_MAX {
@@ -200,6 +204,7 @@ impl Client {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>, head: &mut HeadEnd, started: &mut u32) -> Poll<Next> {
+        let was_empty = self.input.is_empty();
         loop {
             if !self.input.is_empty()
                 && let Some(next) = self.parse_input(head)
@@ -220,16 +225,18 @@ impl Client {
         let server = &view.server;
         if !self.input.is_empty() {
             // A head has begun: from its first byte, or for the first request from accept.
-            let from = if self.waiting == Waiting::First { self.since } else { *started };
+            if was_empty {
+                *started = self.local.wheel.now();
+            }
+            let from = if self.waiting == Waiting::Next { *started } else { self.since };
             self.deadline.set(from.saturating_add(ticks(server.read_timeout) + 1));
             ready!(self.deadline.poll_expired(cx));
             return Poll::Ready(Next::Refused(Reason::HeadTimeout.into()));
         }
-        *started = self.local.wheel.now();
         if self.local.closing_idle.get() && self.waiting == Waiting::Next {
             return Poll::Ready(Next::Close);
         }
-        let patience = if self.waiting == Waiting::First { server.read_timeout } else { server.idle_timeout };
+        let patience = if self.waiting == Waiting::Next { server.idle_timeout } else { server.read_timeout };
         let park_at = self.since.saturating_add(ticks(server.park_after.min(patience)) + 1);
         self.deadline.set(park_at);
         ready!(self.deadline.poll_expired(cx));
@@ -316,6 +323,8 @@ impl Client {
                 if let Some(source) = header.source {
                     self.peer = SocketAddr::new(source.ip().to_canonical(), source.port());
                 }
+                // Parked before its first request it comes back without asking for another header.
+                self.waiting = Waiting::Announced;
                 let local = self.local.clone();
                 self.input.consume(used, &local);
                 Step::GoOn

@@ -31,7 +31,9 @@ struct Answer<'a> {
 pub async fn fault(client: &mut Client, exchange: &mut Exchange, fault: Fault) -> After {
     exchange.record.reason = Some(fault.reason);
     let body = body_of(fault, exchange.record.request_id());
-    let keep_alive = keeps(client, exchange) && fault.reason != Reason::BadRequest;
+    // Where these broke a body off is not known any more: what follows must not be taken for a request.
+    let lost = matches!(fault.reason, Reason::BadRequest | Reason::BodyTooLarge | Reason::HeadTooLarge);
+    let keep_alive = !lost && keeps(client, exchange);
     let answer = Answer {
         status: fault.reason.status(),
         fault: Some(fault),

@@ -180,9 +180,10 @@ impl Upload {
             self.sent_in_try += n as u64;
             *moved = true;
         }
-        let n = ready!(self.rest.poll_flush(cx, backend, local))?;
-        *moved |= n > 0;
-        Poll::Ready(Ok(()))
+        let before = self.sent_in_try;
+        let flushed = self.rest.poll_flush(cx, backend, local, &mut self.sent_in_try);
+        *moved |= self.sent_in_try > before;
+        flushed
     }
 
     fn take_from(&mut self, input: &mut Input, local: &Local, backend: Option<&Stream>) -> Result<(), UploadFault> {

@@ -31,4 +31,5 @@ mod limits;
 mod peer;
 mod reasons;
 mod retry;
+mod review;
 mod tunnel;
