@@ -9,10 +9,19 @@ mod client;
 #[allow(dead_code)]
 mod origin;
 #[allow(dead_code)]
+mod proxy;
+#[allow(dead_code)]
 mod websocket;
 #[allow(dead_code)]
 mod wire;
 
-#[allow(dead_code)]
+mod balance;
+mod change;
 mod conformance;
+mod failure;
+mod h1;
 mod harness;
+mod limits;
+mod peer;
+mod reasons;
+mod tunnel;

@@ -90,14 +90,19 @@ fn capture_one(lane: &Lane, bytes: &[u8]) -> Vec<Vec<u8>> {
     lane.origin.settle().into_iter().map(|c| c.bytes).collect()
 }
 
-/// Fails unless all is clean and what is plainly right was relayed.
-pub fn assert_clean(outcome: &Outcome) {
+/// Fails unless all is clean and what is plainly right was relayed, but for the payloads in `refused` (with the reason),
+/// each of which has to be refused.
+pub fn assert_clean(outcome: &Outcome, refused: &[(&str, &[&str])]) {
     println!("{}", outcome.summary());
     let faulty = outcome.judgements.iter().filter(|j| j.verdict != Verdict::Clean);
     let faults: Vec<String> = faulty.map(|j| format!("  {:?} {}: {}", j.verdict, j.id, j.why)).collect();
     assert!(faults.is_empty(), "{}\n{}", outcome.summary(), faults.join("\n"));
     // Refusing everything would be clean, too.
-    assert!(outcome.withheld.len() * 10 <= outcome.plain, "{}: {:?}", outcome.summary(), outcome.withheld);
+    let expected = || refused.iter().flat_map(|(_, ids)| ids.iter());
+    let missing: Vec<_> = outcome.withheld.iter().filter(|id| !expected().any(|e| e == id)).collect();
+    assert!(missing.is_empty(), "{}; plain, but not relayed: {missing:?}", outcome.summary());
+    let relayed: Vec<_> = expected().filter(|e| !outcome.withheld.iter().any(|id| id == *e)).collect();
+    assert!(relayed.is_empty(), "relayed, though they should be refused: {relayed:?}");
 }
 
 /// The corpus is whole; a truncated file would pass everything.

@@ -9,6 +9,7 @@ mod cases;
 mod corpus;
 mod judge;
 mod peers;
+mod speedmimi;
 
 use std::fs::File;
 use std::path::Path;
