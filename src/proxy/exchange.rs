@@ -124,7 +124,10 @@ pub async fn run(client: &mut Client, exchange: &mut Exchange) -> After {
             }
         },
     };
-    exchange.record.finish(client, exchange.route.as_deref(), exchange.protocol);
+    // A tunnel took the record along, and finishes it when it ends.
+    if !matches!(after, After::Tunnel(_)) {
+        exchange.record.finish(client, exchange.route.as_deref(), exchange.protocol);
+    }
     after
 }
 

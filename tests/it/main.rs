@@ -11,11 +11,14 @@ mod origin;
 #[allow(dead_code)]
 mod proxy;
 #[allow(dead_code)]
+mod until;
+#[allow(dead_code)]
 mod websocket;
 #[allow(dead_code)]
 mod wire;
 
 mod balance;
+mod bodies;
 mod change;
 mod conformance;
 mod failure;
@@ -24,4 +27,6 @@ mod harness;
 mod limits;
 mod peer;
 mod reasons;
+mod stream;
 mod tunnel;
+mod tunnel_ends;
