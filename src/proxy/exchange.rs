@@ -124,10 +124,12 @@ pub async fn run(client: &mut Client, exchange: &mut Exchange) -> After {
             }
         },
     };
-    // A tunnel took the record along, and finishes it when it ends.
-    if !matches!(after, After::Tunnel(_)) {
-        exchange.record.finish(client, exchange.route.as_deref(), exchange.protocol);
+    if matches!(after, After::Tunnel(_)) {
+        // The record went along; it is told when the tunnel ends.
+        return after;
     }
+    exchange.record.bytes_in = exchange.upload.received;
+    exchange.record.finish(client, exchange.route.as_deref(), exchange.protocol);
     after
 }
 
