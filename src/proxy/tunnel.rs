@@ -56,6 +56,26 @@ struct Way {
     moved: u64,
 }
 
+/// What the deadlines count from, in ticks.
+#[derive(Debug)]
+struct Clock {
+    /// A byte was moved either way.
+    last_moved: u32,
+    /// The first of the two sides ended.
+    half_closed: Option<u32>,
+}
+
+impl Clock {
+    /// Silence ends a whole tunnel. Half of one has a fixed time, however much it moves.
+    fn deadline(&self, local: &Local) -> u32 {
+        let (from, patience) = match self.half_closed {
+            Some(since) => (since, Duration::from_secs(TUNNEL_HALF_CLOSED_SECONDS_MAX)),
+            None => (self.last_moved, local.view().server.tunnel_timeout),
+        };
+        from.saturating_add(ticks(patience)).saturating_add(1)
+    }
+}
+
 /// Goes on as a task of its own, which is smaller than that of an exchange.
 pub fn spawn(client: Client, tunnel: Tunnel) {
     client.local.stats.tunnels.inc();
@@ -69,8 +89,8 @@ async fn run(mut client: Box<Client>, tunnel: Tunnel) {
     let mut up = Way::default();
     up.out.append_input(&local, &mut client.input);
     let mut down = Way { out: to_client, ..Way::default() };
-    let mut last = local.wheel.now();
-    let reason = poll_fn(|cx| poll(cx, &client, &backend, &mut up, &mut down, &local, &mut last)).await;
+    let mut clock = Clock { last_moved: local.wheel.now(), half_closed: None };
+    let reason = poll_fn(|cx| poll(cx, &client, &backend, &mut up, &mut down, &local, &mut clock)).await;
     record.reason = reason;
     record.bytes_in += up.moved;
     record.bytes_out += down.moved;
@@ -88,7 +108,7 @@ fn poll(
     up: &mut Way,
     down: &mut Way,
     local: &Local,
-    last: &mut u32,
+    clock: &mut Clock,
 ) -> Poll<Option<Reason>> {
     let mut moved = false;
     let up_broke = matches!(poll_way(cx, &client.stream, backend, up, local, &mut moved), Poll::Ready(Err(())));
@@ -100,16 +120,14 @@ fn poll(
         return Poll::Ready(None);
     }
     if moved {
-        *last = local.wheel.now();
+        clock.last_moved = local.wheel.now();
     }
-    let patience = if up.has_ended || down.has_ended {
-        Duration::from_secs(TUNNEL_HALF_CLOSED_SECONDS_MAX)
-    } else {
-        local.view().server.tunnel_timeout
-    };
-    client.deadline.set(last.saturating_add(ticks(patience) + 1));
+    if (up.has_ended || down.has_ended) && clock.half_closed.is_none() {
+        clock.half_closed = Some(local.wheel.now());
+    }
+    client.deadline.set(clock.deadline(local));
     ready!(client.deadline.poll_expired(cx));
-    Poll::Ready((!up.has_ended && !down.has_ended).then_some(Reason::TunnelIdle))
+    Poll::Ready(clock.half_closed.is_none().then_some(Reason::TunnelIdle))
 }
 
 /// Moves what can be moved. Ready once the end was passed on, or with an error when a side broke.

@@ -18,6 +18,7 @@ mod wire;
 
 mod balance;
 mod balancing;
+mod bodies;
 mod capacity;
 mod change;
 mod conformance;
@@ -32,4 +33,7 @@ mod peer;
 mod reasons;
 mod retry;
 mod review;
+mod stream;
 mod tunnel;
+mod tunnel_ends;
+mod until;
