@@ -440,7 +440,8 @@ impl<'a> Relay<'a> {
     /// Ends an answer that has begun: the client must not take what it got for the whole.
     fn cut(&mut self, fault: Fault) -> Broken {
         self.exchange.record.reason = Some(fault.reason);
-        if self.down.ends_with_close {
+        // What a client that stopped reading never takes would stay in the kernel for minutes.
+        if self.down.ends_with_close || fault.reason == Reason::ClientStalled {
             self.client.stream.reset_on_close();
         }
         Broken::Answered

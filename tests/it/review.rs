@@ -100,7 +100,11 @@ fn a_flood_of_requests_on_one_connection_leaves_others_their_turn() {
     let slowest = std::thread::scope(|scope| {
         scope.spawn(|| {
             let requests = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(10_000);
-            while !over.load(Ordering::Relaxed) && flood.try_send(&requests).is_ok() {}
+            loop {
+                if over.load(Ordering::Relaxed) || flood.try_send(&requests).is_err() {
+                    break;
+                }
+            }
             let _ = flood.wire.sock.shutdown(std::net::Shutdown::Both);
         });
         scope.spawn(move || std::io::copy(&mut drain, &mut std::io::sink()));
@@ -114,4 +118,31 @@ fn a_flood_of_requests_on_one_connection_leaves_others_their_turn() {
         slowest
     });
     assert!(slowest < Some(std::time::Duration::from_millis(500)), "{slowest:?}");
+}
+
+#[test]
+fn a_reader_of_the_access_log_that_sleeps_does_not_keep_the_proxy_from_ending() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let path = std::env::temp_dir().join(format!("speedmimi-review-{}.log", std::process::id()));
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe with a name");
+    let reader = std::fs::File::options().read(true).write(true).open(&path).expect("its reader");
+    let text = format!(
+        "routing: {{r: {{path: /, respond: {{status: 204, body: \"\"}}}}}}\nlog: {{access: {}}}\n",
+        path.display()
+    );
+    let proxy = Proxy::start(&[], &text);
+    let mut client = proxy.client();
+    for _ in 0..400 {
+        assert_eq!(client.get("/a-path-that-fills-the-pipe-soon").status, 204);
+    }
+    drop(client);
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        proxy.shutdown();
+        done.send(())
+    });
+    let result = ended.recv_timeout(crate::origin::WATCHDOG);
+    drop(reader);
+    let _ = std::fs::remove_file(&path);
+    result.expect("an end");
 }
