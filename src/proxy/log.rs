@@ -106,6 +106,18 @@ impl Record {
         }
     }
 
+    /// Begins a record of what came in place of a request: nothing is known but its sender.
+    pub fn begin_unread(&mut self, local: &Local, client: IpAddr) {
+        self.clear();
+        self.client = Some(client);
+        self.note(0, &local.new_request_id());
+        if local.access.borrow().is_some() {
+            self.began_us = crate::clock::now_us();
+            self.began = Some(SystemTime::now());
+            self.ends = [self.ends[0]; 7];
+        }
+    }
+
     /// Forgets everything but its room.
     pub fn clear(&mut self) {
         let mut text = std::mem::take(&mut self.text);

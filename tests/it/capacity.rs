@@ -2,7 +2,7 @@
 //!
 //! Never counts inside the proxy what can be counted outside: an origin knows how many requests it has at once.
 
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -479,4 +479,44 @@ fn a_unix_backend_has_its_limit_too() {
     assert_eq!(first.response().text(), "ok");
     wait_for_a_slot(&proxy);
     assert!(TcpStream::connect(proxy.addr()).is_ok());
+}
+
+#[test]
+fn a_storm_of_aborts_leaves_no_slot_taken() {
+    let origin = Origin::start(origin::by_path);
+    let upstream = "queue: {size: 20, timeout: 100ms}, response_timeout: 100ms";
+    let proxy = Proxy::start(&[("workers", "2")], &sections(&origin, "max_conn: 3", upstream));
+    let addr = proxy.addr();
+    let storm: Vec<_> =
+        (0..24).map(|seed| thread::spawn(move || (0..12).for_each(|n| abort(addr, seed + n)))).collect();
+    storm.into_iter().for_each(|thread| thread.join().expect("a client"));
+    // All three can be had at once again, and no more than three.
+    let mut held = Vec::new();
+    wait::until("three free slots", || {
+        let mut client = proxy.client();
+        client.send(crate::websocket::request("/ws"));
+        if client.head().status == 101 {
+            held.push(client);
+        }
+        held.len() == 3
+    });
+    assert_eq!(proxy.client().get("/").status, 503);
+}
+
+/// One of many ways to begin and not to end well.
+fn abort(addr: SocketAddr, seed: usize) {
+    let mut client = Client::connect(addr);
+    match seed % 8 {
+        0 => client.send_get("/never"),
+        1 => client.send(b"POST /echo HTTP/1.1\r\nHost: a.test\r\nContent-Length: 9\r\n\r\nx"),
+        2 => client.send_get("/size/3000000"),
+        3 => client.send(crate::websocket::request("/ws")),
+        4 => drop(client.try_get("/reset")),
+        5 => drop(client.try_get("/")),
+        6 => drop(client.try_get("/half")),
+        _ => drop(client.try_get("/never")),
+    }
+    if seed.is_multiple_of(3) {
+        client.reset();
+    }
 }

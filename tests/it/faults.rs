@@ -450,6 +450,43 @@ fn queue_full_and_queue_timeout() {
     assert_eq!(counted(&proxy.stats()), [(Reason::QueueFull, 1), (Reason::QueueTimeout, 1)]);
 }
 
+#[test]
+fn every_reason_is_in_the_access_log() {
+    let path = std::env::temp_dir().join(format!("speedmimi-faults-{}.log", std::process::id()));
+    let origin = Origin::start(origin::by_path);
+    let log = format!("log: {{access: {}, access_format: json}}\n", path.display());
+    let sections = on_host(&sections(&origin, "active: false", "")) + &log;
+    let proxy = Proxy::start(&[("read_timeout", "200ms")], &sections);
+    let line = |reason: Reason| {
+        let mut found = String::new();
+        wait::until(&format!("a line for {reason}"), || {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let key = format!("\"reason\":\"{reason}\"");
+            found = text.lines().find(|line| line.contains(&key)).unwrap_or_default().to_owned();
+            !found.is_empty()
+        });
+        found
+    };
+    for (bytes, reason) in [
+        (&b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"[..], Reason::NoBackend),
+        (b"GET / HTTP/1.1\r\nHost: b.test\r\n\r\n", Reason::NoRoute),
+        // Of these no request could be read: they are told all the same.
+        (b"GET / HTTP/1.1\r\n\r\n", Reason::BadRequest),
+        (b"CONNECT a.test:1 HTTP/1.1\r\nHost: a.test:1\r\n\r\n", Reason::MethodNotServed),
+        (b"GET / HTTP/1.1\r\nHo", Reason::HeadTimeout),
+    ] {
+        let answer = send(&proxy, bytes).response();
+        let line = line(reason);
+        let id = answer.fields.one("x-request-id").expect("an id");
+        for part in [format!("\"request_id\":\"{id}\""), format!("\"status\":{}", answer.status)] {
+            assert!(line.contains(&part), "{part} is not in {line}");
+        }
+        assert!(line.contains("\"client\":\"127.0.0.1\"") && !line.contains("\"bytes_out\":0,"), "{line}");
+    }
+    drop(proxy);
+    std::fs::remove_file(&path).expect("a log");
+}
+
 // Who asks, and how.
 
 #[test]

@@ -159,6 +159,26 @@ fn who_is_down_by_its_check_is_left_out() {
 }
 
 #[test]
+fn one_that_comes_back_is_ramped_and_one_that_was_never_away_is_not() {
+    let health = Arc::new(AtomicU16::new(200));
+    let theirs = health.clone();
+    let fleet = Fleet::scripted(&["a", "b"], move |id, exchange| match (id, exchange.path()) {
+        ("b", "/health") => exchange.answer(theirs.load(Ordering::SeqCst), b""),
+        _ => says_its_name(id, exchange),
+    });
+    let keys = |_: &str| "health_check: {interval: 50ms, failures: 1, successes: 1}";
+    let proxy = Proxy::start(&[], &fleet.sections(keys, "", "load_balancer: weight"));
+    let mut client = proxy.client();
+    assert_eq!(count(&who_all(&mut client, 40), "b"), 20, "at the start of the proxy nobody is ramped");
+    health.store(500, Ordering::SeqCst);
+    wait::until("b to be left out", || count(&who_all(&mut client, 4), "b") == 0);
+    health.store(200, Ordering::SeqCst);
+    wait::until("b to be back", || count(&who_all(&mut client, 4), "b") > 0);
+    let share = count(&who_all(&mut client, 60), "b");
+    assert!((1..=20).contains(&share), "{share} of 60, where 30 would be all of its weight");
+}
+
+#[test]
 fn a_check_that_is_taken_out_of_the_configuration_lifts_its_verdict() {
     let (_health, origin) = patient(500);
     let mut proxy = Proxy::start(&[], &sections(&origin, "health_check: {interval: 50ms}", ""));
@@ -269,7 +289,7 @@ fn being_full_brings_no_ejected_backend_back() {
     fleet.origin("b").wait_for_in_flight(1);
     let answer = proxy.client().get("/who");
     assert_eq!(answer.status, 503, "{answer:?}");
-    assert_eq!(proxy.stats().reasons.of(Reason::BackendsFull), 1);
+    wait::until("the count", || proxy.stats().reasons.of(Reason::BackendsFull) == 1);
     fleet.origin("b").gate("go").open();
     assert_eq!(holder.response().text(), "ok");
     wait_for_a_slot(&proxy);

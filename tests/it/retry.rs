@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::faults::FullListener;
@@ -287,4 +288,46 @@ fn the_budget_bounds_retries() {
     }
     assert_eq!(proxy.stats().retries, 100, "a fifth of forty is less than what is always allowed");
     assert_eq!(origin.requests().len(), 140);
+}
+
+#[test]
+fn the_budget_grows_with_the_requests() {
+    let origin = Origin::start(origin::by_path);
+    let proxy = Proxy::start(&[], &sections(&origin, "", "retries: 1"));
+    let mut client = proxy.client();
+    (0..1000).for_each(|_| assert_eq!(client.get("/").status, 200));
+    (0..400).for_each(|_| assert_eq!(client.get("/close").status, 502));
+    let retries = proxy.stats().retries;
+    // A fifth of the thousand, and of those that came before the budget was used up.
+    assert!((200..=280).contains(&retries), "{retries}");
+    // The first of them met its end on a kept connection, which costs nothing.
+    assert_eq!(origin.requests().len() as u64, 1400 + retries + 1);
+}
+
+#[test]
+fn a_body_of_any_size_goes_elsewhere_when_nothing_was_sent() {
+    let fleet = Fleet::of(&["a", "b"]);
+    let proxy = Proxy::start(&[], &fleet.sections(|_| "", "", IN_TURN));
+    fleet.origin("a").kill();
+    let body = origin::pattern(300_000);
+    let mut client = proxy.client();
+    for _ in 0..4 {
+        let answer = client.request("POST", "/echo", &[], &body);
+        assert!(answer.status == 200 && answer.body == body, "{}", answer.status);
+    }
+    assert!(proxy.stats().retries >= 2);
+}
+
+#[test]
+fn a_post_keeps_away_from_a_connection_that_may_be_about_to_close_and_leaves_it_to_others() {
+    let origin = Origin::start(origin::by_path);
+    let proxy = Proxy::start(&[], &sections(&origin, "", "keepalive_timeout: 5s"));
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").status, 200);
+    let kept = Instant::now();
+    wait::until("half of keepalive_timeout", || kept.elapsed() > Duration::from_millis(2700));
+    assert_eq!(client.request("POST", "/echo", &[], b"x").status, 200);
+    let by = |seen: usize| origin.requests()[seen].connection;
+    assert_ne!(by(0), by(1), "a connection of its own");
+    assert!(!origin.connections()[by(0)].ended, "the other one is good for whatever may be sent again");
 }
