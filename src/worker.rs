@@ -167,6 +167,9 @@ fn tick(local: &Rc<Local>, now: u32) {
     local.stats.connections_parked.set(lot.len() as u64);
     drop(lot);
     local.uncount(left);
+    if now.is_multiple_of(SWEEP_TICKS / 2) {
+        view.upstreams.iter().for_each(|upstream| upstream.hand_in(local.now_ms()));
+    }
     if now.is_multiple_of(SWEEP_TICKS) {
         local.trim();
         for (upstream, backend) in view.backends() {

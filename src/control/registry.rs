@@ -11,6 +11,7 @@ use crate::route::RouteTable;
 use crate::shared::backend::{BackendState, Mark};
 use crate::shared::command::{Published, PublishedUpstream};
 use crate::shared::queue::UpstreamState;
+use crate::shared::retries::Retries;
 
 /// What makes a backend the same through reloads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,7 +41,7 @@ impl Identity {
 /// States by identity.
 #[derive(Debug, Default)]
 pub struct Registry {
-    upstreams: HashMap<String, Arc<UpstreamState>>,
+    upstreams: HashMap<String, (Arc<UpstreamState>, Arc<Retries>)>,
     backends: HashMap<Identity, Arc<BackendState>>,
     /// Upstreams whose members are still those of the old plan too, with those of the new one.
     to_retire: Vec<(Arc<UpstreamState>, Vec<Arc<BackendState>>)>,
@@ -57,7 +58,8 @@ impl Registry {
             .iter()
             .map(|conf| {
                 let size = conf.queue.size;
-                let state = old_upstreams.get(&conf.name).cloned().unwrap_or_else(|| UpstreamState::new(size));
+                let kept = old_upstreams.get(&conf.name).cloned();
+                let (state, retries) = kept.unwrap_or_else(|| (UpstreamState::new(size), Arc::default()));
                 state.set_size(size);
                 let backends = conf.backends.iter().map(|b| self.backend(&old_backends, conf, b, &state, now_ms));
                 let backends: Vec<_> = backends.collect();
@@ -65,11 +67,11 @@ impl Registry {
                 let all = backends.iter().cloned().chain(gone.map(|(_, b)| b.clone())).collect();
                 state.set_members(all, now_ms);
                 self.to_retire.push((state.clone(), backends.clone()));
-                self.upstreams.insert(conf.name.clone(), state.clone());
-                PublishedUpstream { conf: conf.clone(), state, backends }
+                self.upstreams.insert(conf.name.clone(), (state.clone(), retries.clone()));
+                PublishedUpstream { conf: conf.clone(), state, retries, backends }
             })
             .collect();
-        for (name, gone) in old_upstreams {
+        for (name, (gone, _)) in old_upstreams {
             if !self.upstreams.contains_key(&name) {
                 self.to_retire.push((gone, Vec::new()));
             }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::backend::BackendState;
 use super::queue::UpstreamState;
+use super::retries::Retries;
 use crate::config::plan::{self, AccessFormat, Plan};
 use crate::route::RouteTable;
 
@@ -30,6 +31,8 @@ pub struct PublishedUpstream {
     pub conf: Arc<plan::Upstream>,
     /// Its queue; the same through reloads.
     pub state: Arc<UpstreamState>,
+    /// Its retry budget; the same through reloads.
+    pub retries: Arc<Retries>,
     /// In the order of `conf.backends`; those of unchanged identity are the same through reloads.
     pub backends: Vec<Arc<BackendState>>,
 }

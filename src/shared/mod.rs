@@ -8,6 +8,7 @@ pub mod backend;
 pub mod command;
 pub mod open;
 pub mod queue;
+pub mod retries;
 pub mod stats;
 mod sync;
 

@@ -1,5 +1,5 @@
 //! What one worker sees of routes, upstreams and backends: `Rc` views on the shared state, with the worker's own part of
-//! it (idle connections, rotations, retry budget) beside.
+//! it (idle connections, rotations) beside.
 //!
 //! Owns how a published plan becomes a view, and which views live on through a reload. Never chooses a backend.
 
@@ -11,11 +11,11 @@ use crate::balance::rng::Rng;
 use crate::balance::roster::Roster;
 use crate::balance::rotation::Rotation;
 use crate::config::plan::{self, Target};
-use crate::health::budget::Budget;
 use crate::route::{AccessList, RouteTable};
 use crate::shared::backend::BackendState;
 use crate::shared::command::{Published, PublishedUpstream};
 use crate::shared::queue::UpstreamState;
+use crate::shared::retries::Retries;
 use crate::shared::stats::BackendStats;
 use crate::upstream::pool::Pool;
 use crate::upstream::sticky::Signer;
@@ -56,8 +56,10 @@ pub struct UpstreamView {
     pub roster: Roster,
     /// Where this worker's rotations stand.
     pub rotation: RefCell<Rotation>,
-    /// This worker's share of the retry budget.
-    pub budget: RefCell<Budget>,
+    /// The retry budget of all workers.
+    pub retries: Arc<Retries>,
+    /// Requests this worker has counted and not handed in to the budget yet.
+    pub uncounted: Cell<u32>,
     /// Signs and reads the sticky cookie.
     pub sticky: Option<Signer>,
     /// Rotates over `local_addresses`.
@@ -144,9 +146,28 @@ impl UpstreamView {
             backends,
             rotation: RefCell::new(Rotation::new(&roster, rng)),
             roster,
-            budget: RefCell::new(Budget::new(workers as u32)),
+            retries: published.retries.clone(),
+            uncounted: Cell::new(0),
             next_local: Cell::new(rng.next_u64() as usize),
             conf,
+        }
+    }
+
+    /// Counts a request for the retry budget.
+    pub fn count_request(&self) {
+        self.uncounted.set(self.uncounted.get().saturating_add(1));
+    }
+
+    /// Takes one retry from the budget of all workers; `false` when it is used up.
+    pub fn try_retry(&self, now_ms: u64) -> bool {
+        self.retries.try_retry(now_ms, self.uncounted.take())
+    }
+
+    /// Hands in what was counted; to be called about twice a second, as the budget looks at the last 10 s.
+    pub fn hand_in(&self, now_ms: u64) {
+        match self.uncounted.take() {
+            0 => {}
+            count => self.retries.add_requests(now_ms, count),
         }
     }
 
