@@ -160,6 +160,31 @@ fn a_buffered_body_is_sent_again_byte_for_byte() {
 }
 
 #[test]
+fn a_body_that_is_under_way_when_the_backend_closes_goes_on_to_the_next() {
+    for fields in ["Content-Length: 10", "Transfer-Encoding: chunked"] {
+        let origin = Origin::start(|exchange| match exchange.connection {
+            0 => Ok(Next::Close),
+            _ => {
+                let body = exchange.body()?;
+                exchange.answer(200, &body)
+            }
+        });
+        let proxy = Proxy::before(&origin);
+        let mut client = proxy.client();
+        client.send(format!("PUT / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n\r\n"));
+        let parts: [&[u8]; 2] = match fields.starts_with('C') {
+            true => [b"hello", b"world"],
+            false => [b"5\r\nhello\r\n", b"5\r\nworld\r\n0\r\n\r\n"],
+        };
+        client.send(parts[0]);
+        // The first has closed, and the second knows of the request.
+        origin.wait_for_requests(2);
+        client.send(parts[1]);
+        assert_eq!(client.response().text(), "helloworld", "{fields}");
+    }
+}
+
+#[test]
 fn a_body_beyond_the_buffer_is_not() {
     for fields in ["Content-Length: 20000", "Transfer-Encoding: chunked"] {
         let origin = closes_first(1);
