@@ -165,6 +165,7 @@ fn tick(local: &Rc<Local>, now: u32) {
     make_room_for_others(local);
     if now.is_multiple_of(SWEEP_TICKS) {
         local.trim();
+        view.upstreams.iter().for_each(|upstream| upstream.hand_in_requests(local.now_ms()));
         for (upstream, backend) in view.backends() {
             backend.pool.sweep(before(upstream.conf.keepalive_timeout));
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::config::plan::{self, BackendAddr, Plan, Scheme};
 use crate::route::RouteTable;
 use crate::shared::backend::{BackendState, Mark};
+use crate::shared::budget::SharedBudget;
 use crate::shared::command::{Published, PublishedUpstream};
 use crate::shared::queue::UpstreamState;
 
@@ -41,6 +42,7 @@ impl Identity {
 #[derive(Debug, Default)]
 pub struct Registry {
     upstreams: HashMap<String, Arc<UpstreamState>>,
+    budgets: HashMap<String, Arc<SharedBudget>>,
     backends: HashMap<Identity, Arc<BackendState>>,
 }
 
@@ -61,7 +63,8 @@ impl Registry {
                 let backends: Vec<_> = backends.collect();
                 state.set_members(backends.clone(), now_ms);
                 self.upstreams.insert(conf.name.clone(), state.clone());
-                PublishedUpstream { conf: conf.clone(), state, backends }
+                let budget = self.budgets.entry(conf.name.clone()).or_default().clone();
+                PublishedUpstream { conf: conf.clone(), state, budget, backends }
             })
             .collect();
         for (name, gone) in old_upstreams {
@@ -69,6 +72,7 @@ impl Registry {
                 gone.set_members(Vec::new(), now_ms);
             }
         }
+        self.budgets.retain(|name, _| self.upstreams.contains_key(name));
         Published { plan: plan.clone(), table: Arc::new(RouteTable::build(&plan.routes)), upstreams }
     }
 

@@ -137,7 +137,7 @@ struct Tries {
 
 async fn forward(client: &mut Client, exchange: &mut Exchange) -> Result<After, Fault> {
     let upstream = exchange.route.as_ref().and_then(|r| r.upstream.clone()).ok_or(Reason::NoRoute)?;
-    upstream.budget.borrow_mut().add_requests(client.local.now_ms(), 1);
+    upstream.count_request();
     // A few in a row may be stale when a backend restarts; each costs one failed write.
     let mut tries = Tries { left: upstream.conf.retries, stale_left: 2, tried: Vec::new() };
     loop {
@@ -197,7 +197,7 @@ async fn forward(client: &mut Client, exchange: &mut Exchange) -> Result<After, 
 impl Tries {
     /// Whether another try is allowed after `index` failed.
     fn next(&mut self, client: &Client, upstream: &UpstreamView, index: usize) -> bool {
-        if self.left == 0 || !upstream.budget.borrow_mut().try_retry(client.local.now_ms()) {
+        if self.left == 0 || !upstream.try_retry(client.local.now_ms()) {
             return false;
         }
         self.left -= 1;

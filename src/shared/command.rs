@@ -8,6 +8,7 @@ use std::sync::mpsc::SyncSender;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::backend::BackendState;
+use super::budget::SharedBudget;
 use super::queue::UpstreamState;
 use crate::config::plan::{self, AccessFormat, Plan};
 use crate::route::RouteTable;
@@ -30,6 +31,8 @@ pub struct PublishedUpstream {
     pub conf: Arc<plan::Upstream>,
     /// Its queue; the same through reloads.
     pub state: Arc<UpstreamState>,
+    /// Its retry budget; the same through reloads.
+    pub budget: Arc<SharedBudget>,
     /// In the order of `conf.backends`; those of unchanged identity are the same through reloads.
     pub backends: Vec<Arc<BackendState>>,
 }

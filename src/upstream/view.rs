@@ -1,5 +1,5 @@
 //! What one worker sees of routes, upstreams and backends: `Rc` views on the shared state, with the worker's own part of
-//! it (idle connections, rotations, retry budget) beside.
+//! it (idle connections, rotations, requests not yet counted) beside.
 //!
 //! Owns how a published plan becomes a view, and which views live on through a reload. Never chooses a backend.
 
@@ -11,9 +11,9 @@ use crate::balance::rng::Rng;
 use crate::balance::roster::Roster;
 use crate::balance::rotation::Rotation;
 use crate::config::plan::{self, Target};
-use crate::health::budget::Budget;
 use crate::route::{AccessList, RouteTable};
 use crate::shared::backend::BackendState;
+use crate::shared::budget::SharedBudget;
 use crate::shared::command::{Published, PublishedUpstream};
 use crate::shared::queue::UpstreamState;
 use crate::shared::stats::BackendStats;
@@ -56,8 +56,9 @@ pub struct UpstreamView {
     pub roster: Roster,
     /// Where this worker's rotations stand.
     pub rotation: RefCell<Rotation>,
-    /// This worker's share of the retry budget.
-    pub budget: RefCell<Budget>,
+    budget: Arc<SharedBudget>,
+    /// Requests that the budget does not know of yet.
+    uncounted: Cell<u32>,
     /// Signs and reads the sticky cookie.
     pub sticky: Option<Signer>,
     /// Rotates over `local_addresses`.
@@ -144,10 +145,29 @@ impl UpstreamView {
             backends,
             rotation: RefCell::new(Rotation::new(&roster, rng)),
             roster,
-            budget: RefCell::new(Budget::new(workers as u32)),
+            budget: published.budget.clone(),
+            uncounted: Cell::new(0),
             next_local: Cell::new(rng.next_u64() as usize),
             conf,
         }
+    }
+
+    /// Counts a request (its first try) towards the retry budget.
+    pub fn count_request(&self) {
+        self.uncounted.set(self.uncounted.get().saturating_add(1));
+    }
+
+    /// Tells the budget of the requests counted so far; called about once a second.
+    pub fn hand_in_requests(&self, now_ms: u64) {
+        match self.uncounted.take() {
+            0 => {}
+            requests => self.budget.add_requests(now_ms, requests),
+        }
+    }
+
+    /// Takes a retry from the upstream's budget; `false` when it is used up.
+    pub fn try_retry(&self, now_ms: u64) -> bool {
+        self.budget.try_retry(now_ms, self.uncounted.take())
     }
 
     /// The next of `local_addresses`, in rotation.
