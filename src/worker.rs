@@ -33,6 +33,8 @@ const EXPIRE_BATCH: usize = 8192;
 const SWEEP_TICKS: u32 = 10;
 /// Idle connections closed at once to make room when descriptors or memory have run out.
 const ROOM_BATCH: usize = 16;
+/// Of its parked connections a worker closes one in so many, and no more than [`ROOM_BATCH`], for another worker's clients.
+const YIELD_DIVISOR: usize = 64;
 
 /// Whose descriptor table a worker uses.
 #[derive(Debug)]
@@ -167,11 +169,10 @@ fn tick(local: &Rc<Local>, now: u32) {
     local.stats.connections_parked.set(lot.len() as u64);
     drop(lot);
     local.uncount(left);
-    if now.is_multiple_of(SWEEP_TICKS / 2) {
-        view.upstreams.iter().for_each(|upstream| upstream.hand_in(local.now_ms()));
-    }
+    make_room_for_others(local);
     if now.is_multiple_of(SWEEP_TICKS) {
         local.trim();
+        view.upstreams.iter().for_each(|upstream| upstream.hand_in_requests(local.now_ms()));
         for (upstream, backend) in view.backends() {
             backend.pool.sweep(before(upstream.conf.keepalive_timeout));
         }
@@ -219,8 +220,18 @@ async fn make_room(local: &Rc<Local>, listener: &Listener, open: &OpenCount) {
         let evicted = local.lot.borrow_mut().evict(1);
         local.uncount(evicted);
         if evicted == 0 {
+            open.want_room(local.clients() as u64);
             local.pause(1).await;
         }
+    }
+}
+
+/// Closes a few idle connections for another worker's client: the kernel may have sent it to where nobody is idle.
+fn make_room_for_others(local: &Local) {
+    let parked = local.lot.borrow().len();
+    if parked > 0 && local.open.take_want() {
+        let evicted = local.lot.borrow_mut().evict(parked.div_ceil(YIELD_DIVISOR).min(ROOM_BATCH));
+        local.uncount(evicted);
     }
 }
 

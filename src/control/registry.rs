@@ -9,9 +9,9 @@ use std::sync::Arc;
 use crate::config::plan::{self, BackendAddr, Plan, Scheme};
 use crate::route::RouteTable;
 use crate::shared::backend::{BackendState, Mark};
+use crate::shared::budget::SharedBudget;
 use crate::shared::command::{Published, PublishedUpstream};
 use crate::shared::queue::UpstreamState;
-use crate::shared::retries::Retries;
 
 /// What makes a backend the same through reloads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,7 +41,8 @@ impl Identity {
 /// States by identity.
 #[derive(Debug, Default)]
 pub struct Registry {
-    upstreams: HashMap<String, (Arc<UpstreamState>, Arc<Retries>)>,
+    upstreams: HashMap<String, Arc<UpstreamState>>,
+    budgets: HashMap<String, Arc<SharedBudget>>,
     backends: HashMap<Identity, Arc<BackendState>>,
     /// Upstreams whose members are still those of the old plan too, with those of the new one.
     to_retire: Vec<(Arc<UpstreamState>, Vec<Arc<BackendState>>)>,
@@ -58,8 +59,7 @@ impl Registry {
             .iter()
             .map(|conf| {
                 let size = conf.queue.size;
-                let kept = old_upstreams.get(&conf.name).cloned();
-                let (state, retries) = kept.unwrap_or_else(|| (UpstreamState::new(size), Arc::default()));
+                let state = old_upstreams.get(&conf.name).cloned().unwrap_or_else(|| UpstreamState::new(size));
                 state.set_size(size);
                 let backends = conf.backends.iter().map(|b| self.backend(&old_backends, conf, b, &state, now_ms));
                 let backends: Vec<_> = backends.collect();
@@ -67,15 +67,17 @@ impl Registry {
                 let all = backends.iter().cloned().chain(gone.map(|(_, b)| b.clone())).collect();
                 state.set_members(all, now_ms);
                 self.to_retire.push((state.clone(), backends.clone()));
-                self.upstreams.insert(conf.name.clone(), (state.clone(), retries.clone()));
-                PublishedUpstream { conf: conf.clone(), state, retries, backends }
+                self.upstreams.insert(conf.name.clone(), state.clone());
+                let budget = self.budgets.entry(conf.name.clone()).or_default().clone();
+                PublishedUpstream { conf: conf.clone(), state, budget, backends }
             })
             .collect();
-        for (name, (gone, _)) in old_upstreams {
+        for (name, gone) in old_upstreams {
             if !self.upstreams.contains_key(&name) {
                 self.to_retire.push((gone, Vec::new()));
             }
         }
+        self.budgets.retain(|name, _| self.upstreams.contains_key(name));
         Published { plan: plan.clone(), table: Arc::new(RouteTable::build(&plan.routes)), upstreams }
     }
 

@@ -21,16 +21,11 @@ const BUCKETS: usize = INSIDE + 1;
 ///
 /// Requests are summed over at most 10 s and retries over at least 10 s, so that in no window of 10 s, wherever it
 /// begins, retries exceed what they may.
-///
-/// Exact when the process keeps one for each upstream behind a lock: retries are rare, and workers may count their
-/// requests themselves and hand the sum in with each retry and every half second. A worker that keeps one of its own has
-/// its part of the floor only, so where traffic is thin and uneven it is refused sooner.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Budget {
     buckets: [Bucket; BUCKETS],
     /// Number of the newest bucket: time divided by [`BUCKET_MS`].
     newest: u64,
-    always: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,12 +35,6 @@ struct Bucket {
 }
 
 impl Budget {
-    /// The budget of one of `shares` equal parts (1 for the whole process; or the number of workers, each with its
-    /// own): of the 100 retries that are always allowed it has the part, rounded up.
-    pub fn new(shares: u32) -> Self {
-        Budget { buckets: [Bucket::default(); BUCKETS], newest: 0, always: RETRIES_ALWAYS.div_ceil(shares.max(1)) }
-    }
-
     /// Counts requests (first tries, not retries).
     pub fn add_requests(&mut self, now_ms: u64, count: u32) {
         let bucket = self.advance(now_ms);
@@ -67,7 +56,7 @@ impl Budget {
         let oldest = self.slot(self.newest + 1);
         let inside = self.buckets.iter().enumerate().filter(|&(i, _)| i != oldest);
         let requests = inside.fold(0u32, |sum, (_, bucket)| sum.saturating_add(bucket.requests));
-        self.always.max(requests / REQUESTS_PER_RETRY)
+        RETRIES_ALWAYS.max(requests / REQUESTS_PER_RETRY)
     }
 
     fn retries(&self) -> u32 {
@@ -101,17 +90,15 @@ mod tests {
 
     #[test]
     fn a_hundred_are_always_allowed() {
-        let mut budget = Budget::new(1);
+        let mut budget = Budget::default();
         assert_eq!(retries(&mut budget, 5_000), 100);
         assert_eq!(retries(&mut budget, 14_999), 0);
         assert_eq!(retries(&mut budget, 15_500), 100);
-        assert_eq!(retries(&mut Budget::new(16), 0), 7);
-        assert_eq!(retries(&mut Budget::new(1000), 0), 1);
     }
 
     #[test]
     fn above_it_a_fifth_of_the_requests() {
-        let mut budget = Budget::new(1);
+        let mut budget = Budget::default();
         budget.add_requests(1_000, 4_000);
         budget.add_requests(6_000, 1_000);
         assert_eq!(retries(&mut budget, 6_000), 1_000);
@@ -122,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_long_silence_forgets_everything() {
-        let mut budget = Budget::new(1);
+        let mut budget = Budget::default();
         budget.add_requests(0, u32::MAX);
         budget.add_requests(0, u32::MAX);
         assert!(budget.try_retry(0));
@@ -136,7 +123,7 @@ mod tests {
     fn no_window_holds_more_than_it_may() {
         for seed in 0..20 {
             let mut rng = Rng::new(seed);
-            let mut budget = Budget::new(1);
+            let mut budget = Budget::default();
             let (mut now_ms, mut requested, mut retried) = (0, Vec::new(), Vec::new());
             let pace = 1 + rng.below(40);
             for _ in 0..4_000 {

@@ -8,8 +8,8 @@ use std::sync::mpsc::SyncSender;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::backend::BackendState;
+use super::budget::SharedBudget;
 use super::queue::UpstreamState;
-use super::retries::Retries;
 use crate::config::plan::{self, AccessFormat, Plan};
 use crate::route::RouteTable;
 
@@ -32,7 +32,7 @@ pub struct PublishedUpstream {
     /// Its queue; the same through reloads.
     pub state: Arc<UpstreamState>,
     /// Its retry budget; the same through reloads.
-    pub retries: Arc<Retries>,
+    pub budget: Arc<SharedBudget>,
     /// In the order of `conf.backends`; those of unchanged identity are the same through reloads.
     pub backends: Vec<Arc<BackendState>>,
 }

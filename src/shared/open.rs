@@ -2,7 +2,7 @@
 //!
 //! Owns the count. Never closes one.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Client connections of the whole process against their limit.
 #[derive(Debug)]
@@ -10,12 +10,19 @@ pub struct OpenCount {
     open: AtomicU64,
     max: AtomicU64,
     max_per_worker: u64,
+    /// A worker has a client at its door and no idle connection of its own to close.
+    is_wanted: AtomicBool,
 }
 
 impl OpenCount {
     /// None open; `max` in all, `max_per_worker` at each worker.
     pub fn new(max: u64, max_per_worker: u64) -> Self {
-        OpenCount { open: AtomicU64::new(0), max: AtomicU64::new(max), max_per_worker }
+        OpenCount {
+            open: AtomicU64::new(0),
+            max: AtomicU64::new(max),
+            max_per_worker,
+            is_wanted: AtomicBool::new(false),
+        }
     }
 
     /// Client connections open now, parked ones included.
@@ -39,6 +46,18 @@ impl OpenCount {
     /// place: the limit is held to within one connection a worker.
     pub fn has_room(&self, own: u64) -> bool {
         own < self.max_per_worker && self.open() < self.max.load(Ordering::Relaxed)
+    }
+
+    /// Asks the other workers to make room for one that has `own` connections, unless it is at a limit of its own.
+    pub fn want_room(&self, own: u64) {
+        if own < self.max_per_worker {
+            self.is_wanted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether room is wanted; whoever is told yes makes it.
+    pub fn take_want(&self) -> bool {
+        self.is_wanted.load(Ordering::Relaxed) && self.is_wanted.swap(false, Ordering::Relaxed)
     }
 
     /// Changes how many may be open in all.

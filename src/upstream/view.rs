@@ -1,5 +1,5 @@
 //! What one worker sees of routes, upstreams and backends: `Rc` views on the shared state, with the worker's own part of
-//! it (idle connections, rotations) beside.
+//! it (idle connections, rotations, requests not yet counted) beside.
 //!
 //! Owns how a published plan becomes a view, and which views live on through a reload. Never chooses a backend.
 
@@ -13,9 +13,9 @@ use crate::balance::rotation::Rotation;
 use crate::config::plan::{self, Target};
 use crate::route::{AccessList, RouteTable};
 use crate::shared::backend::BackendState;
+use crate::shared::budget::SharedBudget;
 use crate::shared::command::{Published, PublishedUpstream};
 use crate::shared::queue::UpstreamState;
-use crate::shared::retries::Retries;
 use crate::shared::stats::BackendStats;
 use crate::upstream::pool::Pool;
 use crate::upstream::sticky::Signer;
@@ -56,10 +56,9 @@ pub struct UpstreamView {
     pub roster: Roster,
     /// Where this worker's rotations stand.
     pub rotation: RefCell<Rotation>,
-    /// The retry budget of all workers.
-    pub retries: Arc<Retries>,
-    /// Requests this worker has counted and not handed in to the budget yet.
-    pub uncounted: Cell<u32>,
+    budget: Arc<SharedBudget>,
+    /// Requests that the budget does not know of yet.
+    uncounted: Cell<u32>,
     /// Signs and reads the sticky cookie.
     pub sticky: Option<Signer>,
     /// Rotates over `local_addresses`.
@@ -146,29 +145,29 @@ impl UpstreamView {
             backends,
             rotation: RefCell::new(Rotation::new(&roster, rng)),
             roster,
-            retries: published.retries.clone(),
+            budget: published.budget.clone(),
             uncounted: Cell::new(0),
             next_local: Cell::new(rng.next_u64() as usize),
             conf,
         }
     }
 
-    /// Counts a request for the retry budget.
+    /// Counts a request (its first try) towards the retry budget.
     pub fn count_request(&self) {
         self.uncounted.set(self.uncounted.get().saturating_add(1));
     }
 
-    /// Takes one retry from the budget of all workers; `false` when it is used up.
-    pub fn try_retry(&self, now_ms: u64) -> bool {
-        self.retries.try_retry(now_ms, self.uncounted.take())
-    }
-
-    /// Hands in what was counted; to be called about twice a second, as the budget looks at the last 10 s.
-    pub fn hand_in(&self, now_ms: u64) {
+    /// Tells the budget of the requests counted so far; called about once a second.
+    pub fn hand_in_requests(&self, now_ms: u64) {
         match self.uncounted.take() {
             0 => {}
-            count => self.retries.add_requests(now_ms, count),
+            requests => self.budget.add_requests(now_ms, requests),
         }
+    }
+
+    /// Takes a retry from the upstream's budget; `false` when it is used up.
+    pub fn try_retry(&self, now_ms: u64) -> bool {
+        self.budget.try_retry(now_ms, self.uncounted.take())
     }
 
     /// The next of `local_addresses`, in rotation.

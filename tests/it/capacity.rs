@@ -248,6 +248,20 @@ fn at_the_limit_the_longest_parked_goes_first() {
 }
 
 #[test]
+fn at_the_limit_whoever_knocks_is_let_in_whichever_worker_it_is() {
+    let origin = Origin::start(origin::by_path);
+    let server = [("max_conn", "3"), ("park_after", "100ms"), ("workers", "2")];
+    let proxy = Proxy::start(&server, &sections(&origin, "", ""));
+    // The kernel chooses the worker: sooner or later all the parked ones are the other's.
+    let mut idle = Vec::new();
+    for _ in 0..16 {
+        let mut client = proxy.client();
+        assert_eq!(client.get("/").status, 200);
+        idle.push(client);
+    }
+}
+
+#[test]
 fn at_the_limit_with_all_busy_accepting_pauses() {
     let origin = Origin::start(origin::by_path);
     let proxy = Proxy::start(&[("max_conn", "3")], &sections(&origin, "", ""));

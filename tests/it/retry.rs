@@ -160,6 +160,31 @@ fn a_buffered_body_is_sent_again_byte_for_byte() {
 }
 
 #[test]
+fn a_body_that_is_under_way_when_the_backend_closes_goes_on_to_the_next() {
+    for fields in ["Content-Length: 10", "Transfer-Encoding: chunked"] {
+        let origin = Origin::start(|exchange| match exchange.connection {
+            0 => Ok(Next::Close),
+            _ => {
+                let body = exchange.body()?;
+                exchange.answer(200, &body)
+            }
+        });
+        let proxy = Proxy::before(&origin);
+        let mut client = proxy.client();
+        client.send(format!("PUT / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n\r\n"));
+        let parts: [&[u8]; 2] = match fields.starts_with('C') {
+            true => [b"hello", b"world"],
+            false => [b"5\r\nhello\r\n", b"5\r\nworld\r\n0\r\n\r\n"],
+        };
+        client.send(parts[0]);
+        // The first has closed, and the second knows of the request.
+        origin.wait_for_requests(2);
+        client.send(parts[1]);
+        assert_eq!(client.response().text(), "helloworld", "{fields}");
+    }
+}
+
+#[test]
 fn a_body_beyond_the_buffer_is_not() {
     for fields in ["Content-Length: 20000", "Transfer-Encoding: chunked"] {
         let origin = closes_first(1);
@@ -280,14 +305,17 @@ fn a_client_that_leaves_during_a_connect_is_no_failure_of_the_backend() {
 
 #[test]
 fn the_budget_bounds_retries() {
-    let origin = closes_first(usize::MAX);
-    let proxy = Proxy::start(&[], &sections(&origin, "", "retries: 10"));
-    let mut client = proxy.client();
-    for _ in 0..40 {
-        assert_eq!(client.get("/").status, 502);
+    // One connection is one worker's: what is allowed is the upstream's, wherever it is needed.
+    for workers in ["1", "4"] {
+        let origin = closes_first(usize::MAX);
+        let proxy = Proxy::start(&[("workers", workers)], &sections(&origin, "", "retries: 10"));
+        let mut client = proxy.client();
+        for _ in 0..40 {
+            assert_eq!(client.get("/").status, 502);
+        }
+        assert_eq!(proxy.stats().retries, 100, "a fifth of forty is less than what is always allowed");
+        assert_eq!(origin.requests().len(), 140, "{workers} workers");
     }
-    assert_eq!(proxy.stats().retries, 100, "a fifth of forty is less than what is always allowed");
-    assert_eq!(origin.requests().len(), 140);
 }
 
 #[test]
