@@ -68,7 +68,7 @@ reasons! {
     ClientClosed = "client_closed", 499, Client, "connection_terminated", "the client closed the connection";
     /// The client took no byte for `server.write_timeout`; never sent.
     ClientStalled = "client_stalled", 499, Client, "connection_write_timeout", "the client stopped reading";
-    /// HTTP/0.9, HTTP/2.0 in an HTTP/1 request line, and other versions.
+    /// HTTP/2.0 in an HTTP/1 request line, and other versions; a line without any is a [`Reason::BadRequest`].
     VersionNotServed = "version_not_served", 505, Client, "http_request_error", "this HTTP version is not served";
     /// The backend refused the connection, or the network said it cannot be reached.
     ConnectFailed = "connect_failed", 502, Backend, "connection_refused", "the backend refused the connection";

@@ -19,8 +19,8 @@ pub const INTERIM_COUNT_MAX: usize = 32;
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// Largest trailer section, in bytes.
 pub const TRAILER_BYTES_MAX: usize = 8 * 1024;
-/// One worker's shared read buffer, in bytes.
-pub const SCRATCH_BYTES: usize = 64 * 1024;
+/// One worker's shared read buffer, in bytes. Above 64 KiB, so that a body of that size and its head come in one read.
+pub const SCRATCH_BYTES: usize = 128 * 1024;
 /// Unread client bytes that a lingering close reads and drops, in bytes.
 pub const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// How long a lingering close waits for the client's end, in milliseconds.

@@ -11,12 +11,15 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::task::{Context, Poll, ready};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
 use crate::config::plan::{ListenAddr, Server};
+
+const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// One address with a listening socket for each worker.
 #[derive(Debug)]
@@ -148,6 +151,24 @@ impl Listener {
             match self.accept() {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
                 done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    /// Ready once somebody waits to be accepted, or listening ended. Asks the kernel: the cached readiness also tells of
+    /// those who were accepted since.
+    ///
+    /// # Errors
+    /// What the event loop or the socket says.
+    pub fn poll_waiting(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
+            let mut listener = [PollFd::new(self.fd.get_ref(), PollFlags::IN)];
+            match rustix::event::poll(&mut listener, Some(&AT_ONCE)) {
+                Ok(0) => guard.clear_ready(),
+                Ok(_) => return Poll::Ready(Ok(())),
+                Err(Errno::INTR) => {}
+                Err(e) => return Poll::Ready(Err(e.into())),
             }
         }
     }

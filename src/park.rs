@@ -28,6 +28,8 @@ pub enum Waiting {
     First = 0,
     /// A further request, since the last answer.
     Next = 1,
+    /// Its first request, since it was accepted; its PROXY header came already.
+    Announced = 2,
 }
 
 /// An idle connection as plain data, which any worker could pick up.
@@ -118,7 +120,7 @@ pub struct Lot {
     chunks: Vec<Box<[Entry]>>,
     free: u32,
     len: usize,
-    lists: [List; 2],
+    lists: [List; 3],
 }
 
 impl Lot {
@@ -129,7 +131,7 @@ impl Lot {
     pub fn new() -> io::Result<Lot> {
         let epoll = crate::sys::register_for_reading(epoll::create(CreateFlags::CLOEXEC)?)?;
         let empty = List { oldest: NONE, newest: NONE };
-        Ok(Lot { epoll, chunks: Vec::new(), free: NONE, len: 0, lists: [empty; 2] })
+        Ok(Lot { epoll, chunks: Vec::new(), free: NONE, len: 0, lists: [empty; 3] })
     }
 
     /// Connections in the lot.
@@ -209,7 +211,8 @@ impl Lot {
     /// sent one; returns how many.
     pub fn evict(&mut self, count: usize) -> usize {
         let next = self.expire(Waiting::Next, u32::MAX, count);
-        next + self.expire(Waiting::First, u32::MAX, count - next)
+        let first = self.expire(Waiting::First, u32::MAX, count - next);
+        next + first + self.expire(Waiting::Announced, u32::MAX, count - next - first)
     }
 
     fn entry(&mut self, key: u32) -> &mut Entry {

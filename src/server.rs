@@ -122,6 +122,7 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
     let plan = Arc::new(plan);
     let mut registry = Registry::default();
     let published = Arc::new(registry.apply(&plan, clock::now_ms()));
+    registry.retire(clock::now_ms());
     let open = Arc::new(OpenCount::new(descriptors.clients_max, descriptors.clients_per_table));
     crate::upstream::sticky::prepare();
 

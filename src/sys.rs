@@ -141,6 +141,13 @@ pub fn bind_without_port(socket: &impl AsRawFd) -> io::Result<()> {
     }
 }
 
+/// Gives memory that this thread freed back to the system. Costs about a millisecond per few thousand freed pages, so
+/// call it after a burst and not as a habit. Does nothing where another allocator is in use.
+pub fn release_freed_memory() {
+    // SAFETY: mi_collect works on the calling thread's own heap and touches no live allocation.
+    unsafe { libmimalloc_sys::mi_collect(true) };
+}
+
 /// Milliseconds of `CLOCK_MONOTONIC_COARSE`: a few nanoseconds a call, a few milliseconds coarse.
 pub fn coarse_ms() -> u64 {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);

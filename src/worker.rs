@@ -31,7 +31,7 @@ const ACCEPT_BATCH: usize = 64;
 const EXPIRE_BATCH: usize = 8192;
 /// Ticks between two sweeps of idle backend connections and spare buffers.
 const SWEEP_TICKS: u32 = 10;
-/// Idle connections closed at once to make room when the limit is reached.
+/// Idle connections closed at once to make room when descriptors or memory have run out.
 const ROOM_BATCH: usize = 16;
 
 /// Whose descriptor table a worker uses.
@@ -115,6 +115,8 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
         tokio::task::spawn_local(accept(local.clone(), listener.clone(), index as u16, open.clone()));
     }
     tokio::task::spawn_local(wake_parked(local.clone()));
+    let turns = local.clone();
+    tokio::task::spawn_local(async move { turns.turns.deal().await });
     let _ = ready.send(Ok(()));
     let mut clock = tokio::time::interval(TICK);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -125,7 +127,10 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
             biased;
             command = commands.recv() => match command {
                 Some(Command::Publish(published, _done)) => publish(&local, &published),
-                Some(Command::Access(sink)) => *local.access.borrow_mut() = sink.map(Sink::new),
+                Some(Command::Access(sink)) => {
+                    let before = std::mem::replace(&mut *local.access.borrow_mut(), sink.map(Sink::new));
+                    before.into_iter().for_each(|mut before| before.flush(&local));
+                }
                 Some(Command::Drain) if drain.is_none() => drain = Some(Drain::begin(&local, &listeners)),
                 Some(Command::Drain) => {}
                 Some(Command::Stop) | None => break,
@@ -156,7 +161,9 @@ fn tick(local: &Rc<Local>, now: u32) {
     let before = |patience: Duration| now.saturating_sub(ticks(patience));
     let mut lot = local.lot.borrow_mut();
     let mut left = lot.expire(Waiting::Next, before(server.idle_timeout), EXPIRE_BATCH);
-    left += lot.expire(Waiting::First, before(server.read_timeout), EXPIRE_BATCH);
+    for waiting in [Waiting::First, Waiting::Announced] {
+        left += lot.expire(waiting, before(server.read_timeout), EXPIRE_BATCH);
+    }
     local.stats.connections_parked.set(lot.len() as u64);
     drop(lot);
     local.uncount(left);
@@ -171,7 +178,7 @@ fn tick(local: &Rc<Local>, now: u32) {
 async fn accept(local: Rc<Local>, listener: Rc<Listener>, index: u16, open: Arc<OpenCount>) {
     loop {
         for _ in 0..ACCEPT_BATCH {
-            make_room(&local, &open).await;
+            make_room(&local, &listener, &open).await;
             match poll_fn(|cx| listener.poll_accept(cx)).await {
                 Ok((fd, peer)) => admit(&local, fd, peer, index),
                 Err(error) if local.draining.get() => {
@@ -194,16 +201,22 @@ async fn accept(local: Rc<Local>, listener: Rc<Listener>, index: u16, open: Arc<
     }
 }
 
-/// Waits until one more client connection is allowed. Those that have been parked longest go first.
-async fn make_room(local: &Rc<Local>, open: &OpenCount) {
+/// Waits until one more client connection is allowed. For each that knocks, the one that has been parked longest goes;
+/// while nobody does, as many as are allowed may stay.
+async fn make_room(local: &Rc<Local>, listener: &Listener, open: &OpenCount) {
     while !open.has_room(local.clients() as u64) {
-        let evicted = local.lot.borrow_mut().evict(ROOM_BATCH);
+        let knocked = poll_fn(|cx| listener.poll_waiting(cx)).await;
+        // A listener that failed says so when it is accepted from.
+        if knocked.is_err() || local.draining.get() {
+            return;
+        }
+        if open.has_room(local.clients() as u64) {
+            return;
+        }
+        let evicted = local.lot.borrow_mut().evict(1);
         local.uncount(evicted);
         if evicted == 0 {
             local.pause(1).await;
-        }
-        if local.draining.get() {
-            return;
         }
     }
 }

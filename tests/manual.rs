@@ -34,3 +34,17 @@ fn every_example_in_the_manual_is_valid() {
     }
     assert!(examples > 0);
 }
+
+#[test]
+fn every_reason_has_its_row_in_the_manual() {
+    use speedmimi::error::Reason;
+    let page = include_str!("../docs/requests.md");
+    for reason in Reason::ALL {
+        let status = if reason.is_answered() { reason.status().to_string() } else { "– (499 in the log)".to_owned() };
+        let row =
+            format!("| `{}` | {status} | `{}` | {} |", reason.code(), reason.proxy_status_type(), reason.detail());
+        assert!(page.contains(&row), "docs/requests.md lacks the row\n{row}");
+    }
+    let rows = page.lines().filter(|line| line.starts_with("| `") && line.matches('|').count() == 6).count();
+    assert_eq!(rows, Reason::COUNT, "docs/requests.md has rows of reasons that are gone");
+}

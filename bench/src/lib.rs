@@ -5,6 +5,8 @@
 //! [`slab`], [`proc`] and [`target`] are tools; [`conns`] drives client connections for [`load`] and [`idle`];
 //! [`origin`] and [`relay`] serve; [`compare`] runs all of them as child processes.
 
+#![deny(unsafe_code)]
+
 pub mod amount;
 pub mod body;
 pub mod compare;

@@ -227,8 +227,8 @@ pub(crate) fn sources_for(target: &Target, connections: usize, wanted: usize) ->
 /// What all threads are in; they look once a turn.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Connections are opened, answered a first time and wait for the others: a proxy that is saturated by the first ones
-    /// would accept the last ones late, and the load would not be what was asked for.
+    /// Connections are opened, answered a first time and wait for the others: a proxy that is saturated by the first
+    /// ones would accept the last ones late, and the load would not be what was asked for.
     Ramp = 0,
     /// All ask.
     Warmup = 1,

@@ -2,6 +2,8 @@
 //!
 //! Owns the command line and the exit status: 0 fine, 1 it failed, 2 wrong usage. Never does the work.
 
+#![forbid(unsafe_code)]
+
 use clap::{Parser, Subcommand};
 use speedmimi_bench::error::{Result, Trying};
 use speedmimi_bench::{compare, idle, load, origin, pin, relay};

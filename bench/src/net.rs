@@ -212,7 +212,8 @@ impl Acceptor {
         self.resting_until.is_some()
     }
 
-    /// Takes one waiting connection, non-blocking and without Nagle's delay; `None` when there is none, or none can be had.
+    /// Takes one waiting connection, non-blocking and without Nagle's delay; `None` when there is none, or none can be
+    /// had.
     ///
     /// # Errors
     /// What `epoll_ctl(2)` says.

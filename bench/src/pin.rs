@@ -1,7 +1,7 @@
 //! Where and how long a program runs: on one CPU, and never longer than who started it.
 //!
-//! Owns affinity, idle priority and the tie to the parent. Never starts another process: `speedmimi-bench pin` becomes the
-//! program.
+//! Owns affinity, idle priority and the tie to the parent. Never starts another process: `speedmimi-bench pin` becomes
+//! the program.
 
 use crate::error::{Error, Result, Trying};
 use crate::sys;

@@ -49,6 +49,12 @@ pub fn cpu_model() -> String {
     line.trim_start_matches([' ', '\t', ':']).to_owned()
 }
 
+/// The congestion control that sockets have unless they choose: `bbr` paces, and costs, also on loopback.
+pub fn congestion_control() -> String {
+    let name = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default();
+    if name.is_empty() { "unknown".to_owned() } else { name.trim().to_owned() }
+}
+
 fn cpu_ns(pid: u32) -> Result<u64> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).trying(|| format!("reading process {pid}"))?;
     let of_task = |path: std::path::PathBuf| -> Option<u64> {

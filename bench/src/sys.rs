@@ -19,16 +19,17 @@ pub fn become_idle_priority() -> io::Result<()> {
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Gives the calling thread a descriptor table of its own, a copy of the process's, so that `RLIMIT_NOFILE` counts for it
-/// alone. Descriptors that are open now stay open in both; what is opened later exists in one only.
+/// Gives the calling thread a descriptor table of its own, a copy of the process's, so that `RLIMIT_NOFILE` counts for
+/// it alone. Descriptors that are open now stay open in both; what is opened later exists in one only.
 ///
 /// # Errors
 /// What `unshare(2)` says.
 pub fn private_descriptor_table() -> io::Result<()> {
-    // SAFETY: an owned descriptor has to stay valid where its owner uses it. Those opened before are in both tables under
-    // the same number, so a value that crosses threads still names its file (closed on one side it stays open on the other:
-    // a leak until the thread ends, not a dangling number). Those opened after live and die within the one function that
-    // calls this, on this thread: `load::work`, `idle::work` and `origin::worker::run`; none of them returns or sends one.
+    // SAFETY: an owned descriptor has to stay valid where its owner uses it. Those opened before are in both tables
+    // under the same number, so a value that crosses threads still names its file (closed on one side it stays open on
+    // the other: a leak until the thread ends, not a dangling number). Those opened after live and die within the one
+    // function that calls this, on this thread: `load::work`, `idle::work` and `origin::worker::run`; none of them
+    // returns or sends one.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES) }.map_err(io::Error::from)
 }
 

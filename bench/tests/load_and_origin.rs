@@ -74,10 +74,10 @@ fn every_kind_of_failure_is_counted_exactly() {
 
 #[test]
 fn nobody_listening_is_counted_and_ends() {
-    let origin = origin(0, Spoil::Status);
-    let target = format!("http://{}", origin.address()).parse().unwrap();
-    drop(origin);
-    let other = self::origin(0, Spoil::Status);
+    // Both at once, so that the second one can't have the first one's port.
+    let (gone, other) = (origin(0, Spoil::Status), origin(0, Spoil::Status));
+    let target = format!("http://{}", gone.address()).parse().unwrap();
+    drop(gone);
     let report = load_with(&other, |o| (o.target, o.requests) = (target, Some(50)));
     assert_eq!(report.total, Counts { failed: 50, connect: 50, ..Counts::default() });
 }

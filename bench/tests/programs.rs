@@ -52,7 +52,7 @@ fn the_relay_passes_every_byte_in_both_modes() {
 fn idle_connections_are_all_busy_once_then_asked_again() {
     let origin = serve(&strings(&["origin"]));
     let relay = serve(&["relay".into(), format!("--to={}", origin.1)]);
-    for (kind, busy) in [("--busy=1s", true), ("--websocket", false)] {
+    for (kind, busy) in [("--busy=2s", true), ("--websocket", false)] {
         let output = run(&[
             "idle".into(),
             format!("--target=http://{}", relay.1),

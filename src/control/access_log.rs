@@ -11,12 +11,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::config::plan::AccessLog;
 use crate::shared::command::LogBatch;
 
 /// Batches that may wait for the writer; with 32 KiB a batch, 8 MiB.
 const BATCHES_MAX: usize = 256;
+
+/// How long the end waits for the writer. Whoever reads standard output may never do so again.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The writer's thread.
 #[derive(Debug)]
@@ -58,10 +62,13 @@ impl Writer {
         self.reopen.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until everything is written. All workers must have dropped their senders.
+    /// Waits until everything is written, for two seconds at most. All workers must have dropped their senders.
     pub fn finish(self) {
         drop(self.sender);
-        let _ = self.thread.join();
+        let began = Instant::now();
+        while !self.thread.is_finished() && began.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 

@@ -42,11 +42,13 @@ impl Identity {
 pub struct Registry {
     upstreams: HashMap<String, Arc<UpstreamState>>,
     backends: HashMap<Identity, Arc<BackendState>>,
+    /// Upstreams whose members are still those of the old plan too, with those of the new one.
+    to_retire: Vec<(Arc<UpstreamState>, Vec<Arc<BackendState>>)>,
 }
 
 impl Registry {
-    /// Takes a plan over: what it shares with the last one keeps its state, what is gone is forgotten (and drains), what
-    /// is new begins empty.
+    /// Takes a plan over: what it shares with the last one keeps its state, what is new begins empty. What is gone stays
+    /// in use until [`Registry::retire`]: until every worker has the new plan, some know nothing else.
     pub fn apply(&mut self, plan: &Arc<Plan>, now_ms: u64) -> Published {
         let old_upstreams = std::mem::take(&mut self.upstreams);
         let old_backends = std::mem::take(&mut self.backends);
@@ -59,17 +61,27 @@ impl Registry {
                 state.set_size(size);
                 let backends = conf.backends.iter().map(|b| self.backend(&old_backends, conf, b, &state, now_ms));
                 let backends: Vec<_> = backends.collect();
-                state.set_members(backends.clone(), now_ms);
+                let gone = old_backends.iter().filter(|(id, b)| id.upstream == conf.name && !is_in(&backends, b));
+                let all = backends.iter().cloned().chain(gone.map(|(_, b)| b.clone())).collect();
+                state.set_members(all, now_ms);
+                self.to_retire.push((state.clone(), backends.clone()));
                 self.upstreams.insert(conf.name.clone(), state.clone());
                 PublishedUpstream { conf: conf.clone(), state, backends }
             })
             .collect();
         for (name, gone) in old_upstreams {
             if !self.upstreams.contains_key(&name) {
-                gone.set_members(Vec::new(), now_ms);
+                self.to_retire.push((gone, Vec::new()));
             }
         }
         Published { plan: plan.clone(), table: Arc::new(RouteTable::build(&plan.routes)), upstreams }
+    }
+
+    /// Lets what the last plan dropped drain: no new request goes there, and what runs ends by itself.
+    pub fn retire(&mut self, now_ms: u64) {
+        for (upstream, members) in self.to_retire.drain(..) {
+            upstream.set_members(members, now_ms);
+        }
     }
 
     fn backend(
@@ -95,4 +107,8 @@ impl Registry {
         self.backends.insert(identity, backend.clone());
         backend
     }
+}
+
+fn is_in(backends: &[Arc<BackendState>], backend: &Arc<BackendState>) -> bool {
+    backends.iter().any(|b| Arc::ptr_eq(b, backend))
 }

@@ -123,6 +123,7 @@ impl Control {
         self.update_tasks();
         // Ends when every worker has answered or gone.
         while acks.recv().await.is_some() {}
+        self.registry.retire(clock::now_ms());
         Ok(())
     }
 

@@ -6,9 +6,9 @@
 use std::ops::Range;
 
 use crate::error::Fault;
+use crate::http::fields::{is_token, parse_fields};
 use crate::http::framing::Sender;
 use crate::http::head::{FieldKind, FieldTable, Fields};
-use crate::http::parse::{is_token, parse_fields};
 use crate::limits::{CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX};
 
 /// Most fields of a trailer section, in fields.
@@ -321,6 +321,7 @@ pub fn write_last_chunk(out: &mut Vec<u8>, trailers: &[u8]) {
 mod tests {
     use super::*;
     use crate::error::Reason;
+    use proptest::prelude::*;
 
     /// What is decoded when the input comes in pieces that end at `cuts`: data, trailers, unread bytes.
     fn decode(input: &[u8], cuts: &[usize]) -> Result<(Vec<u8>, Vec<u8>, usize), Fault> {
@@ -454,5 +455,47 @@ mod tests {
         assert_eq!(write_chunk_head(1, &mut room), b"1\r\n");
         assert_eq!(write_chunk_head(0xab_cdef, &mut room), b"abcdef\r\n");
         assert_eq!(write_chunk_head(u64::MAX, &mut room), b"ffffffffffffffff\r\n");
+    }
+
+    /// What a body decodes to in pieces of `step` bytes: data, trailers and bytes taken, or `None` when refused.
+    fn in_pieces(body: &[u8], step: usize) -> Option<(Vec<u8>, Vec<u8>, usize, bool)> {
+        let mut decoder = ChunkDecoder::new(Sender::Backend);
+        let (mut data, mut taken) = (Vec::new(), 0);
+        for piece in body.chunks(step) {
+            let mut piece = piece.to_vec();
+            let decoded = decoder.decode(&mut piece).ok()?;
+            data.extend_from_slice(&piece[decoded.data]);
+            taken += decoded.consumed;
+            if decoded.done {
+                break;
+            }
+        }
+        Some((data, decoder.trailers().to_vec(), taken, decoder.is_done()))
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_decodes_to_the_same(
+            chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..6), step in 1usize..64,
+        ) {
+            let mut encoded = Vec::new();
+            for chunk in &chunks {
+                encoded.extend_from_slice(write_chunk_head(chunk.len() as u64, &mut [0; 18]));
+                encoded.extend_from_slice(chunk);
+                encoded.extend_from_slice(CHUNK_END);
+            }
+            write_last_chunk(&mut encoded, b"X-Sum: 1\r\n");
+            let len = encoded.len();
+            encoded.extend_from_slice(b"GET /");
+            prop_assert_eq!(in_pieces(&encoded, step), Some((chunks.concat(), b"X-Sum: 1\r\n".to_vec(), len, true)));
+        }
+
+        #[test]
+        fn any_bytes_decode_the_same_in_any_pieces(
+            body in prop::collection::vec(prop::sample::select(b"0123a;=\"\\ \t\r\n:Xg\x80\x00".to_vec()), 0..40),
+            step in 1usize..8,
+        ) {
+            prop_assert_eq!(in_pieces(&body, step), in_pieces(&body, body.len().max(1)));
+        }
     }
 }

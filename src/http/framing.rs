@@ -73,6 +73,11 @@ impl<'b> FramingFields<'b> {
         self.doubled |= self.transfer_encoding.replace(value).is_some();
     }
 
+    /// Whether the length is not written in its shortest form.
+    pub fn has_leading_zeros(&self) -> bool {
+        matches!(self.content_length, Some([b'0', _, ..]))
+    }
+
     /// Whether the fields say that there is a body with something in it.
     pub fn declare_a_body(&self) -> bool {
         self.transfer_encoding.is_some()
@@ -111,7 +116,7 @@ enum Declared {
 /// isn't 1*DIGIT or has leading zeros (some parsers read those as octal), a coding that isn't `chunked` alone, and any
 /// coding in HTTP/1.0.
 pub fn request_framing(version: Version, fields: &FramingFields<'_>) -> Result<BodyFraming, Fault> {
-    if matches!(fields.content_length, Some([b'0', _, ..])) {
+    if fields.has_leading_zeros() {
         return Err(Sender::Client.malformed("Content-Length has leading zeros (RFC 9110 8.6)"));
     }
     Ok(match fields.declared(version, Sender::Client)? {

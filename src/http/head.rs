@@ -397,7 +397,7 @@ impl<'b> RequestHead<'b> {
         self.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
     }
 
-    /// Whether `TE` says `trailers` (RFC 9110, section 10.1.4).
+    /// Whether `TE` says `trailers` (RFC 9110, section 10.1.4); never in HTTP/1.0, which has no chunked bodies.
     pub fn wants_trailers(&self) -> bool {
         self.wants_trailers
     }
@@ -433,6 +433,8 @@ pub struct ResponseHead<'b> {
     pub(super) upgrade: Option<&'b [u8]>,
     pub(super) backend_load: Option<&'b [u8]>,
     pub(super) framing: ResponseFraming,
+    /// The body's length when `Content-Length` is written as we would write it.
+    pub(super) plain_length: Option<u64>,
     pub(super) status: u16,
     pub(super) version: Version,
     pub(super) connection: ConnectionOptions,

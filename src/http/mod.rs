@@ -3,11 +3,13 @@
 pub mod authority;
 pub mod chunked;
 pub mod class;
+mod fields;
 pub mod framing;
 pub mod head;
 pub mod parse;
 pub mod peer;
 pub mod proxy_header;
+mod start_line;
 pub mod status;
 pub mod target;
 pub mod write;

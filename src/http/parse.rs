@@ -1,9 +1,9 @@
 //! Bytes to heads, strictly (RFC 9112).
 //!
-//! Owns finding the end of a head, the request and status lines, the field lines, and the refusal of everything
-//! malformed. Never allocates but into the caller's [`FieldTable`], and never decides anything beyond the head at hand.
-//! Written by hand in place of httparse: no slower, exact about line ends, and every refusal can name its rule; a
-//! property test holds the two to the same reading.
+//! Owns finding the end of a head, what its known fields say together, and the refusal of everything malformed. Never
+//! allocates but into the caller's [`FieldTable`], and never decides anything beyond the head at hand. Written by hand
+//! in place of httparse: no slower, exact about line ends, and every refusal can name its rule; a property test holds
+//! the two to the same reading.
 //!
 //! Decisions where the RFCs leave a choice: lines end in CRLF only (RFC 9112, section 2.2 merely allows a bare LF); a
 //! fragment, a byte beyond ASCII and a backslash in the path are refused (RFC 3986 has none of them in a path); other
@@ -12,21 +12,19 @@
 
 use crate::error::{Fault, Reason};
 use crate::http::authority::Authority;
+use crate::http::fields::{BARE_CR, BARE_LF, is_token, parse_fields};
 use crate::http::framing::{
     BodyFraming, ConnectionOptions, FramingFields, ResponseFraming, Sender, decimal, list_members, request_framing,
     response_framing,
 };
 use crate::http::head::{
-    Entry, FieldKind, FieldTable, Fields, Method, RequestHead, ResponseHead, TargetForm, Version, field,
+    FieldKind, FieldTable, Fields, Method, RequestHead, ResponseHead, TargetForm, Version, field, same_name,
+};
+use crate::http::start_line::{
+    METHOD_BYTES_MAX, NO_METHOD, REQUEST_LINE_BYTES_MAX, RequestLine, StatusLine, TARGET_TOO_LONG, request_line,
+    skip_empty_lines, status_line,
 };
 use crate::limits;
-
-/// Empty lines in front of a request line that are skipped (RFC 9112, section 2.2), in lines.
-pub const EMPTY_LINES_MAX: usize = 4;
-/// Longest method, in bytes.
-pub const METHOD_BYTES_MAX: usize = 32;
-
-const VERSION_LEN: usize = 8;
 
 /// How large a head may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,9 +74,6 @@ impl HeadEnd {
     }
 }
 
-const BARE_LF: &str = "a line of the head ends in a bare LF (RFC 9112 2.2)";
-const BARE_CR: &str = "a bare CR in the head (RFC 9112 2.2)";
-
 fn has_empty_line(bytes: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', bytes).any(|at| bytes[..at].ends_with(b"\r\n\r"))
 }
@@ -115,8 +110,6 @@ pub fn parse_request<'b>(
     Ok(None)
 }
 
-const TARGET_TOO_LONG: Fault = Fault::new(Reason::TargetTooLong, "the request target is too long (RFC 9110 15.5.15)");
-
 /// The start line of a request that isn't whole yet: checked as a whole once, bounded until then.
 fn check_partial_request(window: &[u8], from: usize, end: &mut HeadEnd) -> Result<(), Fault> {
     if end.start_line_passed {
@@ -131,335 +124,10 @@ fn check_partial_request(window: &[u8], from: usize, end: &mut HeadEnd) -> Resul
         end.start_line_passed = request_line(window, start)?.is_some();
     } else if line.len() > METHOD_BYTES_MAX && memchr::memchr(b' ', &line[..=METHOD_BYTES_MAX]).is_none() {
         return Err(Sender::Client.malformed(NO_METHOD));
-    } else if line.len() > METHOD_BYTES_MAX + limits::TARGET_BYTES_MAX + VERSION_LEN + 4 {
+    } else if line.len() > REQUEST_LINE_BYTES_MAX + 2 {
         return Err(TARGET_TOO_LONG);
     }
     Ok(())
-}
-
-/// Where the request line begins.
-fn skip_empty_lines(window: &[u8]) -> Result<usize, Fault> {
-    let mut start = 0;
-    while let Some([b'\r', b'\n']) = window.get(start..start + 2) {
-        start += 2;
-        if start > 2 * EMPTY_LINES_MAX {
-            return Err(Sender::Client.malformed("too many empty lines before the request line (RFC 9112 2.2)"));
-        }
-    }
-    Ok(start)
-}
-
-struct RequestLine<'b> {
-    method: Method,
-    method_name: &'b [u8],
-    target: &'b [u8],
-    /// Offset of the first question mark in the target, or its length.
-    query_at: usize,
-    /// Before the query is a `%`, or a `.` behind a `/`.
-    path_is_suspect: bool,
-    version: Version,
-    /// Offset behind its CRLF.
-    end: usize,
-}
-
-const MALFORMED_VERSION: Fault = Fault::new(Reason::BadRequest, "the version is malformed (RFC 9112 2.3)");
-const NO_METHOD: &str = "the request does not begin with a method (RFC 9112 3)";
-
-/// `method SP request-target SP HTTP-version CRLF` (RFC 9112, section 3); `None` while its end is missing.
-fn request_line(window: &[u8], start: usize) -> Result<Option<RequestLine<'_>>, Fault> {
-    let Some(method_len) = method_len(&window[start..])? else { return Ok(None) };
-    let method_name = &window[start..start + method_len];
-    let target_start = start + method_len + 1;
-    let Some(extent) = target_extent(&window[target_start..])? else { return Ok(None) };
-    let TargetExtent { len: target_len, query_at, path_is_suspect } = extent;
-    if target_len > limits::TARGET_BYTES_MAX {
-        return Err(TARGET_TOO_LONG);
-    }
-    let target = &window[target_start..target_start + target_len];
-    let after_target = &window[target_start + target_len + 1..];
-    let Some((version, rest)) = after_target.split_first_chunk::<VERSION_LEN>() else {
-        let may_follow = |(at, byte): (usize, &u8)| b"HTTP/".get(at).map_or(*byte >= b'.', |expected| byte == expected);
-        return if after_target.iter().enumerate().all(may_follow) { Ok(None) } else { Err(MALFORMED_VERSION) };
-    };
-    let version = version_of(version).map_err(|wrong| match wrong {
-        WrongVersion::Malformed => MALFORMED_VERSION,
-        WrongVersion::NotServed => Fault::new(Reason::VersionNotServed, "only HTTP/1 is served here (RFC 9110 15.6.6)"),
-    })?;
-    match rest {
-        [b'\r', b'\n', ..] => {}
-        [] | [b'\r'] => return Ok(None),
-        [b'\n', ..] => return Err(Sender::Client.malformed(BARE_LF)),
-        [b'\r', ..] => return Err(Sender::Client.malformed(BARE_CR)),
-        _ => return Err(Sender::Client.malformed("the request line goes on after the version (RFC 9112 3)")),
-    }
-    let method = match method_name {
-        b"GET" => Method::Get,
-        b"HEAD" => Method::Head,
-        b"POST" => Method::Post,
-        b"PUT" => Method::Put,
-        b"DELETE" => Method::Delete,
-        b"OPTIONS" => Method::Options,
-        b"PATCH" => Method::Patch,
-        b"CONNECT" => return Err(Fault::new(Reason::MethodNotServed, "CONNECT is not served (RFC 9110 9.3.6)")),
-        b"TRACE" => return Err(Fault::new(Reason::MethodNotServed, "TRACE is not served (RFC 9110 9.3.8)")),
-        _ => Method::Other,
-    };
-    let end = window.len() - rest.len() + 2;
-    Ok(Some(RequestLine { method, method_name, target, query_at, path_is_suspect, version, end }))
-}
-
-fn method_len(line: &[u8]) -> Result<Option<usize>, Fault> {
-    if line.starts_with(b"GET ") {
-        return Ok(Some(3));
-    }
-    let wrong = || Sender::Client.malformed(NO_METHOD);
-    match line.iter().take(METHOD_BYTES_MAX + 1).position(|&byte| !is_token(byte)) {
-        Some(0) if line == b"\r" => Ok(None),
-        Some(0) => Err(wrong()),
-        Some(len) if line[len] == b' ' => Ok(Some(len)),
-        Some(_) => Err(wrong()),
-        None if line.len() > METHOD_BYTES_MAX => Err(wrong()),
-        None => Ok(None),
-    }
-}
-
-struct TargetExtent {
-    len: usize,
-    query_at: usize,
-    path_is_suspect: bool,
-}
-
-/// How far the target goes: up to the space behind it. `None` while that is missing.
-fn target_extent(line: &[u8]) -> Result<Option<TargetExtent>, Fault> {
-    let mut at = 0;
-    let mut query_at = None;
-    let mut path_is_suspect = false;
-    loop {
-        let Some(plain) = line[at..].iter().position(|&byte| !TARGET_BYTE[byte as usize]) else {
-            return if line.len() > limits::TARGET_BYTES_MAX { Err(TARGET_TOO_LONG) } else { Ok(None) };
-        };
-        at += plain;
-        match line[at] {
-            b' ' if at > 0 => {
-                return Ok(Some(TargetExtent { len: at, query_at: query_at.unwrap_or(at), path_is_suspect }));
-            }
-            b'%' | b'.' | b'?' | b'\\' if query_at.is_some() => {}
-            b'?' => query_at = Some(at),
-            b'%' => path_is_suspect = true,
-            b'.' => path_is_suspect |= at > 0 && line[at - 1] == b'/',
-            byte => return Err(Sender::Client.malformed(not_in_a_target(byte))),
-        }
-        at += 1;
-    }
-}
-
-/// Why this byte can't stand where it does in a target.
-#[cold]
-fn not_in_a_target(byte: u8) -> &'static str {
-    match byte {
-        b' ' => "the request target is empty (RFC 9112 3.2)",
-        b'\\' => "a backslash in the path (RFC 3986 3.3)",
-        b'#' => "a fragment in the request target (RFC 9112 3.2)",
-        b'\r' | b'\n' => "the request line has no version (RFC 9112 3)",
-        0x80.. => "a byte beyond ASCII in the request target (RFC 3986 2)",
-        _ => "a control character in the request target (RFC 9112 3.2)",
-    }
-}
-
-/// `true` for visible ASCII that needs no further look in a target.
-static TARGET_BYTE: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0x21;
-    while byte < 0x7f {
-        table[byte] = !matches!(byte as u8, b'#' | b'?' | b'\\' | b'%' | b'.');
-        byte += 1;
-    }
-    table
-};
-
-/// `true` for `tchar` (RFC 9110, section 5.6.2).
-static TOKEN_BYTE: [bool; 256] = {
-    let mut table = [false; 256];
-    let allowed = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~";
-    let mut i = 0;
-    while i < allowed.len() {
-        table[allowed[i] as usize] = true;
-        i += 1;
-    }
-    table
-};
-
-/// Whether this is a `tchar` (RFC 9110, section 5.6.2).
-pub(super) fn is_token(byte: u8) -> bool {
-    TOKEN_BYTE[byte as usize]
-}
-
-enum WrongVersion {
-    Malformed,
-    NotServed,
-}
-
-/// `HTTP/` DIGIT `.` DIGIT, case-sensitive (RFC 9112, section 2.3).
-fn version_of(text: &[u8; VERSION_LEN]) -> Result<Version, WrongVersion> {
-    match text {
-        b"HTTP/1.1" => Ok(Version::Http11),
-        b"HTTP/1.0" => Ok(Version::Http10),
-        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9'] => Ok(Version::Http11),
-        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Err(WrongVersion::NotServed),
-        _ => Err(WrongVersion::Malformed),
-    }
-}
-
-/// Reads field lines from `start` to the empty line that ends them; the offset behind it, `None` while it is missing.
-///
-/// `head` is at most [`limits::HEADER_BYTES_MAX`] long, so that offsets and lengths fit an [`Entry`].
-pub(super) fn parse_fields(
-    head: &[u8],
-    start: usize,
-    fields_max: usize,
-    sender: Sender,
-    table: &mut FieldTable,
-) -> Result<Option<usize>, Fault> {
-    debug_assert!(head.len() <= limits::HEADER_BYTES_MAX, "offsets in a head have to fit its table");
-    table.entries.clear();
-    let mut at = start;
-    loop {
-        match field_line(head, at).map_err(|detail| sender.malformed(detail))? {
-            Line::Field(entry, next) if table.entries.len() < fields_max => {
-                table.entries.push(entry);
-                at = next;
-            }
-            Line::Field(..) => return Err(sender.too_large("more fields than max_headers (RFC 6585 5)")),
-            Line::Empty => return Ok(Some(at + 2)),
-            Line::Partial => return Ok(None),
-        }
-    }
-}
-
-enum Line {
-    /// A field, and the offset behind its line.
-    Field(Entry, usize),
-    Empty,
-    /// The buffer ends before the line does.
-    Partial,
-}
-
-/// Reads `field-name ":" OWS field-value OWS CRLF` or the empty line at `start` (RFC 9112, section 5).
-#[inline]
-fn field_line(head: &[u8], start: usize) -> Result<Line, &'static str> {
-    let line = &head[start..];
-    let Some(name_len) = token_len(line) else { return Ok(Line::Partial) };
-    if line[name_len] != b':' || name_len == 0 {
-        return not_a_field(line, name_len);
-    }
-    let mut value_start = name_len + 1;
-    while let Some(b' ' | b'\t') = line.get(value_start) {
-        value_start += 1;
-    }
-    let Some(line_end) = value_len(&line[value_start..])?.map(|len| value_start + len) else {
-        return Ok(Line::Partial);
-    };
-    let value_end = value_start + trim_end(&line[value_start..line_end]).len();
-    let entry = Entry {
-        name_start: start as u32,
-        value_start: (start + value_start) as u32,
-        value_len: (value_end - value_start) as u32,
-        name_len: name_len as u16,
-        kind: FieldKind::of(&line[..name_len]),
-        is_canonical: value_start == name_len + 2 && line[name_len + 1] == b' ' && value_end == line_end,
-    };
-    Ok(Line::Field(entry, start + line_end + 2))
-}
-
-/// The empty line, or what is wrong with a line whose token of `token_len` bytes no colon follows.
-#[cold]
-fn not_a_field(line: &[u8], token_len: usize) -> Result<Line, &'static str> {
-    match (token_len, &line[token_len..]) {
-        (0, [b'\r', b'\n', ..]) => Ok(Line::Empty),
-        (_, [b'\r']) => Ok(Line::Partial),
-        (_, [b'\r', b'\n', ..]) => Err("a field line without a colon (RFC 9112 5)"),
-        (_, [b'\r', ..]) => Err(BARE_CR),
-        (_, [b'\n', ..]) => Err(BARE_LF),
-        (0, [b' ' | b'\t', ..]) => Err("a field line begins with whitespace (obsolete folding, RFC 9112 5.2)"),
-        (_, [b' ' | b'\t', ..]) => Err("whitespace between a field name and its colon (RFC 9112 5.1)"),
-        (0, [b':', ..]) => Err("a field name is empty (RFC 9110 5.1)"),
-        _ => Err("a field name is not a token (RFC 9110 5.1)"),
-    }
-}
-
-#[inline]
-fn trim_end(mut text: &[u8]) -> &[u8] {
-    while let [rest @ .., b' ' | b'\t'] = text {
-        text = rest;
-    }
-    text
-}
-
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGHS: u64 = ONES * 0x80;
-
-/// How many bytes of a token come first; `None` when nothing else follows. Eight bytes at a time while they are the
-/// letters and dashes that most names are made of.
-#[inline]
-fn token_len(text: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    while let Some(word) = text.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        let others = !letters_and_dashes(u64::from_le_bytes(*word)) & HIGHS;
-        at += others.trailing_zeros() as usize / 8;
-        if others != 0 {
-            if !is_token(text[at]) {
-                return Some(at);
-            }
-            at += 1;
-        }
-    }
-    text[at..].iter().position(|&byte| !is_token(byte)).map(|rest| at + rest)
-}
-
-/// The high bit of each byte that is a letter or a dash; other bits have no meaning.
-#[inline]
-fn letters_and_dashes(word: u64) -> u64 {
-    let low = word & !HIGHS;
-    let lower = low | (ONES * 0x20);
-    // No sum here reaches beyond its byte: 0x7f and 0x7f at the most.
-    let from_a = lower + ONES * (0x80 - b'a' as u64);
-    let beyond_z = lower + ONES * (0x7f - b'z' as u64);
-    let not_dash = (low ^ (ONES * b'-' as u64)) + ONES * 0x7f;
-    ((from_a & !beyond_z) | !not_dash) & !word
-}
-
-/// How many bytes come before the CRLF that ends a field value; `None` while it is missing.
-#[inline]
-fn value_len(text: &[u8]) -> Result<Option<usize>, &'static str> {
-    let mut at = 0;
-    loop {
-        let Some(plain) = first_control(&text[at..]) else { return Ok(None) };
-        at += plain;
-        match text[at..] {
-            [b'\r', b'\n', ..] => return Ok(Some(at)),
-            [b'\t', ..] => at += 1,
-            [b'\r'] => return Ok(None),
-            [b'\r', ..] => return Err(BARE_CR),
-            [b'\n', ..] => return Err(BARE_LF),
-            _ => return Err("a control character in a field value (RFC 9110 5.5)"),
-        }
-    }
-}
-
-/// The offset of the first control character (0x00..=0x1f, 0x7f), eight bytes at a time.
-#[inline]
-fn first_control(text: &[u8]) -> Option<usize> {
-    let (words, tail) = text.as_chunks::<8>();
-    for (i, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let del = word ^ (ONES * 0x7f);
-        // The high bit of each byte that is below 0x20, or is 0x7f. A borrow can only set bits above the lowest hit.
-        let hits = ((word.wrapping_sub(ONES * 0x20) & !word) | (del.wrapping_sub(ONES) & !del)) & HIGHS;
-        if hits != 0 {
-            return Some(i * 8 + hits.trailing_zeros() as usize / 8);
-        }
-    }
-    tail.iter().position(u8::is_ascii_control).map(|at| text.len() - tail.len() + at)
 }
 
 /// What the known fields of a request say, before it is put together.
@@ -525,7 +193,6 @@ impl<'b> RequestFacts<'b> {
 }
 
 fn is_framing_look_alike(name: &[u8]) -> bool {
-    use crate::http::head::same_name;
     same_name(name, b"content-length") || same_name(name, b"transfer-encoding")
 }
 
@@ -577,7 +244,7 @@ impl<'b> RequestLine<'b> {
             connection: facts.connection,
             max_forwards: facts.max_forwards.filter(|_| self.method == Method::Options).and_then(decimal),
             expect_continue: facts.expect_continue && has_body && self.version == Version::Http11,
-            wants_trailers: facts.wants_trailers,
+            wants_trailers: facts.wants_trailers && self.version == Version::Http11,
             accepts_event_stream: facts.accepts_event_stream,
             is_grpc: facts.is_grpc,
         })
@@ -656,46 +323,6 @@ pub fn parse_response<'b>(
     Ok(None)
 }
 
-struct StatusLine<'b> {
-    version: Version,
-    status: u16,
-    reason: &'b [u8],
-    /// Offset behind its CRLF.
-    end: usize,
-}
-
-/// `HTTP-version SP status-code [ SP reason-phrase ] CRLF` (RFC 9112, section 4; the second space is often forgotten).
-fn status_line(window: &[u8]) -> Result<Option<StatusLine<'_>>, Fault> {
-    let wrong = |detail| Err(Sender::Backend.malformed(detail));
-    let known = window.len().min(VERSION_LEN - 3);
-    if window[..known] != b"HTTP/"[..known] {
-        return wrong("the answer does not begin with HTTP/ (RFC 9112 4)");
-    }
-    let Some(lf) = memchr::memchr(b'\n', window) else { return Ok(None) };
-    let Some((line, b'\r')) = window[..lf].split_last().map(|(last, line)| (line, *last)) else {
-        return wrong(BARE_LF);
-    };
-    let Some((version, rest)) = line.split_first_chunk::<VERSION_LEN>() else {
-        return wrong("the status line is malformed (RFC 9112 4)");
-    };
-    let Ok(version) = version_of(version) else {
-        return wrong("the answer's version is not HTTP/1 (RFC 9112 2.3)");
-    };
-    let (digits, reason) = match rest {
-        [b' ', a, b, c] => ([*a, *b, *c], &[] as &[u8]),
-        [b' ', a, b, c, b' ', reason @ ..] => ([*a, *b, *c], reason),
-        _ => return wrong("the status line is malformed (RFC 9112 4)"),
-    };
-    if !reason.iter().all(|&byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..)) {
-        return wrong("a control character in the reason phrase (RFC 9112 4)");
-    }
-    let [b'1'..=b'5', b'0'..=b'9', b'0'..=b'9'] = digits else {
-        return wrong("the status is outside 100 to 599 (RFC 9110 15)");
-    };
-    let status = digits.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'));
-    Ok(Some(StatusLine { version, status, reason, end: lf + 1 }))
-}
-
 impl<'b> StatusLine<'b> {
     fn into_head(self, fields: Fields<'b>, asked: Asked) -> Result<ResponseHead<'b>, Fault> {
         let mut framing_fields = FramingFields::default();
@@ -705,6 +332,7 @@ impl<'b> StatusLine<'b> {
             upgrade: None,
             backend_load: None,
             framing: ResponseFraming::None,
+            plain_length: None,
             status: self.status,
             version: self.version,
             connection: ConnectionOptions::default(),
@@ -726,6 +354,10 @@ impl<'b> StatusLine<'b> {
             }
         }
         head.framing = response_framing(self.version, self.status, asked.head, &framing_fields)?;
+        head.plain_length = match head.framing {
+            ResponseFraming::Length(len) if !framing_fields.has_leading_zeros() => Some(len),
+            _ => None,
+        };
         // A sender that frames the body of an answer which has none may send one as well.
         let contradicts = matches!(self.status, 100..200 | 204) && framing_fields.declare_a_body();
         head.may_persist = head.framing != ResponseFraming::UntilClose && !contradicts;
@@ -740,6 +372,7 @@ impl<'b> StatusLine<'b> {
 mod tests {
     use super::*;
     use crate::http::class::{Protocol, classify};
+    use crate::http::start_line::EMPTY_LINES_MAX;
     use proptest::prelude::*;
 
     const LIMITS: HeadLimits = HeadLimits { head_bytes: 16 * 1024, fields: 100 };
@@ -905,24 +538,6 @@ mod tests {
     fn unusual_but_valid_fields_are_taken() {
         for lines in ["A:b", "A:  b\t", "A:", "A: \t", "A: b\u{e9}\tc", "!#$%&'*+-.^_`|~09: x", "A: b: c"] {
             assert!(accepts(&with_fields(lines)), "{lines:?}");
-        }
-    }
-
-    #[test]
-    fn eight_bytes_at_a_time_say_what_one_does() {
-        for byte in 0..=255u8 {
-            for at in 0..8 {
-                let mut word = *b"Ab-zXyZa";
-                word[at] = byte;
-                let expected = byte.is_ascii_alphabetic() || byte == b'-';
-                let high = letters_and_dashes(u64::from_le_bytes(word)) >> (at * 8 + 7) & 1;
-                assert_eq!(high == 1, expected, "{byte:#x} at {at}");
-                let text = [&word[..], b"\0"].concat();
-                let control = text.iter().position(u8::is_ascii_control);
-                assert_eq!(first_control(&text), control, "{byte:#x} at {at}");
-                let token = text.iter().position(|&byte| !is_token(byte));
-                assert_eq!(token_len(&text), token, "{byte:#x} at {at}");
-            }
         }
     }
 

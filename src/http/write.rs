@@ -86,7 +86,7 @@ pub struct Forward<'a> {
     pub peer_is_trusted: bool,
     /// Whether the client's connection is TLS.
     pub over_tls: bool,
-    /// The header that tells backends the client's address; a token.
+    /// The header that tells backends the client's address; a token. Left out when it means something else already.
     pub real_ip_header: &'a str,
     /// The header that only trusted peers may send.
     pub client_ip_header: Option<&'a str>,
@@ -114,7 +114,7 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &Forwar
     if let Some(left) = head.max_forwards {
         write_number(out, b"Max-Forwards", left.saturating_sub(1));
     }
-    write_forwarding_fields(out, head, forward);
+    write_forwarding_fields(out, head, forward, rules.real_ip_kind);
     match forward.framing {
         BodyFraming::None => {}
         BodyFraming::Length(_) if rules.keeps_length => {}
@@ -155,23 +155,23 @@ struct RequestRules<'a, 'b> {
     keeps_trailer: bool,
     /// Fields have to be looked at by name: an edit, a `Connection` option or a configured header may take them.
     by_name: bool,
-    real_ip_is_default: bool,
+    real_ip_kind: FieldKind,
 }
 
 impl<'a, 'b> RequestRules<'a, 'b> {
     fn new(head: &'a RequestHead<'b>, forward: &'a Forward<'a>, keeps_host: bool) -> RequestRules<'a, 'b> {
-        let real_ip_is_default = forward.real_ip_header.eq_ignore_ascii_case("X-Real-IP");
+        let real_ip_kind = FieldKind::of(forward.real_ip_header.as_bytes());
         RequestRules {
             head,
             forward,
             keeps_host,
             keeps_length: forward.framing == head.framing && matches!(head.framing, BodyFraming::Length(_)),
             keeps_trailer: forward.framing == BodyFraming::Chunked,
-            by_name: !real_ip_is_default
+            by_name: real_ip_kind != FieldKind::XRealIp
                 || (forward.client_ip_header.is_some() && !forward.peer_is_trusted)
                 || head.connection.names_fields
                 || !forward.edits.is_empty(),
-            real_ip_is_default,
+            real_ip_kind,
         }
     }
 
@@ -195,7 +195,7 @@ impl<'a, 'b> RequestRules<'a, 'b> {
             | FieldKind::XForwardedFor
             | FieldKind::XRequestId
             | FieldKind::LookAlike => return false,
-            FieldKind::XRealIp => trusted && !self.real_ip_is_default,
+            FieldKind::XRealIp => trusted && self.real_ip_kind != FieldKind::XRealIp,
             FieldKind::ClientCert
             | FieldKind::Forwarded
             | FieldKind::XForwardedHost
@@ -245,7 +245,7 @@ fn is_provenance(kind: FieldKind) -> bool {
 }
 
 /// Writes what tells the backend where the request comes from.
-fn write_forwarding_fields(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &Forward<'_>) {
+fn write_forwarding_fields(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &Forward<'_>, real_ip_kind: FieldKind) {
     let edits = &forward.edits;
     let writes = |name: &str| edits.is_empty() || !edits.replaces(name.as_bytes());
     let keeps = |kind| forward.peer_is_trusted && head.fields.of_kind(kind).next().is_some();
@@ -264,8 +264,7 @@ fn write_forwarding_fields(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &
     {
         write_line(out, b"X-Forwarded-Host", authority.as_bytes());
     }
-    let real_ip_is_sent = forward.real_ip_header.eq_ignore_ascii_case("X-Forwarded-For");
-    if !real_ip_is_sent && writes(forward.real_ip_header) {
+    if may_tell_the_address(real_ip_kind) && writes(forward.real_ip_header) {
         out.extend_from_slice(forward.real_ip_header.as_bytes());
         out.extend_from_slice(b": ");
         write_address(out, forward.client);
@@ -277,6 +276,11 @@ fn write_forwarding_fields(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &
     if writes("Via") {
         write_via(out, head.version);
     }
+}
+
+/// Whether a field of that kind can carry the client's address; `X-Forwarded-For` does so already.
+fn may_tell_the_address(kind: FieldKind) -> bool {
+    matches!(kind, FieldKind::Other | FieldKind::XRealIp | FieldKind::XForwardedOther)
 }
 
 fn write_forwarded_for(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &Forward<'_>) {
@@ -350,11 +354,16 @@ pub struct Answer<'a> {
 
 /// Appends the head of a final answer as the client gets it; the version is 1.1, the reason phrase the backend's.
 pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead<'_>, answer: &Answer<'_>) {
-    let keeps_length = answer.framing == AnswerFraming::None && head.status != 204;
+    let keeps_length = match answer.framing {
+        AnswerFraming::None => head.status != 204,
+        AnswerFraming::Length(len) => head.plain_length == Some(len),
+        AnswerFraming::Chunked | AnswerFraming::Close => false,
+    };
     let keeps_trailer = answer.framing == AnswerFraming::Chunked;
     write_answer(out, head, answer, keeps_length, keeps_trailer);
     match answer.framing {
         AnswerFraming::None | AnswerFraming::Close => {}
+        AnswerFraming::Length(_) if keeps_length => {}
         AnswerFraming::Length(len) => write_content_length(out, len),
         AnswerFraming::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
     }
@@ -685,8 +694,11 @@ mod tests {
             got.contains(&"True-Client-IP: 1.2.3.4".into()) && got.iter().all(|line| !line.ends_with(": 6")),
             "{got:?}"
         );
-        let got = get("", &Forward { real_ip_header: "X-Forwarded-For", ..FORWARD });
-        assert_eq!(got.iter().filter(|line| line.starts_with("X-Forwarded-For")).count(), 1);
+        for name in ["X-Forwarded-For", "Content-Length", "Host", "Transfer-Encoding"] {
+            let got = get("", &Forward { real_ip_header: name, ..FORWARD });
+            assert!(got.iter().filter(|line| line.starts_with(name)).count() <= 1, "{name}");
+            assert!(!got.contains(&format!("{name}: 1.2.3.4")), "{name}");
+        }
     }
 
     #[test]
@@ -798,9 +810,9 @@ mod tests {
             "Server: x",
             "Set-Cookie: a=b",
             "Set-Cookie: c=d",
+            "Content-Length: 3",
             "Date: Sun, 22 Nov 2026 11:00:00 GMT",
             "Via: 1.0 speedmimi",
-            "Content-Length: 3",
         ];
         assert_eq!(got, wanted);
     }

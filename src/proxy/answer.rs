@@ -70,6 +70,7 @@ pub fn take_head(
         report(view, load, local.now_ms());
     }
     exchange.record.status = head.status();
+    exchange.record.answered();
     let date = local.date();
     let edits = exchange.route.as_ref().map_or_else(Edits::default, |r| Edits::from(&r.conf.response_headers));
     let set_cookie = setting.set_cookie;

@@ -98,6 +98,8 @@ pub struct Client {
     wants_proxy_header: bool,
     /// Whether bytes are known to wait: it was just taken out of the lot.
     is_woken: bool,
+    /// Whether it was told to wait for another turn.
+    awaits_turn: bool,
 }
 
 /// How a connection's life between two requests ends.
@@ -105,6 +107,13 @@ enum Next {
     Request(Box<Exchange>),
     Refused(Fault),
     Park,
+    Close,
+}
+
+/// What a PROXY header, or what came in its place, leads to.
+enum Step {
+    GoOn,
+    Wait,
     Close,
 }
 
@@ -128,6 +137,7 @@ impl Client {
             since: parked.since,
             wants_proxy_header,
             is_woken,
+            awaits_turn: false,
         })
     }
 
@@ -139,7 +149,11 @@ impl Client {
                     let after = exchange::run(&mut self, &mut exchange).await;
                     self.local.give_exchange(exchange);
                     match after {
-                        After::KeepAlive => self.begin_waiting(),
+                        After::KeepAlive => {
+                            self.begin_waiting();
+                            // Requests that are answered without a wait, one behind the other, leave others their turn.
+                            tokio::task::coop::consume_budget().await;
+                        }
                         After::Close => return self.close_gently().await,
                         After::Abort => return,
                         After::Tunnel(tunnel) => return tunnel::spawn(self, *tunnel),
@@ -168,8 +182,8 @@ impl Client {
         }
     }
 
-    /// Ready once the client is gone: it ended its side or reset the connection. What it sends meanwhile, the next
-    /// request, is taken in up to a bound.
+    /// Ready once the client is gone: it ended its side or reset the connection. What it sends meanwhile, the rest of
+    /// its request or the next one, is taken in up to a bound.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let local = self.local.clone();
         while self.input.len() < PIPELINED_BYTES_MAX {
@@ -190,6 +204,7 @@ impl Client {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>, head: &mut HeadEnd, started: &mut u32) -> Poll<Next> {
+        let was_empty = self.input.is_empty();
         loop {
             if !self.input.is_empty()
                 && let Some(next) = self.parse_input(head)
@@ -202,20 +217,26 @@ impl Client {
                 Poll::Pending => break,
             }
         }
+        if self.awaits_turn {
+            // Its bytes wait in the socket: it is neither idle nor slow, and must not be parked.
+            return Poll::Pending;
+        }
         let view = self.local.view();
         let server = &view.server;
         if !self.input.is_empty() {
             // A head has begun: from its first byte, or for the first request from accept.
-            let from = if self.waiting == Waiting::First { self.since } else { *started };
+            if was_empty {
+                *started = self.local.wheel.now();
+            }
+            let from = if self.waiting == Waiting::Next { *started } else { self.since };
             self.deadline.set(from.saturating_add(ticks(server.read_timeout) + 1));
             ready!(self.deadline.poll_expired(cx));
             return Poll::Ready(Next::Refused(Reason::HeadTimeout.into()));
         }
-        *started = self.local.wheel.now();
         if self.local.closing_idle.get() && self.waiting == Waiting::Next {
             return Poll::Ready(Next::Close);
         }
-        let patience = if self.waiting == Waiting::First { server.read_timeout } else { server.idle_timeout };
+        let patience = if self.waiting == Waiting::Next { server.idle_timeout } else { server.read_timeout };
         let park_at = self.since.saturating_add(ticks(server.park_after.min(patience)) + 1);
         self.deadline.set(park_at);
         ready!(self.deadline.poll_expired(cx));
@@ -225,7 +246,11 @@ impl Client {
 
     /// Reads once. `None`: look again at what there is.
     fn poll_more(&mut self, cx: &mut Context<'_>, head: &mut HeadEnd) -> Poll<Option<Next>> {
+        if !self.is_woken {
+            ready!(self.stream.poll_readable(cx)).ok();
+        }
         let local = self.local.clone();
+        ready!(local.turns.poll_take(cx, &mut self.awaits_turn));
         let mut scratch = local.scratch.borrow_mut();
         let read = if std::mem::take(&mut self.is_woken) {
             match self.stream.recv(&mut scratch) {
@@ -263,7 +288,12 @@ impl Client {
     /// A head in several reads, or one that came behind another request.
     fn parse_input(&mut self, head: &mut HeadEnd) -> Option<Next> {
         if self.wants_proxy_header {
-            return self.parse_proxy_header();
+            match self.parse_proxy_header() {
+                Step::GoOn if self.input.is_empty() => return None,
+                Step::GoOn => {}
+                Step::Wait => return None,
+                Step::Close => return Some(Next::Close),
+            }
         }
         let mut input = std::mem::take(&mut self.input);
         let taken = intake::take(self, input.unread(), head);
@@ -279,25 +309,27 @@ impl Client {
         }
     }
 
-    fn parse_proxy_header(&mut self) -> Option<Next> {
+    fn parse_proxy_header(&mut self) -> Step {
         let view = self.local.view();
         if !view.server.trusted_proxies.iter().any(|net| net.contains(&self.peer.ip())) {
             // A header from anybody else would let a client choose its address: it is read as the garbage it is.
             self.wants_proxy_header = false;
-            return None;
+            return Step::GoOn;
         }
         match proxy_header::parse(self.input.unread()) {
-            Ok(None) => None,
+            Ok(None) => Step::Wait,
             Ok(Some((header, used))) => {
                 self.wants_proxy_header = false;
                 if let Some(source) = header.source {
                     self.peer = SocketAddr::new(source.ip().to_canonical(), source.port());
                 }
+                // Parked before its first request it comes back without asking for another header.
+                self.waiting = Waiting::Announced;
                 let local = self.local.clone();
                 self.input.consume(used, &local);
-                None
+                Step::GoOn
             }
-            Err(_) => Some(Next::Close),
+            Err(_) => Step::Close,
         }
     }
 

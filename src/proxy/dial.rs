@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::Poll;
 
@@ -21,17 +22,12 @@ use crate::wheel::ticks;
 /// # Errors
 /// [`Reason::ConnectFailed`], [`Reason::ConnectTimeout`], [`Reason::BackendUnresolved`], [`Reason::NoDescriptor`], or
 /// [`Reason::ClientClosed`] when the client went away meanwhile.
-pub async fn open(
-    client: &mut Client,
-    upstream: &UpstreamView,
-    backend: &BackendView,
-    watch_client: bool,
-) -> Result<Stream, Fault> {
+pub async fn open(client: &mut Client, upstream: &UpstreamView, backend: &BackendView) -> Result<Stream, Fault> {
     backend.stats.connects.inc();
-    let opened = match try_open(client, upstream, backend, watch_client).await {
+    let opened = match try_open(client, upstream, backend).await {
         // Room is made by closing what is idle: backends can always be reached.
         Err(fault) if fault.reason == Reason::NoDescriptor && client.local.make_room(16) => {
-            try_open(client, upstream, backend, watch_client).await
+            try_open(client, upstream, backend).await
         }
         opened => opened,
     };
@@ -41,30 +37,45 @@ pub async fn open(
     opened
 }
 
-async fn try_open(
-    client: &mut Client,
-    upstream: &UpstreamView,
-    backend: &BackendView,
-    watch_client: bool,
-) -> Result<Stream, Fault> {
-    let addresses = backend.state.addresses();
-    let peer = match &backend.conf.addr {
-        BackendAddr::Unix(path) => Peer::Unix(path),
-        BackendAddr::Ip(addr) => Peer::Tcp(*addr),
-        BackendAddr::Name(..) => {
-            let next = backend.next_address.get();
-            backend.next_address.set(next.wrapping_add(1));
-            let index = next.checked_rem(addresses.len()).ok_or(Reason::BackendUnresolved)?;
-            Peer::Tcp(addresses[index])
-        }
-    };
+async fn try_open(client: &mut Client, upstream: &UpstreamView, backend: &BackendView) -> Result<Stream, Fault> {
     client.deadline.set_after(ticks(upstream.conf.connect_timeout));
+    match &backend.conf.addr {
+        BackendAddr::Unix(path) => reach(client, upstream, Peer::Unix(path)).await,
+        BackendAddr::Ip(addr) => reach(client, upstream, Peer::Tcp(*addr)).await,
+        BackendAddr::Name(..) => reach_any(client, upstream, backend).await,
+    }
+}
+
+/// Connects to the next address of a name, or to the first behind it that doesn't refuse: a server may listen on one of
+/// its addresses only (`localhost`), and is reached then.
+async fn reach_any(client: &mut Client, upstream: &UpstreamView, backend: &BackendView) -> Result<Stream, Fault> {
+    let first = backend.next_address.get();
+    backend.next_address.set(first.wrapping_add(1));
+    let mut fault = Fault::from(Reason::BackendUnresolved);
+    for step in 0..backend.state.addresses().len() {
+        let Some(addr) = nth_address(backend, first.wrapping_add(step)) else { break };
+        match reach(client, upstream, Peer::Tcp(addr)).await {
+            Err(refused) if refused.reason == Reason::ConnectFailed => fault = refused,
+            done => return done,
+        }
+    }
+    Err(fault)
+}
+
+/// In rotation; looked up anew each time, as the addresses may have changed meanwhile.
+fn nth_address(backend: &BackendView, n: usize) -> Option<SocketAddr> {
+    let addresses = backend.state.addresses();
+    addresses.get(n.checked_rem(addresses.len())?).copied()
+}
+
+/// Connects to one address before the client's deadline.
+async fn reach(client: &mut Client, upstream: &UpstreamView, peer: Peer<'_>) -> Result<Stream, Fault> {
     let mut connecting = pin!(connect(peer, upstream.local_address()));
     poll_fn(|cx| {
         if let Poll::Ready(done) = connecting.as_mut().poll(cx) {
             return Poll::Ready(done.map_err(|e| fault_of(&e)));
         }
-        if watch_client && client.poll_gone(cx).is_ready() {
+        if client.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(Reason::ClientClosed.into()));
         }
         client.deadline.poll_expired(cx).map(|()| Err(Reason::ConnectTimeout.into()))

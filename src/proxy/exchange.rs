@@ -15,7 +15,7 @@ use super::select::{self, Admitted};
 use super::tunnel::Tunnel;
 use super::upload::Upload;
 use crate::balance::Algorithm;
-use crate::error::{Fault, Reason};
+use crate::error::{Blame, Fault, Reason};
 use crate::http::class::Protocol;
 use crate::http::head::Version;
 use crate::stream::Stream;
@@ -147,13 +147,17 @@ async fn forward(client: &mut Client, exchange: &mut Exchange) -> Result<After, 
     let mut tries = Tries { left: upstream.conf.retries, stale_left: 2, tried: Vec::new() };
     loop {
         let admitted = select::admit(client, exchange, &upstream, &tries.tried).await?;
-        exchange.record.backend = Some(admitted.slot.backend().clone());
+        let backend = admitted.slot.backend();
+        backend.stats.requests.inc();
+        exchange.record.backend = Some(backend.clone());
         let lease = match lease(client, exchange, &upstream, &admitted).await {
             Ok(lease) => lease,
+            // The client left, or the descriptors are used up: neither tells of the backend, nor can another help.
+            Err(fault) if fault.reason.blame() != Blame::Backend => return Err(fault),
             Err(fault) => {
                 admitted.failed(client.local.now_ms());
-                let again = tries.next(client, &upstream, admitted.index);
-                if again && fault.reason != Reason::NoDescriptor {
+                if tries.next(client, &upstream, admitted.index) {
+                    exchange.record.retries += 1;
                     continue;
                 }
                 return Err(fault);
@@ -178,8 +182,10 @@ async fn forward(client: &mut Client, exchange: &mut Exchange) -> Result<After, 
             Err(Broken::Client(fault)) => return Err(fault),
             Err(Broken::Backend { fault, sent, got_bytes }) => {
                 drop(relay);
-                let may_repeat = !got_bytes && exchange.upload.rewind() && (!sent || exchange.request.is_idempotent);
-                if reused && !got_bytes && may_repeat && fault.reason == Reason::BackendClosed && tries.stale_left > 0 {
+                let closed = fault.reason == Reason::BackendClosed;
+                let is_safe = !sent || (closed && exchange.request.is_idempotent);
+                let may_repeat = !got_bytes && is_safe && exchange.upload.rewind();
+                if reused && closed && may_repeat && tries.stale_left > 0 {
                     tries.stale_left -= 1;
                     exchange.record.retries += 1;
                     continue;
@@ -227,8 +233,14 @@ async fn lease(
     // A connection that is about to time out at the other side is no place for a request that can't be repeated.
     let keep = if exchange.request.is_idempotent { keep } else { keep / 2 };
     if let Some(stream) = backend.pool.take(local.wheel.now().saturating_sub(keep)) {
+        backend.stats.pool_hits.inc();
+        local.stats.pool_hits.inc();
         return Ok(Lease { stream, reused: true });
     }
-    let stream = dial::open(client, upstream, backend, exchange.upload.is_received()).await?;
+    backend.stats.pool_misses.inc();
+    local.stats.pool_misses.inc();
+    let from_us = if exchange.record.is_told() { crate::clock::now_us() } else { 0 };
+    let stream = dial::open(client, upstream, backend).await?;
+    exchange.record.connected(from_us);
     Ok(Lease { stream, reused: false })
 }

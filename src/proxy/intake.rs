@@ -202,7 +202,9 @@ fn expand(location: &str, head: &RequestHead<'_>, path: &[u8], scheme: &str) -> 
         } else if rest.starts_with("${host}") {
             (head.authority().map_or(b"", |a| a.as_bytes()), 7)
         } else if rest.starts_with("${path}") {
-            (path, 7)
+            // At the front, two slashes would name another host (RFC 3986, section 4.2).
+            let doubled = path.iter().take_while(|&&byte| byte == b'/').count().saturating_sub(1);
+            (if out.is_empty() { &path[doubled..] } else { path }, 7)
         } else if rest.starts_with("${query}") {
             (head.query_suffix(), 8)
         } else {

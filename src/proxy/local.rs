@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use super::exchange::Exchange;
 use super::log::Sink;
+use super::turns::Turns;
 use crate::balance::rng::Rng;
 use crate::http::head::FieldTable;
 use crate::limits::SCRATCH_BYTES;
@@ -23,6 +24,8 @@ use crate::wheel::{Deadline, Wheel};
 
 /// A spare buffer that grew beyond this is not kept, in bytes.
 const SPARE_BYTES_MAX: usize = 16 * 1024;
+/// Tasks at once that make a burst: about a megabyte of memory.
+const BURST_TASKS: usize = 512;
 /// What a new buffer starts with, in bytes: a usual head.
 const SPARE_BYTES_MIN: usize = 1024;
 
@@ -43,6 +46,8 @@ pub struct Local {
     pub head: RefCell<Vec<u8>>,
     /// Where the parser puts the fields of a head.
     pub fields: RefCell<FieldTable>,
+    /// Who begins a request when.
+    pub turns: Turns,
     /// Counters that others read.
     pub stats: Arc<WorkerStats>,
     /// Luck.
@@ -64,6 +69,7 @@ pub struct Local {
     now_ms: Cell<u64>,
     view: RefCell<Rc<View>>,
     spare: RefCell<Spare>,
+    tasks_most: Cell<usize>,
     date: RefCell<Date>,
     request_id: Cell<(u64, u64)>,
 }
@@ -103,6 +109,7 @@ impl Local {
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             head: RefCell::new(Vec::with_capacity(4096)),
             fields: RefCell::default(),
+            turns: Turns::default(),
             stats,
             rng: RefCell::new(rng),
             draining: Cell::new(false),
@@ -115,6 +122,7 @@ impl Local {
             now_ms: Cell::new(crate::clock::now_ms()),
             view: RefCell::new(Rc::new(view)),
             spare: RefCell::default(),
+            tasks_most: Cell::new(0),
             date: RefCell::new(Date { text: [b' '; 29], second: 0 }),
             request_id: Cell::new((prefix, 0)),
         };
@@ -168,6 +176,7 @@ impl Local {
     pub fn seat(self: &Rc<Self>) -> Seat {
         self.clients.set(self.clients.get() + 1);
         self.open.add();
+        self.stats.connections_active.inc();
         Seat { local: self.clone(), is_kept: false }
     }
 
@@ -180,6 +189,7 @@ impl Local {
     pub fn uncount(&self, count: usize) {
         self.clients.set(self.clients.get() - count);
         self.open.sub(count);
+        self.stats.connections_active.add((count as u64).wrapping_neg());
     }
 
     /// Ready after so many ticks.
@@ -189,8 +199,19 @@ impl Local {
         poll_fn(|cx| deadline.poll_expired(cx)).await;
     }
 
-    /// Frees the spare buffers that nobody needed since the last call.
+    /// Frees what nobody needed since the last call: spare buffers, and after a burst the memory that its tasks left.
     pub fn trim(&self) {
+        self.trim_spare();
+        let tasks = self.wheel.len();
+        let most = self.tasks_most.get().max(tasks);
+        let is_over = most >= BURST_TASKS && tasks <= most / 4;
+        self.tasks_most.set(if is_over { tasks } else { most });
+        if is_over {
+            crate::sys::release_freed_memory();
+        }
+    }
+
+    fn trim_spare(&self) {
         let mut exchanges = self.exchanges.borrow_mut();
         if exchanges.len() > 8 {
             let keep = exchanges.len() / 2;

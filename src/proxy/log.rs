@@ -83,6 +83,7 @@ impl Record {
     pub fn begin(&mut self, local: &Local, kept_id: Option<&[u8]>, client: IpAddr, head: &RequestHead<'_>) {
         self.clear();
         self.client = Some(client);
+        local.stats.requests.inc();
         match kept_id {
             Some(id) => self.note(0, id),
             None => self.note(0, &local.new_request_id()),
@@ -102,6 +103,18 @@ impl Record {
         let texts = [head.method_name(), host, head.target(), version, field("Referer"), agent];
         for (i, text) in texts.into_iter().enumerate() {
             self.note(i + 1, text);
+        }
+    }
+
+    /// Begins a record of what came in place of a request: nothing is known but its sender.
+    pub fn begin_unread(&mut self, local: &Local, client: IpAddr) {
+        self.clear();
+        self.client = Some(client);
+        self.note(0, &local.new_request_id());
+        if local.access.borrow().is_some() {
+            self.began_us = crate::clock::now_us();
+            self.began = Some(SystemTime::now());
+            self.ends = [self.ends[0]; 7];
         }
     }
 
@@ -127,6 +140,18 @@ impl Record {
         self.text.get(start..usize::from(self.ends[i])).unwrap_or(b"")
     }
 
+    /// Connecting took since `from_us` of the process clock.
+    pub fn connected(&mut self, from_us: u64) {
+        if self.began.is_some() {
+            self.connect_us = Some(crate::clock::now_us().saturating_sub(from_us));
+        }
+    }
+
+    /// Whether times are told of it.
+    pub fn is_told(&self) -> bool {
+        self.began.is_some()
+    }
+
     /// The answer's head came.
     pub fn answered(&mut self) {
         if self.began.is_some() {
@@ -137,7 +162,8 @@ impl Record {
     /// Counts the exchange, and writes its line.
     pub fn finish(&mut self, client: &Client, route: Option<&RouteView>, protocol: Option<Protocol>) {
         let stats = &client.local.stats;
-        stats.requests.inc();
+        stats.client_bytes_in.add(self.bytes_in);
+        stats.client_bytes_out.add(self.bytes_out);
         stats.statuses.count(self.status);
         if let Some(reason) = self.reason {
             stats.reasons.count(reason);

@@ -13,4 +13,5 @@ pub mod relay;
 pub mod reply;
 pub mod select;
 pub mod tunnel;
+pub mod turns;
 pub mod upload;

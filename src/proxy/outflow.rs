@@ -41,16 +41,22 @@ impl Outflow {
         }
     }
 
-    /// Writes all that waits. Ready when it is all gone; the buffer is given back then.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>, stream: &Stream, local: &Local) -> Poll<io::Result<usize>> {
-        let mut total = 0;
+    /// Writes all that waits. Ready when it is all gone; the buffer is given back then. Adds to `sent` what the socket
+    /// took, also when some is left: a slow peer makes progress.
+    pub fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &Stream,
+        local: &Local,
+        sent: &mut u64,
+    ) -> Poll<io::Result<()>> {
         while !self.is_empty() {
             let n = ready!(stream.poll_send(cx, &[IoSlice::new(&self.bytes[self.sent..])]))?;
             self.sent += n;
-            total += n;
+            *sent += n as u64;
         }
         self.clear(local);
-        Poll::Ready(Ok(total))
+        Poll::Ready(Ok(()))
     }
 
     /// One attempt to write what waits and then `parts`; what the socket does not take waits. Returns how many bytes

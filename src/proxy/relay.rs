@@ -208,6 +208,7 @@ impl<'a> Relay<'a> {
                 // It may have said why before it stopped reading: its answer, if there is one, decides.
                 self.is_uploading = false;
                 self.upload_broke = true;
+                self.down_at = self.local.wheel.now();
                 Poll::Ready(Ok(()))
             }
         }
@@ -243,14 +244,14 @@ impl<'a> Relay<'a> {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        match ready!(self.down.to_client.poll_flush(cx, &self.client.stream, &self.local)) {
-            Ok(n) => {
-                self.down_at = self.local.wheel.now();
-                self.exchange.record.bytes_out += n as u64;
-                Poll::Ready(Ok(()))
-            }
-            Err(_) => Poll::Ready(Err(self.broken_by_client(Reason::ClientClosed.into()))),
+        let mut sent = 0;
+        let flushed = self.down.to_client.poll_flush(cx, &self.client.stream, &self.local, &mut sent);
+        if sent > 0 {
+            self.down_at = self.local.wheel.now();
+            self.exchange.record.bytes_out += sent;
         }
+        ready!(flushed).map_err(|_| self.broken_by_client(Reason::ClientClosed.into()))?;
+        Poll::Ready(Ok(()))
     }
 
     fn take(&mut self, bytes: &mut [u8]) -> Result<(), Broken> {
@@ -353,9 +354,12 @@ impl<'a> Relay<'a> {
         let down = &mut self.down;
         let piece = match down.source.take(bytes, &mut down.trailers) {
             Ok(piece) => piece,
-            Err(_) => {
-                // The head may be out already or not: what is certain is that the framing can't be trusted.
-                self.send(&[head])?;
+            Err(fault) => {
+                if !head.is_empty() {
+                    // Still unsent, so that this can be told.
+                    down.stage = Stage::Head;
+                    return Err(self.broken_by_backend(fault));
+                }
                 return Err(self.broken_by_backend(Reason::BackendTruncated.into()));
             }
         };
@@ -418,7 +422,8 @@ impl<'a> Relay<'a> {
     }
 
     fn broken_by_backend(&mut self, fault: Fault) -> Broken {
-        if self.down.stage == Stage::Head {
+        // An interim answer of which a part is out can't be followed by an answer of ours.
+        if self.down.stage == Stage::Head && self.down.to_client.is_empty() {
             let sent = self.exchange.upload.sent_in_try > 0;
             return Broken::Backend { fault, sent, got_bytes: self.down.got_bytes };
         }
@@ -435,7 +440,8 @@ impl<'a> Relay<'a> {
     /// Ends an answer that has begun: the client must not take what it got for the whole.
     fn cut(&mut self, fault: Fault) -> Broken {
         self.exchange.record.reason = Some(fault.reason);
-        if self.down.ends_with_close {
+        // What a client that stopped reading never takes would stay in the kernel for minutes.
+        if self.down.ends_with_close || fault.reason == Reason::ClientStalled {
             self.client.stream.reset_on_close();
         }
         Broken::Answered

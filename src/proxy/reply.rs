@@ -8,6 +8,7 @@ use std::task::{Poll, ready};
 
 use super::client::Client;
 use super::exchange::{After, Exchange};
+use super::log::Record;
 use crate::error::{Fault, Reason};
 use crate::http::status;
 use crate::wheel::ticks;
@@ -31,7 +32,9 @@ struct Answer<'a> {
 pub async fn fault(client: &mut Client, exchange: &mut Exchange, fault: Fault) -> After {
     exchange.record.reason = Some(fault.reason);
     let body = body_of(fault, exchange.record.request_id());
-    let keep_alive = keeps(client, exchange) && fault.reason != Reason::BadRequest;
+    // Where these broke a body off is not known any more: what follows must not be taken for a request.
+    let lost = matches!(fault.reason, Reason::BadRequest | Reason::BodyTooLarge | Reason::HeadTooLarge);
+    let keep_alive = !lost && keeps(client, exchange);
     let answer = Answer {
         status: fault.reason.status(),
         fault: Some(fault),
@@ -50,22 +53,24 @@ pub async fn fault(client: &mut Client, exchange: &mut Exchange, fault: Fault) -
 /// Answers what is no request: its head can't be understood, or never came whole. The connection closes after.
 pub async fn refuse(client: &mut Client, fault: Fault) {
     let local = client.local.clone();
-    local.stats.reasons.count(fault.reason);
-    local.stats.statuses.count(fault.reason.status());
-    let id = local.new_request_id();
-    let body = body_of(fault, &id);
+    let mut record = Record::default();
+    record.begin_unread(&local, client.peer.ip());
+    record.reason = Some(fault.reason);
+    record.status = fault.reason.status();
+    let body = body_of(fault, record.request_id());
     let answer = Answer {
-        status: fault.reason.status(),
+        status: record.status,
         fault: Some(fault),
         location: None,
         body: body.as_bytes(),
-        request_id: &id,
+        request_id: record.request_id(),
         keep_alive: false,
         is_head: false,
         edits: None,
     };
     let head = head_of(&answer, &local.date());
-    send(client, &head).await;
+    record.bytes_out = send(client, &head).await as u64;
+    record.finish(client, None, None);
 }
 
 /// Answers a request as its route says, without a backend.

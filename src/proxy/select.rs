@@ -5,6 +5,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
 use super::client::Client;
@@ -64,32 +65,31 @@ pub async fn admit(
         Found::Slot(admitted) => Ok(admitted),
         Found::None => Err(Reason::NoBackend.into()),
         Found::Full if upstream.conf.queue.size == 0 => Err(Reason::BackendsFull.into()),
-        Found::Full => queue(client, exchange, upstream, now).await,
+        Found::Full => queue(client, upstream, now).await,
     }
 }
 
 fn find(client: &Client, exchange: &Exchange, upstream: &UpstreamView, tried: &[usize], now: u64) -> Found {
-    let backends = &upstream.backends;
-    let best = Standing::best(backends.iter().map(|b| &*b.state), now);
-    if best == Standing::Out {
-        return Found::None;
-    }
     if let Some(admitted) = exchange.sticky.and_then(|hash| sticky(upstream, hash, tried, now)) {
         return Found::Slot(admitted);
     }
-    // Losing a race for the last slot of a backend, the rule is asked again; each loss means somebody else won.
+    let backends = &upstream.backends;
     for avoid in [tried, &[]] {
+        let left = backends.iter().enumerate().filter(|(i, _)| !avoid.contains(i)).map(|(_, b)| &*b.state);
+        let best = Standing::best(left, now);
+        if best == Standing::Out {
+            continue;
+        }
+        // Losing a race for the last slot of a backend, the rule is asked again; each loss means somebody else won.
         for _ in 0..=backends.len() {
             let Some(index) = pick(client, exchange, upstream, avoid, best, now) else { break };
             if let Ok(slot) = Slot::try_acquire(backends[index].clone()) {
                 return Found::Slot(Admitted { slot, index });
             }
         }
-        if avoid.is_empty() {
-            break;
-        }
+        return Found::Full;
     }
-    Found::Full
+    Found::None
 }
 
 fn sticky(upstream: &UpstreamView, hash: u64, tried: &[usize], now: u64) -> Option<Admitted> {
@@ -130,12 +130,7 @@ fn pick(
     )
 }
 
-async fn queue(
-    client: &mut Client,
-    exchange: &Exchange,
-    upstream: &Rc<UpstreamView>,
-    now: u64,
-) -> Result<Admitted, Fault> {
+async fn queue(client: &mut Client, upstream: &Rc<UpstreamView>, now: u64) -> Result<Admitted, Fault> {
     let local = client.local.clone();
     let mut waiter = pin!(upstream.state.join(now).map_err(|_| Fault::from(Reason::QueueFull))?);
     local.stats.queue_waits.inc();
@@ -144,18 +139,20 @@ async fn queue(
         if let Poll::Ready(granted) = waiter.as_mut().poll(cx) {
             return Poll::Ready(granted.map_err(|_| Fault::from(Reason::NoBackend)));
         }
-        if exchange.upload.is_received() && client.poll_gone(cx).is_ready() {
+        // Also while its body is still to come: what it sends meanwhile is kept, up to a bound.
+        if client.poll_gone(cx).is_ready() {
             return Poll::Ready(Err(Reason::ClientClosed.into()));
         }
         client.deadline.poll_expired(cx).map(|()| Err(Reason::QueueTimeout.into()))
     })
     .await?;
-    let index = upstream.backends.iter().position(|b| std::ptr::eq(&*b.state, slot.state()));
-    let Some(index) = index else {
-        // A reload brought the backend while this request waited with an older view: the slot goes to the next in line.
-        return Err(Reason::NoBackend.into());
-    };
-    match slot.rebind(upstream.backends[index].clone()) {
+    // A reload may have brought the backend while this request waited with an older view.
+    let view = local.view();
+    let newer = view.upstreams.iter().find(|u| Arc::ptr_eq(&u.state, &upstream.state));
+    let candidates = std::iter::once(upstream).chain(newer).flat_map(|u| u.backends.iter().enumerate());
+    let found = candidates.into_iter().find(|(_, b)| std::ptr::eq(&*b.state, slot.state()));
+    let (index, backend) = found.ok_or(Reason::NoBackend)?;
+    match slot.rebind(backend.clone()) {
         Ok(slot) => Ok(Admitted { slot, index }),
         Err(_) => Err(Reason::NoBackend.into()),
     }

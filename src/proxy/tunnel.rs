@@ -143,8 +143,10 @@ fn poll_way(
         return Poll::Ready(Ok(()));
     }
     for _ in 0..READS_IN_A_GO_MAX {
-        let flushed = ready!(way.out.poll_flush(cx, to, local)).map_err(|_| ())?;
-        *moved |= flushed > 0;
+        let mut sent = 0;
+        let flushed = way.out.poll_flush(cx, to, local, &mut sent);
+        *moved |= sent > 0;
+        ready!(flushed).map_err(|_| ())?;
         if way.has_ended {
             to.shutdown_write();
             way.is_shut = true;

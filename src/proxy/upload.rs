@@ -180,9 +180,10 @@ impl Upload {
             self.sent_in_try += n as u64;
             *moved = true;
         }
-        let n = ready!(self.rest.poll_flush(cx, backend, local))?;
-        *moved |= n > 0;
-        Poll::Ready(Ok(()))
+        let before = self.sent_in_try;
+        let flushed = self.rest.poll_flush(cx, backend, local, &mut self.sent_in_try);
+        *moved |= self.sent_in_try > before;
+        flushed
     }
 
     fn take_from(&mut self, input: &mut Input, local: &Local, backend: Option<&Stream>) -> Result<(), UploadFault> {
@@ -213,7 +214,7 @@ impl Upload {
             parts[3] = self.sink.last();
             parts[4] = &trailers;
         }
-        let len: usize = parts.iter().map(|part| part.len()).sum::<usize>() + 2;
+        let len = parts.iter().map(|part| part.len()).sum::<usize>() + if is_last { 2 } else { 0 };
         if self.is_replayable && (self.kept.len() + len <= self.kept_max || backend.is_none()) {
             parts.iter().for_each(|part| self.kept.extend_from_slice(part));
             if is_last {

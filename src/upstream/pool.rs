@@ -23,12 +23,9 @@ impl Pool {
     /// it nor sent anything since: the cached readiness tells, without a system call.
     pub fn take(&self, since: u32) -> Option<Stream> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(top) = idle.pop() {
-            if top.since < since {
-                // All below are older still.
-                idle.clear();
-                return None;
-            }
+        // Those below the top are older still; who may wait longer than this caller can use them yet.
+        while idle.last().is_some_and(|top| top.since >= since) {
+            let top = idle.pop()?;
             if top.stream.is_quiet() {
                 return Some(top.stream);
             }

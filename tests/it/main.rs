@@ -3,7 +3,6 @@
 //! `client` and `origin` are the two ends between which the proxy is put; `harness` tests them against each other.
 //! Never sleeps to wait for something and never uses a fixed port.
 
-// The ends offer more than the tests of any one day use.
 #[allow(dead_code)]
 mod client;
 #[allow(dead_code)]
@@ -11,22 +10,30 @@ mod origin;
 #[allow(dead_code)]
 mod proxy;
 #[allow(dead_code)]
-mod until;
+mod wait;
 #[allow(dead_code)]
 mod websocket;
 #[allow(dead_code)]
 mod wire;
 
 mod balance;
+mod balancing;
 mod bodies;
+mod capacity;
 mod change;
 mod conformance;
 mod failure;
+mod faults;
+mod fleet;
 mod h1;
 mod harness;
+mod health;
 mod limits;
 mod peer;
 mod reasons;
+mod retry;
+mod review;
 mod stream;
 mod tunnel;
 mod tunnel_ends;
+mod until;

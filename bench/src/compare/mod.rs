@@ -150,24 +150,14 @@ pub struct Idle {
 pub fn run(options: &Options) -> Result<()> {
     let bench = Bench::new(options)?;
     let mut results = Results { facts: bench.facts(), ..Results::default() };
-    for &body in &options.bodies {
-        for &connections in &options.connections {
-            bench.scenario(connections, body, &mut results.rounds)?;
-        }
-    }
-    if options.idle > 0 {
-        let apt = |found: &&Found| found.program.is_proxy() && !found.program.is_for_large_bodies();
-        for kind in IdleKind::ALL {
-            for found in bench.programs.iter().filter(apt) {
-                results.idle.push(bench.idle(found, kind)?);
-            }
-        }
-    }
+    let measured = bench.measure(&mut results);
+    // What was measured before a failure is not lost.
     if let Some(file) = &options.json {
         let json = serde_json::to_vec_pretty(&results).map_err(std::io::Error::from).trying(|| "JSON".into())?;
         fs::write(file, json).trying(|| format!("writing {}", file.display()))?;
     }
-    std::io::stdout().write_all(table::markdown(&results).as_bytes()).trying(|| "writing the table".into())
+    std::io::stdout().write_all(table::markdown(&results).as_bytes()).trying(|| "writing the table".into())?;
+    measured
 }
 
 /// Everything that is the same for all measurements.
@@ -213,11 +203,35 @@ impl<'a> Bench<'a> {
                 system.release().to_string_lossy(),
                 system.machine().to_string_lossy()
             ),
-            format!("{} descriptors a table; pools of {}", self.descriptors, self.options.pool),
+            format!(
+                "{} descriptors a table; congestion control {}; pools of {}",
+                self.descriptors,
+                crate::proc::congestion_control(),
+                self.options.pool
+            ),
         ];
         facts.extend(self.programs.iter().map(|found| format!("{}: {}", found.program.name(), found.version)));
         facts.push(format!("`{}`", std::env::args().collect::<Vec<_>>().join(" ")));
         facts
+    }
+
+    /// All scenarios, then memory.
+    fn measure(&self, results: &mut Results) -> Result<()> {
+        for &body in &self.options.bodies {
+            for &connections in &self.options.connections {
+                self.scenario(connections, body, &mut results.rounds)?;
+            }
+        }
+        if self.options.idle == 0 {
+            return Ok(());
+        }
+        let apt = |found: &&Found| found.program.is_proxy() && !found.program.is_for_large_bodies();
+        for kind in IdleKind::ALL {
+            for found in self.programs.iter().filter(apt) {
+                results.idle.push(self.idle(found, kind)?);
+            }
+        }
+        Ok(())
     }
 
     /// Measures every program in every round of one scenario.

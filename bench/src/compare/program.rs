@@ -206,6 +206,7 @@ fn config(program: Program, address: SocketAddr, site: &Site) -> Result<Config> 
         ("dir", site.dir.display().to_string()),
         ("pool", site.pool.to_string()),
         ("descriptors", site.descriptors.to_string()),
+        ("slots", (site.descriptors + site.descriptors / 4).to_string()),
         ("half_descriptors", (site.descriptors.saturating_sub(DESCRIPTORS_RESERVE) / 2).to_string()),
     ];
     Ok(Config { file, text: template::fill(text, &values)? })

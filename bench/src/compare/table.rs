@@ -159,3 +159,45 @@ fn line(text: &mut String, content: std::fmt::Arguments) {
     // Writing to a string does not fail.
     let _ = writeln!(text, "{content}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load;
+
+    fn round(connections: u64, round: usize, program: Program, cpu_us_per_request: f64) -> Round {
+        let process = load::ProcessReport { cpu_us_per_request, utilisation: 0.9, user_bytes: 0 };
+        let load = load::Report {
+            connections,
+            answered_connections: connections,
+            total: load::Counts::default(),
+            answered_percent: 100.0,
+            statuses: Default::default(),
+            window: load::Counts::default(),
+            window_seconds: 1.0,
+            rps: 1000.0,
+            latency_us: load::Latency::default(),
+            load_utilisation: 0.5,
+            process: Some(process),
+        };
+        Round { connections, body: 100, round, program, load, violations: 0 }
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_round_and_to_the_better_peer() {
+        let mut results = Results::default();
+        // The second round is slow for everybody.
+        for (i, factor) in [1.0, 3.0, 1.0].into_iter().enumerate() {
+            for (program, us) in
+                [(Program::Speedmimi, 9.0), (Program::Nginx, 12.0), (Program::Haproxy, 15.0), (Program::Relay, 6.0)]
+            {
+                results.rounds.push(round(64, i, program, us * factor));
+                results.rounds.push(round(5000, i, program, 2.0 * us * factor));
+            }
+        }
+        let text = markdown(&results);
+        assert!(text.contains("| 100 | 64 | SpeedMimi | 9.00 | 0.75 | 1.50 |"), "{text}");
+        assert!(text.contains("| 100 | 5000 | HAProxy | 30.00 | 1.25 | 2.50 |"), "{text}");
+        assert!(text.contains("| 100 | SpeedMimi | 2.00 |"), "{text}");
+    }
+}

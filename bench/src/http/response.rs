@@ -49,7 +49,8 @@ impl ResponseReader {
         matches!(self.stage, Stage::Head) && self.held.is_empty()
     }
 
-    /// Takes bytes as they came and returns how many were used, with the answer once it is whole. Unused bytes follow it.
+    /// Takes bytes as they came and returns how many were used, with the answer once it is whole. Unused bytes follow
+    /// it.
     ///
     /// # Errors
     /// When the answer breaks the syntax or its framing.

@@ -49,19 +49,32 @@ pub fn judge<'a>(name: &str, mark: &str, captures: impl Iterator<Item = (&'a str
     String::from_utf8_lossy(&output.stdout).lines().map(judgement).collect()
 }
 
-const INSTALL: &str = "The conformance test needs Python 3.10 or later and the parsers in \
-    tests/conformance/requirements.txt. `.ci/run` installs them; by hand:\n  \
+const INSTALL: &str = "The conformance test needs Python 3.10 or later with its venv module, and the parsers in \
+    tests/conformance/requirements.txt. It installs them under target/ by itself; by hand:\n  \
     python3 -m venv target/judge && target/judge/bin/pip install -r tests/conformance/requirements.txt";
 
-/// The interpreter: `SPEEDMIMI_JUDGE_PYTHON`, else the environment that `.ci/run` makes, else the system's.
+/// The interpreter: `SPEEDMIMI_JUDGE_PYTHON`, else that of the environment under `target`, which is made when missing.
 fn python() -> PathBuf {
     if let Some(named) = std::env::var_os("SPEEDMIMI_JUDGE_PYTHON") {
         return named.into();
     }
-    let beside_target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../judge/bin/python");
-    let in_target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/judge/bin/python");
-    let found = [beside_target, in_target].into_iter().find(|p| fs::exists(p).unwrap_or(false));
-    found.unwrap_or_else(|| "python3".into())
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../judge");
+    let wanted = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/requirements.txt");
+    let installed = home.join("requirements.txt");
+    if fs::read(&wanted).ok() != fs::read(&installed).ok() {
+        let pip = home.join("bin/pip");
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home));
+        run(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&wanted));
+        // Last, so that a broken installation is made anew the next time.
+        fs::copy(&wanted, &installed).unwrap_or_else(|e| panic!("{}: {e}", installed.display()));
+    }
+    home.join("bin/python")
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}\n{INSTALL}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} failed:\n{said}\n{INSTALL}");
 }
 
 fn hex(bytes: &[u8]) -> String {
