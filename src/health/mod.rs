@@ -3,6 +3,5 @@
 //! Pure: time is handed in as milliseconds of any clock that doesn't go back. Never probes and never connects.
 
 pub mod budget;
-pub mod eject;
 pub mod schedule;
 pub mod verdict;
