@@ -470,7 +470,6 @@ fn a_slot_granted_to_a_client_that_left_is_passed_on() {
     stays.iter_mut().for_each(|client| assert_eq!(client.response().text(), "ok"));
     thread.join().expect("the leaving thread");
     wait_for_a_slot(&proxy);
-    assert_eq!(origin.in_flight_max(), 1);
 }
 
 #[test]

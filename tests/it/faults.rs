@@ -7,6 +7,8 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 use speedmimi::error::Reason;
@@ -196,6 +198,55 @@ fn head_timeout_of_a_later_request() {
     assert_row(&proxy, &mut client, Reason::HeadTimeout, Closed);
 }
 
+/// Sends one byte at a time with a tenth of a second between, until all are sent or the peer has closed. The pace is
+/// what is tested; nobody waits for its end.
+fn dribble(client: &Client, bytes: &'static [u8]) -> thread::JoinHandle<()> {
+    let mut sender = client.wire.sock.again().expect("a second handle");
+    thread::spawn(move || {
+        for byte in bytes {
+            thread::park_timeout(Duration::from_millis(100));
+            if io::Write::write_all(&mut sender, &[*byte]).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+#[test]
+fn head_timeout_of_one_that_comes_byte_by_byte() {
+    let (_origin, proxy) = start(&[("read_timeout", "400ms")], "", "");
+    let mut client = proxy.client();
+    let sending = dribble(&client, b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    let answer = client.response();
+    assert_answer(&answer, Reason::HeadTimeout, Closed);
+    assert_counted(&proxy, Reason::HeadTimeout);
+    drop(client);
+    sending.join().expect("the dribbling thread");
+}
+
+#[test]
+fn a_body_may_come_byte_by_byte_and_the_backend_has_its_time_from_its_end() {
+    let (_origin, proxy) = start(&[("read_timeout", "400ms")], "", "response_timeout: 400ms");
+    let mut client = send(&proxy, b"POST /echo HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\n");
+    let sending = dribble(&client, b"0123456789");
+    assert_eq!(client.response().text(), "0123456789");
+    sending.join().expect("the dribbling thread");
+}
+
+#[test]
+fn an_answer_may_come_byte_by_byte() {
+    let origin = Origin::start(|exchange| {
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")?;
+        for byte in b"012345678" {
+            thread::park_timeout(Duration::from_millis(100));
+            exchange.send(&[*byte])?;
+        }
+        exchange.finish(b"9")
+    });
+    let proxy = start_before(&origin, &[], "", "read_timeout: 400ms, response_timeout: 400ms");
+    assert_eq!(send_get(&proxy, "/").response().text(), "0123456789");
+}
+
 #[test]
 fn body_timeout() {
     let (origin, proxy) = start(&[("read_timeout", "200ms")], "", "");
@@ -227,6 +278,13 @@ fn body_too_large_in_chunks() {
 fn target_too_long() {
     let (_origin, proxy) = start(&[], "", "");
     let request = format!("GET /{} HTTP/1.1\r\nHost: a.test\r\n\r\n", "x".repeat(9000));
+    assert_row(&proxy, &mut send(&proxy, request), Reason::TargetTooLong, Closed);
+}
+
+#[test]
+fn target_too_long_for_the_head() {
+    let (_origin, proxy) = start(&[("max_header_bytes", "2KiB")], "", "");
+    let request = format!("GET /{} HTTP/1.1\r\nHost: a.test\r\n\r\n", "x".repeat(3000));
     assert_row(&proxy, &mut send(&proxy, request), Reason::TargetTooLong, Closed);
 }
 
@@ -409,7 +467,7 @@ fn backend_stalled_within_the_upload() {
     let mut client = send(&proxy, b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 90000000\r\n\r\n");
     origin.wait_for_in_flight(1);
     let mut sender = client.wire.sock.again().expect("a second handle");
-    let feeding = std::thread::spawn(move || while io::Write::write_all(&mut sender, &[b'x'; 65_536]).is_ok() {});
+    let feeding = thread::spawn(move || while io::Write::write_all(&mut sender, &[b'x'; 65_536]).is_ok() {});
     let answer = client.response();
     assert_answer(&answer, Reason::BackendStalled, Closed);
     assert_counted(&proxy, Reason::BackendStalled);
@@ -535,6 +593,16 @@ fn a_body_that_came_whole_is_got_past() {
         assert_answer(&client.response(), Reason::NoBackend, Kept);
         assert_eq!(client.get("/nowhere").text(), "nowhere");
     }
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_around_a_fault() {
+    let (_origin, proxy) = start(&[], "", "");
+    let ask = |host: &str, path: &str| format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let all = [ask("a.test", "/echo"), ask("b.test", "/"), ask("a.test", "/close"), ask("a.test", "/size/9")];
+    let mut client = send(&proxy, all.concat());
+    let statuses: Vec<u16> = (0..4).map(|_| client.response().status).collect();
+    assert_eq!(statuses, [200, 404, 502, 200]);
 }
 
 #[test]

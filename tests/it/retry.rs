@@ -84,6 +84,18 @@ fn a_refused_connect_is_tried_elsewhere_whatever_the_method() {
 }
 
 #[test]
+fn a_connect_that_takes_too_long_is_tried_elsewhere() {
+    let full = FullListener::new();
+    let fleet = Fleet::of(&["b"]);
+    let slow = format!("default: [{{id: a, host: 127.0.0.1, port: {}}}, ", full.port);
+    let sections = fleet.sections(|_| "", "connect_timeout: 100ms", IN_TURN).replacen("default: [", &slow, 1);
+    let proxy = Proxy::start(&[], &sections);
+    let mut client = proxy.client();
+    (0..4).for_each(|_| assert_eq!(client.request("POST", "/who", &[], b"x").text(), "b"));
+    assert!(proxy.stats().retries >= 2);
+}
+
+#[test]
 fn a_post_that_was_sent_is_not_sent_again() {
     for method in ["POST", "PATCH"] {
         let origin = closes_first(1);
