@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod error;
+pub mod handover;
 pub mod health;
 pub mod http;
 pub mod limits;

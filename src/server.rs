@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
@@ -18,6 +18,7 @@ use crate::clock;
 use crate::config::plan::{CpuAffinity, FdTables, ListenAddr, Plan, Server, Workers};
 use crate::control::registry::Registry;
 use crate::control::thread::{Control, Order};
+use crate::handover::Doors;
 use crate::listen::{self, BindError, Bound};
 use crate::shared::command::{Command, Published};
 use crate::shared::open::OpenCount;
@@ -115,6 +116,8 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
     let descriptors = Descriptors::new(sys::descriptor_limit(), &plan.server, workers);
     let runtimes = (0..workers).map(|_| runtime()).collect::<io::Result<Vec<_>>>()?;
     let control_runtime = runtime()?;
+    let stats: Vec<Arc<WorkerStats>> = (0..workers).map(|_| Arc::default()).collect();
+    let (doors, insides) = Doors::new(&stats)?;
     // Everything up to here has the same number in every table; the listeners come above it.
     let highest_kept = sys::highest_descriptor()?;
     let bound = listen::bind_all(&plan.server, workers).map_err(StartError::Bind)?;
@@ -126,7 +129,6 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
     let open = Arc::new(OpenCount::new(descriptors.clients_max, descriptors.clients_per_table));
     crate::upstream::sticky::prepare();
 
-    let stats: Vec<Arc<WorkerStats>> = (0..workers).map(|_| Arc::default()).collect();
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| unbounded_channel()).unzip();
     let base = Base {
         workers,
@@ -136,8 +138,9 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
         published: published.clone(),
         open: open.clone(),
         stats: stats.clone(),
+        doors,
     };
-    let threads = base.spawn(bound, runtimes, receivers)?;
+    let threads = base.spawn(bound, runtimes, receivers, insides)?;
     let control = Control::new(registry, published.clone(), senders, open.clone(), descriptors.clients_max);
     let (orders, control) = spawn_control(control, control_runtime)?;
     Ok(Handle {
@@ -167,6 +170,7 @@ struct Base {
     published: Arc<Published>,
     open: Arc<OpenCount>,
     stats: Vec<Arc<WorkerStats>>,
+    doors: Arc<Doors>,
 }
 
 impl Base {
@@ -175,12 +179,14 @@ impl Base {
         bound: Vec<Bound>,
         runtimes: Vec<Runtime>,
         receivers: Vec<UnboundedReceiver<Command>>,
+        insides: Vec<OwnedFd>,
     ) -> io::Result<Vec<JoinHandle<()>>> {
         let mut sockets: Vec<_> = bound.into_iter().map(|b| b.sockets.into_iter()).collect();
         let barrier = Arc::new(Barrier::new(self.workers));
         let (ready, readies) = std::sync::mpsc::channel();
         let mut threads = Vec::with_capacity(self.workers);
-        for (id, (runtime, commands)) in runtimes.into_iter().zip(receivers).enumerate() {
+        let parts = runtimes.into_iter().zip(receivers).zip(insides);
+        for (id, ((runtime, commands), inside)) in parts.enumerate() {
             let setup = Setup {
                 id,
                 workers: self.workers,
@@ -193,6 +199,8 @@ impl Base {
                 published: self.published.clone(),
                 stats: self.stats[id].clone(),
                 open: self.open.clone(),
+                doors: self.doors.clone(),
+                inside,
                 commands,
                 barrier: barrier.clone(),
             };
@@ -253,6 +261,11 @@ impl Handle {
     /// What all workers have counted.
     pub fn stats(&self) -> Totals {
         Totals::sum(&self.stats)
+    }
+
+    /// What each worker has counted, by index.
+    pub fn worker_stats(&self) -> &[Arc<WorkerStats>] {
+        &self.stats
     }
 
     /// Client connections open now.

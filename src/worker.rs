@@ -14,6 +14,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::LocalSet;
 
 use crate::balance::rng::Rng;
+use crate::handover::{Doors, Handed, Inside};
 use crate::listen::Listener;
 use crate::park::{Parked, Waiting};
 use crate::proxy::client::Client;
@@ -31,6 +32,8 @@ const ACCEPT_BATCH: usize = 64;
 const EXPIRE_BATCH: usize = 8192;
 /// Ticks between two sweeps of idle backend connections and spare buffers.
 const SWEEP_TICKS: u32 = 10;
+/// How long a draining worker stays at least, in ticks: another may have handed it a connection a moment before.
+const HANDED_TICKS: u32 = 2;
 /// Idle connections closed at once to make room when descriptors or memory have run out.
 const ROOM_BATCH: usize = 16;
 /// Of its parked connections a worker closes one in so many, and no more than [`ROOM_BATCH`], for another worker's clients.
@@ -64,6 +67,10 @@ pub struct Setup {
     pub stats: Arc<WorkerStats>,
     /// Client connections of the whole process.
     pub open: Arc<OpenCount>,
+    /// The doors of all workers, and the inside of its own.
+    pub doors: Arc<Doors>,
+    /// See `doors`.
+    pub inside: OwnedFd,
     /// What it is told.
     pub commands: UnboundedReceiver<Command>,
     /// Passed once all workers have their tables.
@@ -98,15 +105,15 @@ pub fn run(setup: Setup, runtime: Runtime, ready: &std::sync::mpsc::Sender<io::R
 }
 
 async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
-    let Setup { id, workers, published, stats, open, mut commands, listeners, .. } = setup;
+    let Setup { id, workers, published, stats, open, mut commands, listeners, doors, inside, .. } = setup;
     let mut rng = Rng::new(fastrand::u64(..));
     let view = View::new(&published, workers, None, &mut rng);
     let started = Local::new(id, workers, view, stats, open.clone(), rng).and_then(|local| {
         let listeners =
             listeners.into_iter().map(|fd| Listener::new(fd).map(Rc::new)).collect::<io::Result<Vec<_>>>()?;
-        Ok((Rc::new(local), listeners))
+        Ok((Rc::new(local), listeners, Inside::new(inside)?))
     });
-    let (local, listeners) = match started {
+    let (local, listeners, inside) = match started {
         Ok(started) => started,
         Err(error) => {
             let _ = ready.send(Err(error));
@@ -114,8 +121,10 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
         }
     };
     for (index, listener) in listeners.iter().enumerate() {
-        tokio::task::spawn_local(accept(local.clone(), listener.clone(), index as u16, open.clone()));
+        let door = (doors.clone(), open.clone());
+        tokio::task::spawn_local(accept(local.clone(), listener.clone(), index as u16, door));
     }
+    tokio::task::spawn_local(take_in(local.clone(), inside, doors));
     tokio::task::spawn_local(wake_parked(local.clone()));
     let turns = local.clone();
     tokio::task::spawn_local(async move { turns.turns.deal().await });
@@ -179,12 +188,25 @@ fn tick(local: &Rc<Local>, now: u32) {
     }
 }
 
-async fn accept(local: Rc<Local>, listener: Rc<Listener>, index: u16, open: Arc<OpenCount>) {
+async fn accept(
+    local: Rc<Local>,
+    listener: Rc<Listener>,
+    listener_index: u16,
+    (doors, open): (Arc<Doors>, Arc<OpenCount>),
+) {
     loop {
         for _ in 0..ACCEPT_BATCH {
             make_room(&local, &listener, &open).await;
             match poll_fn(|cx| listener.poll_accept(cx)).await {
-                Ok((fd, peer)) => admit(&local, fd, peer, index),
+                Ok((fd, peer)) => {
+                    let handed = Handed { fd, peer, listener: listener_index };
+                    // Refused, it stays: the other worker has not taken in the last ones yet.
+                    let kept = match doors.better_than(local.id).filter(|_| !local.draining.get()) {
+                        Some(to) => doors.hand(to, handed).err(),
+                        None => Some(handed),
+                    };
+                    kept.into_iter().for_each(|handed| admit(&local, handed));
+                }
                 Err(error) if local.draining.get() => {
                     tracing::debug!(%error, "listener ended");
                     return;
@@ -235,7 +257,26 @@ fn make_room_for_others(local: &Local) {
     }
 }
 
-fn admit(local: &Rc<Local>, fd: OwnedFd, peer: std::net::SocketAddr, listener: u16) {
+/// Takes in what other workers hand over.
+async fn take_in(local: Rc<Local>, inside: Inside, doors: Arc<Doors>) {
+    loop {
+        match poll_fn(|cx| inside.poll_take(cx)).await {
+            Ok(handed) => admit(&local, handed),
+            // A message without its descriptor: this table is full.
+            Err(error) if error.kind() == io::ErrorKind::Other => {
+                tracing::warn!(worker = local.id, %error, "a connection from another worker was lost");
+                local.pause(1).await;
+            }
+            Err(error) => {
+                tracing::error!(worker = local.id, %error, "nothing can be taken over from other workers any more");
+                return;
+            }
+        }
+        doors.taken_in(local.id);
+    }
+}
+
+fn admit(local: &Rc<Local>, Handed { fd, peer, listener }: Handed) {
     local.stats.connections_accepted.inc();
     let seat = local.seat();
     let parked = Parked { fd, peer, listener, waiting: Waiting::First, since: local.wheel.now() };
@@ -267,6 +308,7 @@ async fn wake_parked(local: Rc<Local>) {
 
 /// The way out.
 struct Drain {
+    earliest: u32,
     idle_at: u32,
     end_at: u32,
 }
@@ -276,14 +318,15 @@ impl Drain {
     fn begin(local: &Rc<Local>, listeners: &[Rc<Listener>]) -> Drain {
         for (index, listener) in listeners.iter().enumerate() {
             while let Ok((fd, peer)) = listener.accept() {
-                admit(local, fd, peer, index as u16);
+                admit(local, Handed { fd, peer, listener: index as u16 });
             }
             listener.end();
         }
         local.draining.set(true);
         let timeout = local.view().server.shutdown_timeout;
         let now = local.wheel.now();
-        Drain { idle_at: now + ticks(timeout / 2), end_at: now + ticks(timeout) }
+        let end_at = now + ticks(timeout);
+        Drain { earliest: end_at.min(now + HANDED_TICKS), idle_at: now + ticks(timeout / 2), end_at }
     }
 
     /// One tick of it; true when all is done.
@@ -299,6 +342,6 @@ impl Drain {
             let evicted = local.lot.borrow_mut().evict(share);
             local.uncount(evicted);
         }
-        local.clients() == 0 || now >= self.end_at
+        (local.clients() == 0 && now >= self.earliest) || now >= self.end_at
     }
 }

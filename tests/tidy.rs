@@ -24,6 +24,7 @@ const FLOORS: &[&str] = &[
     "listen",
     "stream",
     "tls",
+    "handover",
     "park",
     "upstream",
     "proxy",

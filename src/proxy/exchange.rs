@@ -136,21 +136,21 @@ pub async fn run(client: &mut Client, exchange: &mut Exchange) -> After {
 /// Which backends were tried, and how often still.
 struct Tries {
     left: u32,
-    stale_left: u32,
+    /// A kept connection turned out to be stale: the next is a new one, as its neighbours may be stale too.
+    met_stale: bool,
     tried: Vec<usize>,
 }
 
 async fn forward(client: &mut Client, exchange: &mut Exchange) -> Result<After, Fault> {
     let upstream = exchange.route.as_ref().and_then(|r| r.upstream.clone()).ok_or(Reason::NoRoute)?;
     upstream.count_request();
-    // A few in a row may be stale when a backend restarts; each costs one failed write.
-    let mut tries = Tries { left: upstream.conf.retries, stale_left: 2, tried: Vec::new() };
+    let mut tries = Tries { left: upstream.conf.retries, met_stale: false, tried: Vec::new() };
     loop {
         let admitted = select::admit(client, exchange, &upstream, &tries.tried).await?;
         let backend = admitted.slot.backend();
         backend.stats.requests.inc();
         exchange.record.backend = Some(backend.clone());
-        let lease = match lease(client, exchange, &upstream, &admitted).await {
+        let lease = match lease(client, exchange, &upstream, &admitted, tries.met_stale).await {
             Ok(lease) => lease,
             // The client left, or the descriptors are used up: neither tells of the backend, nor can another help.
             Err(fault) if fault.reason.blame() != Blame::Backend => return Err(fault),
@@ -185,8 +185,8 @@ async fn forward(client: &mut Client, exchange: &mut Exchange) -> Result<After, 
                 let closed = fault.reason == Reason::BackendClosed;
                 let is_safe = !sent || (closed && exchange.request.is_idempotent);
                 let may_repeat = !got_bytes && is_safe && exchange.upload.rewind();
-                if reused && closed && may_repeat && tries.stale_left > 0 {
-                    tries.stale_left -= 1;
+                if reused && closed && may_repeat && !tries.met_stale {
+                    tries.met_stale = true;
                     exchange.record.retries += 1;
                     continue;
                 }
@@ -220,19 +220,21 @@ struct Lease {
     reused: bool,
 }
 
-/// A kept connection if there is a fit one, else a new one.
+/// A kept connection if there is a fit one (and a new one isn't wanted), else a new one.
 async fn lease(
     client: &mut Client,
     exchange: &mut Exchange,
     upstream: &UpstreamView,
     admitted: &Admitted,
+    wants_new: bool,
 ) -> Result<Lease, Fault> {
     let local = client.local.clone();
     let backend = admitted.slot.backend();
     let keep = crate::wheel::ticks(upstream.conf.keepalive_timeout);
     // A connection that is about to time out at the other side is no place for a request that can't be repeated.
     let keep = if exchange.request.is_idempotent { keep } else { keep / 2 };
-    if let Some(stream) = backend.pool.take(local.wheel.now().saturating_sub(keep)) {
+    let since = local.wheel.now().saturating_sub(keep);
+    if let Some(stream) = (!wants_new).then(|| backend.pool.take(since)).flatten() {
         backend.stats.pool_hits.inc();
         local.stats.pool_hits.inc();
         return Ok(Lease { stream, reused: true });

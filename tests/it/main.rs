@@ -33,6 +33,7 @@ mod peer;
 mod reasons;
 mod retry;
 mod review;
+mod spread;
 mod stream;
 mod tunnel;
 mod tunnel_ends;

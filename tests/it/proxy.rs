@@ -50,6 +50,11 @@ impl Proxy {
         self.handle.as_ref().expect("a proxy that runs")
     }
 
+    /// Client connections open at each worker.
+    pub fn connections_by_worker(&self) -> Vec<u64> {
+        self.handle().worker_stats().iter().map(|stats| stats.connections_active.get()).collect()
+    }
+
     /// Where the first listener listens.
     pub fn addr(&self) -> SocketAddr {
         self.handle().addr(0).expect("a TCP listener")
