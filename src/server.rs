@@ -228,7 +228,11 @@ fn spawn_control(control: Control, runtime: Runtime) -> io::Result<(UnboundedSen
     let (orders, receiver) = unbounded_channel();
     let (started, ready) = sync_channel(1);
     let thread = std::thread::Builder::new().name("control".into());
-    let thread = thread.spawn(move || control.run(&runtime, receiver, &started))?;
+    let thread = thread.spawn(move || {
+        control.run(&runtime, receiver, &started);
+        // Dropped, it would wait for a look-up of a name that hangs.
+        runtime.shutdown_background();
+    })?;
     ready.recv().map_err(|_| io::Error::other("control ended at its start"))??;
     Ok((orders, thread))
 }
