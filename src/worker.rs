@@ -99,6 +99,8 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
     let Setup { id, workers, published, stats, open, mut commands, listeners, .. } = setup;
     let mut rng = Rng::new(fastrand::u64(..));
     let view = View::new(&published, workers, None, &mut rng);
+    // Held on to, the first plan would live as long as the worker.
+    drop(published);
     let started = Local::new(id, workers, view, stats, open.clone(), rng).and_then(|local| {
         let listeners =
             listeners.into_iter().map(|fd| Listener::new(fd).map(Rc::new)).collect::<io::Result<Vec<_>>>()?;
@@ -149,7 +151,9 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
 }
 
 fn publish(local: &Local, published: &Published) {
-    let view = View::new(published, local.workers, Some(&local.view()), &mut local.rng.borrow_mut());
+    let before = local.view();
+    let view = View::new(published, local.workers, Some(&before), &mut local.rng.borrow_mut());
+    view.close_pools_of_gone(&before);
     local.set_view(view);
 }
 
