@@ -39,8 +39,8 @@ const ROOM_BATCH: usize = 16;
 pub enum Table {
     /// The process's.
     Shared,
-    /// One of its own: what main had opened up to `highest_kept` stays, and this worker's listeners.
-    Private { highest_kept: RawFd },
+    /// One of its own: what main had opened under the numbers in `kept` stays, and this worker's listeners.
+    Private { kept: Arc<[RawFd]> },
 }
 
 /// What a worker is made of; put together by `server`.
@@ -79,9 +79,9 @@ pub fn run(setup: Setup, runtime: Runtime, ready: &std::sync::mpsc::Sender<io::R
     {
         tracing::warn!(worker = setup.id, cpu, %error, "cannot run on this CPU; see server.cpu_affinity");
     }
-    let taken = match setup.table {
+    let taken = match &setup.table {
         Table::Shared => Ok(()),
-        Table::Private { highest_kept } => crate::sys::take_own_table(highest_kept, &setup.listeners),
+        Table::Private { kept } => crate::sys::take_own_table(kept, &setup.listeners),
     };
     // Nobody opens anything before all tables are apart: what is opened now would be copied into others.
     setup.barrier.wait();

@@ -167,6 +167,7 @@ mod program {
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -351,6 +352,45 @@ fn verified_traffic(addr: std::net::SocketAddr, who: usize, stop: &AtomicBool, c
     }
 }
 
+/// Descriptors of a thread as `/proc` names what they lead to, e.g. `socket:[4711]`.
+fn table_of(task: &Path) -> Vec<String> {
+    let entries = fs::read_dir(task.join("fd")).into_iter().flatten().flatten();
+    entries.filter_map(|fd| Some(fs::read_link(fd.path()).ok()?.display().to_string())).collect()
+}
+
+/// What the sockets that listen on that port are called in `/proc`.
+fn listeners(port: u16) -> Vec<String> {
+    let table = fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
+    let local = format!(":{port:04X}");
+    let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // Local address, state 0A = listening, inode.
+    let listens = fields.filter(|f| f.get(1).is_some_and(|addr| addr.ends_with(&local)) && f.get(3) == Some(&"0A"));
+    listens.filter_map(|f| Some(format!("socket:[{}]", f.get(9)?))).collect()
+}
+
+#[test]
+fn private_tables_hold_their_workers_listener_and_no_other() {
+    let dir = Dir::new("tables");
+    let origin = Origin::start(origin::by_path);
+    let path = dir.write("f.yaml", &file(&origin, "fd_tables: private", "", "").replace("workers: 2", "workers: 3"));
+    // With a descriptor inherited above all that it opens itself, as service managers and shells hand down.
+    let null = fs::File::open("/dev/null").expect("a file");
+    let inherited = rustix::io::fcntl_dupfd_cloexec(&null, 300).expect("a high number");
+    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).expect("an inheritable descriptor");
+    let program = Program::start(&["run", "--config", &path], None);
+    let listeners = listeners(program.addr().port());
+    assert_eq!(listeners.len(), 3);
+    let tasks = fs::read_dir(format!("/proc/{}/task", program.pid())).expect("threads").flatten();
+    let name = |task: &fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    let workers: Vec<Vec<String>> =
+        tasks.filter(|task| name(task).starts_with("worker-")).map(|task| table_of(&task.path())).collect();
+    assert_eq!(workers.len(), 3);
+    for listener in &listeners {
+        let holders = workers.iter().filter(|table| table.contains(listener)).count();
+        assert_eq!(holders, 1, "{listener} is in the tables of {holders} workers: {workers:#?}");
+    }
+}
+
 /// Context switches of all threads of a process: each wake of a sleeping thread is one.
 fn wakes(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -433,9 +473,13 @@ fn private_tables_keep_every_byte_to_its_connection_under_a_storm_of_wakes_and_s
     let mut ended = Client::connect(addr);
     ended.upgrade("/");
     ended.expect_end();
-    drop((ended, tunnel));
+    drop(ended);
     program.signal(Signal::TERM);
+    // With a tunnel open that the proxy waits for: it is the end of listening that refuses, not that of the process.
     wait::until("refusal by all workers", || (0..8).all(|_| Sock::tcp(addr).is_err()));
+    tunnel.send_frame(websocket::TEXT, b"to the last");
+    assert_eq!(tunnel.read_frame().payload, b"to the last");
+    drop(tunnel);
     assert_eq!(program.end().code(), Some(0));
 }
 
