@@ -98,6 +98,9 @@ reasons! {
     QueueTimeout = "queue_timeout", 503, Operator, "connection_limit_reached", "waited too long for a backend";
     /// No descriptor was left to reach a backend.
     NoDescriptor = "no_descriptor", 503, Operator, "proxy_internal_error", "out of file descriptors";
+    /// No local port was left to reach a backend.
+    NoLocalPort = "no_local_port", 503, Operator, "proxy_internal_error",
+        "no local port is left to reach the backend; add upstreams.NAME.local_addresses";
     /// `tunnel_timeout` without a byte either way; never sent.
     TunnelIdle = "tunnel_idle", 499, Client, "connection_read_timeout", "the tunnel was idle for too long";
     /// `shutdown_timeout` passed, or a second signal came; never sent.

@@ -118,8 +118,8 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
     let control_runtime = runtime()?;
     let stats: Vec<Arc<WorkerStats>> = (0..workers).map(|_| Arc::default()).collect();
     let (doors, insides) = Doors::new(&stats)?;
-    // Everything up to here has the same number in every table; the listeners come above it.
-    let highest_kept = sys::highest_descriptor()?;
+    // Everything up to here stays in every table under the same number; of the listeners each worker keeps its own.
+    let kept: Arc<[RawFd]> = sys::open_descriptors()?.into();
     let bound = listen::bind_all(&plan.server, workers).map_err(StartError::Bind)?;
     let addresses: Vec<ListenAddr> = bound.iter().map(|b| b.addr.clone()).collect();
     let plan = Arc::new(plan);
@@ -134,7 +134,7 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
         workers,
         cpus,
         descriptors,
-        highest_kept,
+        kept,
         published: published.clone(),
         open: open.clone(),
         stats: stats.clone(),
@@ -166,7 +166,7 @@ struct Base {
     workers: usize,
     cpus: Vec<usize>,
     descriptors: Descriptors,
-    highest_kept: RawFd,
+    kept: Arc<[RawFd]>,
     published: Arc<Published>,
     open: Arc<OpenCount>,
     stats: Vec<Arc<WorkerStats>>,
@@ -192,7 +192,7 @@ impl Base {
                 workers: self.workers,
                 cpu: self.cpu_of(id),
                 table: match self.descriptors.is_private {
-                    true => Table::Private { highest_kept: self.highest_kept },
+                    true => Table::Private { kept: self.kept.clone() },
                     false => Table::Shared,
                 },
                 listeners: sockets.iter_mut().filter_map(Iterator::next).collect(),

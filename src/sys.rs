@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use rustix::fs::{Dir, Mode, OFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CpuSet;
 use tokio::io::Interest;
@@ -41,38 +42,42 @@ pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     rustix::thread::sched_setaffinity(None, &set).map_err(io::Error::from)
 }
 
-/// The highest descriptor number open in this table, and -1 when there is none.
+/// The numbers of the descriptors open in this thread's table, ascending.
 ///
 /// # Errors
 /// When `/proc` is not there.
-pub fn highest_descriptor() -> io::Result<RawFd> {
-    let mut highest = -1;
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        if let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
-            highest = highest.max(fd);
-        }
+pub fn open_descriptors() -> io::Result<Vec<RawFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut directory = Dir::new(rustix::fs::open("/proc/thread-self/fd", flags, Mode::empty())?)?;
+    let own = directory.fd()?.as_raw_fd();
+    let mut numbers = Vec::new();
+    while let Some(entry) = directory.read() {
+        let number = entry?.file_name().to_str().ok().and_then(|name| name.parse().ok());
+        numbers.extend(number.filter(|&number: &RawFd| number != own));
     }
-    Ok(highest)
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
-/// Gives the calling thread a descriptor table of its own, in which only the descriptors up to `highest_kept` and those
-/// in `keep` are open, each under the number it had.
+/// Gives the calling thread a descriptor table of its own, in which only the descriptors numbered in `kept` and those
+/// in `own` are open, each under the number it had.
 ///
-/// To be called first thing on a new thread that was handed nothing with a descriptor above `highest_kept` but what
-/// `keep` names. New threads started by this thread would share its table.
+/// To be called first thing on a new thread that was handed nothing with a descriptor but what `kept` and `own` name.
+/// New threads started by this thread would share its table.
 ///
 /// # Errors
 /// `ENOMEM`, `EMFILE`; `ENOSYS` on kernels before 5.9.
-pub fn take_own_table(highest_kept: RawFd, keep: &[OwnedFd]) -> io::Result<()> {
+pub fn take_own_table(kept: &[RawFd], own: &[OwnedFd]) -> io::Result<()> {
     // SAFETY: unshare(CLONE_FILES) changes no memory. Descriptors held by values of this thread keep their numbers and
     // stay open in the copy; the tables of other threads are as before.
     if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).filter(|&fd| fd > highest_kept).collect();
-    kept.sort_unstable();
-    let mut first = highest_kept + 1;
-    for fd in kept {
+    let mut stay: Vec<RawFd> = kept.iter().copied().chain(own.iter().map(AsRawFd::as_raw_fd)).collect();
+    stay.sort_unstable();
+    stay.dedup();
+    let mut first = 0;
+    for fd in stay {
         if fd > first {
             close_range(first as u32, (fd - 1) as u32)?;
         }

@@ -44,8 +44,8 @@ const YIELD_DIVISOR: usize = 64;
 pub enum Table {
     /// The process's.
     Shared,
-    /// One of its own: what main had opened up to `highest_kept` stays, and this worker's listeners.
-    Private { highest_kept: RawFd },
+    /// One of its own: what main had opened under the numbers in `kept` stays, and this worker's listeners.
+    Private { kept: Arc<[RawFd]> },
 }
 
 /// What a worker is made of; put together by `server`.
@@ -88,9 +88,9 @@ pub fn run(setup: Setup, runtime: Runtime, ready: &std::sync::mpsc::Sender<io::R
     {
         tracing::warn!(worker = setup.id, cpu, %error, "cannot run on this CPU; see server.cpu_affinity");
     }
-    let taken = match setup.table {
+    let taken = match &setup.table {
         Table::Shared => Ok(()),
-        Table::Private { highest_kept } => crate::sys::take_own_table(highest_kept, &setup.listeners),
+        Table::Private { kept } => crate::sys::take_own_table(kept, &setup.listeners),
     };
     // Nobody opens anything before all tables are apart: what is opened now would be copied into others.
     setup.barrier.wait();
@@ -108,6 +108,8 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
     let Setup { id, workers, published, stats, open, mut commands, listeners, doors, inside, .. } = setup;
     let mut rng = Rng::new(fastrand::u64(..));
     let view = View::new(&published, workers, None, &mut rng);
+    // Held on to, the first plan would live as long as the worker.
+    drop(published);
     let started = Local::new(id, workers, view, stats, open.clone(), rng).and_then(|local| {
         let listeners =
             listeners.into_iter().map(|fd| Listener::new(fd).map(Rc::new)).collect::<io::Result<Vec<_>>>()?;
@@ -160,7 +162,9 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
 }
 
 fn publish(local: &Local, published: &Published) {
-    let view = View::new(published, local.workers, Some(&local.view()), &mut local.rng.borrow_mut());
+    let before = local.view();
+    let view = View::new(published, local.workers, Some(&before), &mut local.rng.borrow_mut());
+    view.close_pools_of_gone(&before);
     local.set_view(view);
 }
 

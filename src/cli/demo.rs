@@ -33,12 +33,13 @@ pub fn run(port: u16, out: &mut impl Write) -> io::Result<ExitStatus> {
         }
     };
     log::start(&plan.log);
-    run::serve(plan, None, |_| {
+    run::serve(plan, None, |handle| {
         // After the proxy has started: what they open stays out of the workers' descriptor tables.
         for (listener, backend) in listeners.into_iter().zip(BACKENDS) {
             std::thread::Builder::new().name(format!("demo-{}", backend.0)).spawn(move || serve(&listener, backend))?;
         }
-        tell(port, &ports, out)
+        // As asked for, or as the system chose.
+        tell(handle.addr(0).map_or(port, |addr| addr.port()), &ports, out)
     })
 }
 

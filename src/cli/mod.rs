@@ -51,7 +51,7 @@ enum Verb {
     Run(ConfigArgument),
     /// Run the proxy with three backends of its own, to look at
     Demo {
-        /// Port of the proxy
+        /// Port of the proxy; 0 = one that is free
         #[arg(long, default_value_t = 8080)]
         port: u16,
     },

@@ -44,13 +44,21 @@ pub struct Registry {
     upstreams: HashMap<String, Arc<UpstreamState>>,
     budgets: HashMap<String, Arc<SharedBudget>>,
     backends: HashMap<Identity, Arc<BackendState>>,
-    /// Upstreams whose members are still those of the old plan too, with those of the new one.
-    to_retire: Vec<(Arc<UpstreamState>, Vec<Arc<BackendState>>)>,
+    changes: Vec<Change>,
+}
+
+/// What a plan makes of the members of an upstream.
+#[derive(Debug)]
+struct Change {
+    upstream: Arc<UpstreamState>,
+    members: Vec<Arc<BackendState>>,
+    /// What the last plan named and this one doesn't.
+    gone: Vec<Arc<BackendState>>,
 }
 
 impl Registry {
-    /// Takes a plan over: what it shares with the last one keeps its state, what is new begins empty. What is gone stays
-    /// in use until [`Registry::retire`]: until every worker has the new plan, some know nothing else.
+    /// Takes a plan over: what it shares with the last one keeps its state, what is new begins empty. Who is a member of
+    /// an upstream follows in two steps, [`Registry::enlist`] and [`Registry::retire`].
     pub fn apply(&mut self, plan: &Arc<Plan>, now_ms: u64) -> Published {
         let old_upstreams = std::mem::take(&mut self.upstreams);
         let old_backends = std::mem::take(&mut self.backends);
@@ -64,27 +72,37 @@ impl Registry {
                 let backends = conf.backends.iter().map(|b| self.backend(&old_backends, conf, b, &state, now_ms));
                 let backends: Vec<_> = backends.collect();
                 let gone = old_backends.iter().filter(|(id, b)| id.upstream == conf.name && !is_in(&backends, b));
-                let all = backends.iter().cloned().chain(gone.map(|(_, b)| b.clone())).collect();
-                state.set_members(all, now_ms);
-                self.to_retire.push((state.clone(), backends.clone()));
+                let gone = gone.map(|(_, b)| b.clone()).collect();
+                self.changes.push(Change { upstream: state.clone(), members: backends.clone(), gone });
                 self.upstreams.insert(conf.name.clone(), state.clone());
                 let budget = self.budgets.entry(conf.name.clone()).or_default().clone();
                 PublishedUpstream { conf: conf.clone(), state, budget, backends }
             })
             .collect();
+        let of =
+            |name: &str| old_backends.iter().filter(|(id, _)| id.upstream == name).map(|(_, b)| b.clone()).collect();
         for (name, gone) in old_upstreams {
             if !self.upstreams.contains_key(&name) {
-                self.to_retire.push((gone, Vec::new()));
+                self.changes.push(Change { upstream: gone, members: Vec::new(), gone: of(&name) });
             }
         }
         self.budgets.retain(|name, _| self.upstreams.contains_key(name));
         Published { plan: plan.clone(), table: Arc::new(RouteTable::build(&plan.routes)), upstreams }
     }
 
+    /// Takes in what is new, right before the workers are told. What is gone stays in use until [`Registry::retire`]:
+    /// until every worker has the new plan, some know nothing else.
+    pub fn enlist(&self, now_ms: u64) {
+        for change in &self.changes {
+            let all = change.members.iter().chain(&change.gone).cloned().collect();
+            change.upstream.set_members(all, now_ms);
+        }
+    }
+
     /// Lets what the last plan dropped drain: no new request goes there, and what runs ends by itself.
     pub fn retire(&mut self, now_ms: u64) {
-        for (upstream, members) in self.to_retire.drain(..) {
-            upstream.set_members(members, now_ms);
+        for change in self.changes.drain(..) {
+            change.upstream.set_members(change.members, now_ms);
         }
     }
 

@@ -118,6 +118,7 @@ impl Control {
         self.open.set_max(plan.server.max_conn.min(self.clients_max));
         self.published = Arc::new(self.registry.apply(&Arc::new(plan), clock::now_ms()));
         self.resolve_first().await;
+        self.registry.enlist(clock::now_ms());
         let (done, mut acks) = tokio::sync::mpsc::unbounded_channel();
         self.tell(&Command::Publish(self.published.clone(), done));
         self.update_tasks();

@@ -37,6 +37,21 @@ pub async fn open(client: &mut Client, upstream: &UpstreamView, backend: &Backen
     opened
 }
 
+/// Waits a tick for a descriptor to come free.
+///
+/// # Errors
+/// [`Reason::ClientClosed`] when the client went away meanwhile.
+pub async fn wait_for_room(client: &mut Client) -> Result<(), Fault> {
+    client.deadline.set_after(1);
+    poll_fn(|cx| {
+        if client.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Reason::ClientClosed.into()));
+        }
+        client.deadline.poll_expired(cx).map(Ok)
+    })
+    .await
+}
+
 async fn try_open(client: &mut Client, upstream: &UpstreamView, backend: &BackendView) -> Result<Stream, Fault> {
     client.deadline.set_after(ticks(upstream.conf.connect_timeout));
     match &backend.conf.addr {
@@ -87,10 +102,7 @@ fn fault_of(error: &io::Error) -> Fault {
     use rustix::io::Errno;
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Reason::NoDescriptor.into(),
-        Some(Errno::ADDRNOTAVAIL) => Fault::new(
-            Reason::ConnectFailed,
-            "no local port is left to reach the backend; add addresses to upstreams.NAME.local_addresses",
-        ),
+        Some(Errno::ADDRNOTAVAIL) => Reason::NoLocalPort.into(),
         Some(Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::NETDOWN) => {
             Fault::new(Reason::ConnectFailed, "the backend's network can't be reached")
         }

@@ -19,7 +19,7 @@ use crate::error::{Blame, Fault, Reason};
 use crate::http::class::Protocol;
 use crate::http::head::Version;
 use crate::stream::Stream;
-use crate::upstream::view::{RouteView, UpstreamView};
+use crate::upstream::view::{BackendView, RouteView, UpstreamView};
 
 /// What one exchange holds; reused from request to request.
 #[derive(Debug, Default)]
@@ -233,16 +233,34 @@ async fn lease(
     let keep = crate::wheel::ticks(upstream.conf.keepalive_timeout);
     // A connection that is about to time out at the other side is no place for a request that can't be repeated.
     let keep = if exchange.request.is_idempotent { keep } else { keep / 2 };
-    let since = local.wheel.now().saturating_sub(keep);
-    if let Some(stream) = (!wants_new).then(|| backend.pool.take(since)).flatten() {
-        backend.stats.pool_hits.inc();
-        local.stats.pool_hits.inc();
-        return Ok(Lease { stream, reused: true });
-    }
+    // While descriptors are used up: so long for one that comes free, or for a connection that somebody gives back.
+    let until = local.wheel.now().saturating_add(crate::wheel::ticks(upstream.conf.connect_timeout));
+    let from_us = if exchange.record.is_told() { crate::clock::now_us() } else { 0 };
+    let opened = loop {
+        if let Some(stream) = kept(client, backend, keep, wants_new) {
+            return Ok(Lease { stream, reused: true });
+        }
+        match dial::open(client, upstream, backend).await {
+            Err(fault) if fault.reason == Reason::NoDescriptor && local.wheel.now() < until => {
+                dial::wait_for_room(client).await?;
+            }
+            opened => break opened,
+        }
+    };
     backend.stats.pool_misses.inc();
     local.stats.pool_misses.inc();
-    let from_us = if exchange.record.is_told() { crate::clock::now_us() } else { 0 };
-    let stream = dial::open(client, upstream, backend).await?;
+    let stream = opened?;
     exchange.record.connected(from_us);
     Ok(Lease { stream, reused: false })
+}
+
+/// The kept connection used last, if it is fit for this request.
+fn kept(client: &Client, backend: &BackendView, keep: u32, wants_new: bool) -> Option<Stream> {
+    if wants_new {
+        return None;
+    }
+    let stream = backend.pool.take(client.local.wheel.now().saturating_sub(keep))?;
+    backend.stats.pool_hits.inc();
+    client.local.stats.pool_hits.inc();
+    Some(stream)
 }

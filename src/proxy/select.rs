@@ -10,12 +10,13 @@ use std::task::Poll;
 
 use super::client::Client;
 use super::exchange::Exchange;
+use super::local::Local;
 use crate::balance::load::Load;
 use crate::balance::policy;
 use crate::balance::score::Score;
 use crate::error::{Fault, Reason};
 use crate::health::verdict::ramp;
-use crate::shared::backend::{BackendState, Slot, Standing};
+use crate::shared::backend::{BackendState, Mark, Slot, Standing};
 use crate::upstream::view::{BackendView, UpstreamView};
 use crate::wheel::ticks;
 
@@ -61,12 +62,26 @@ pub async fn admit(
     tried: &[usize],
 ) -> Result<Admitted, Fault> {
     let now = client.local.now_ms();
-    match find(client, exchange, upstream, tried, now) {
-        Found::Slot(admitted) => Ok(admitted),
-        Found::None => Err(Reason::NoBackend.into()),
-        Found::Full if upstream.conf.queue.size == 0 => Err(Reason::BackendsFull.into()),
-        Found::Full => queue(client, upstream, now).await,
+    let (mut upstream, mut tried) = (upstream.clone(), tried);
+    loop {
+        match find(client, exchange, &upstream, tried, now) {
+            Found::Slot(admitted) => return Ok(admitted),
+            Found::Full if upstream.conf.queue.size == 0 => return Err(Reason::BackendsFull.into()),
+            Found::Full => match queue(client, &upstream, now).await? {
+                Some(admitted) => return Ok(admitted),
+                None => upstream = newer(&client.local, &upstream).unwrap_or(upstream),
+            },
+            // All of them may have gone with a reload since the request was routed: it goes where requests go now.
+            Found::None => (upstream, tried) = (newer(&client.local, &upstream).ok_or(Reason::NoBackend)?, &[]),
+        }
     }
+}
+
+/// What the plan of now makes of the same upstream, if that is another view.
+fn newer(local: &Local, upstream: &Rc<UpstreamView>) -> Option<Rc<UpstreamView>> {
+    let view = local.view();
+    let same = view.upstreams.iter().find(|u| Arc::ptr_eq(&u.state, &upstream.state))?;
+    (!Rc::ptr_eq(same, upstream)).then(|| same.clone())
 }
 
 fn find(client: &Client, exchange: &Exchange, upstream: &UpstreamView, tried: &[usize], now: u64) -> Found {
@@ -130,7 +145,8 @@ fn pick(
     )
 }
 
-async fn queue(client: &mut Client, upstream: &Rc<UpstreamView>, now: u64) -> Result<Admitted, Fault> {
+/// Waits in line. `None` when a reload took away what was granted: then it has to be asked for again.
+async fn queue(client: &mut Client, upstream: &Rc<UpstreamView>, now: u64) -> Result<Option<Admitted>, Fault> {
     let local = client.local.clone();
     let mut waiter = pin!(upstream.state.join(now).map_err(|_| Fault::from(Reason::QueueFull))?);
     local.stats.queue_waits.inc();
@@ -146,14 +162,25 @@ async fn queue(client: &mut Client, upstream: &Rc<UpstreamView>, now: u64) -> Re
         client.deadline.poll_expired(cx).map(|()| Err(Reason::QueueTimeout.into()))
     })
     .await?;
-    // A reload may have brought the backend while this request waited with an older view.
-    let view = local.view();
-    let newer = view.upstreams.iter().find(|u| Arc::ptr_eq(&u.state, &upstream.state));
-    let candidates = std::iter::once(upstream).chain(newer).flat_map(|u| u.backends.iter().enumerate());
-    let found = candidates.into_iter().find(|(_, b)| std::ptr::eq(&*b.state, slot.state()));
-    let (index, backend) = found.ok_or(Reason::NoBackend)?;
-    match slot.rebind(backend.clone()) {
-        Ok(slot) => Ok(Admitted { slot, index }),
+    let Some((index, backend)) = known(&local, upstream, slot.state()).await else { return Ok(None) };
+    match slot.rebind(backend) {
+        Ok(slot) => Ok(Some(Admitted { slot, index })),
         Err(_) => Err(Reason::NoBackend.into()),
+    }
+}
+
+/// This worker's view of a backend that the queue granted. A reload may have brought it while the request waited with an
+/// older view, and the newer one may be on its way still; `None` when yet another reload took it away.
+async fn known(local: &Local, upstream: &Rc<UpstreamView>, state: &BackendState) -> Option<(usize, Rc<BackendView>)> {
+    loop {
+        for view in [Some(upstream.clone()), newer(local, upstream)].into_iter().flatten() {
+            if let Some(index) = view.backends.iter().position(|b| std::ptr::eq(&*b.state, state)) {
+                return Some((index, view.backends[index].clone()));
+            }
+        }
+        if state.is(Mark::Draining) {
+            return None;
+        }
+        local.pause(1).await;
     }
 }

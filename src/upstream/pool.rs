@@ -2,7 +2,7 @@
 //!
 //! Owns them last in, first out, so that few stay warm and the rest age out. Never connects and never counts exchanges.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use crate::stream::Stream;
 
@@ -16,6 +16,7 @@ struct Idle {
 #[derive(Debug, Default)]
 pub struct Pool {
     idle: RefCell<Vec<Idle>>,
+    is_closed: Cell<bool>,
 }
 
 impl Pool {
@@ -35,7 +36,7 @@ impl Pool {
 
     /// Keeps a connection, unless `max` are kept already; then the oldest goes.
     pub fn put(&self, stream: Stream, now: u32, max: usize) {
-        if max == 0 {
+        if max == 0 || self.is_closed.get() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -52,6 +53,12 @@ impl Pool {
         if idle.is_empty() && idle.capacity() > 64 {
             *idle = Vec::new();
         }
+    }
+
+    /// Closes all, and keeps none any more: the backend is gone, though what runs on it may go on for long.
+    pub fn close(&self) {
+        self.is_closed.set(true);
+        self.idle.take();
     }
 
     /// Closes the `count` oldest; returns how many there were.

@@ -4,6 +4,7 @@
 //! Owns how a published plan becomes a view, and which views live on through a reload. Never chooses a backend.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -114,6 +115,14 @@ impl View {
             })
             .collect();
         View { server: published.plan.server.clone(), table: published.table.clone(), routes, upstreams }
+    }
+
+    /// Closes the idle connections of `before` to backends that this view does not know any more. Exchanges and tunnels
+    /// hold on to their backend, and nobody would sweep its pool.
+    pub fn close_pools_of_gone(&self, before: &View) {
+        let known: HashSet<_> = self.backends().map(|(_, backend)| Rc::as_ptr(&backend.pool)).collect();
+        let gone = before.backends().filter(|(_, backend)| !known.contains(&Rc::as_ptr(&backend.pool)));
+        gone.for_each(|(_, backend)| backend.pool.close());
     }
 
     /// Every backend of every upstream.

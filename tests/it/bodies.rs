@@ -5,12 +5,12 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::origin::{self, Next, Origin};
 use crate::proxy::Proxy;
-use crate::until::until_still;
 use crate::wire::{Framing, Trouble};
 
 const LARGE: usize = 12 << 20;
@@ -24,6 +24,20 @@ fn chunk(data: &[u8]) -> Vec<u8> {
 
 fn chunks(body: &[u8], size: usize) -> Vec<u8> {
     body.chunks(size).flat_map(chunk).chain(*b"0\r\n\r\n").collect()
+}
+
+/// Waits until `value` has not changed for a while, and returns it.
+fn until_still(value: &AtomicUsize) -> usize {
+    const QUIET: Duration = Duration::from_millis(300);
+    let (mut last, mut since) = (value.load(Ordering::Relaxed), Instant::now());
+    while since.elapsed() < QUIET {
+        thread::park_timeout(Duration::from_millis(2));
+        let now = value.load(Ordering::Relaxed);
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    last
 }
 
 /// Fails at the first byte that differs, without printing megabytes.
@@ -125,7 +139,7 @@ fn a_client_that_does_not_read_stops_the_backend() {
     let mut client = proxy.client();
     client.send_get("/");
     assert_eq!(client.head().status, 200);
-    let held = until_still("what the backend could send", Duration::from_millis(300), || sent.load(Ordering::Relaxed));
+    let held = until_still(&sent);
     assert!(held < KERNEL_BYTES_MAX, "{held} bytes went out to a client that reads nothing");
     assert_same(&client.read(total), &origin::pattern(total));
     assert_eq!(client.get("/").status, 200);

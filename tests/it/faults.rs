@@ -54,7 +54,7 @@ fn contract(reason: Reason) -> Option<(u16, &'static str)> {
         Reason::BackendStalled => (504, "connection_read_timeout"),
         Reason::NoBackend => (503, "destination_unavailable"),
         Reason::BackendsFull | Reason::QueueFull | Reason::QueueTimeout => (503, "connection_limit_reached"),
-        Reason::NoDescriptor => (503, "proxy_internal_error"),
+        Reason::NoDescriptor | Reason::NoLocalPort => (503, "proxy_internal_error"),
         Reason::ClientClosed | Reason::ClientStalled | Reason::TunnelIdle | Reason::Shutdown => return None,
     })
 }

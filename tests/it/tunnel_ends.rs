@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::client::Client;
 use crate::origin::{self, Next, Origin};
 use crate::proxy::{Proxy, sections};
+use crate::wait;
 use crate::websocket;
 use crate::wire::Sock;
 
@@ -202,7 +203,7 @@ fn a_tunnel_may_finish_while_the_proxy_drains() {
     client.upgrade("/ws");
     let addr = proxy.addr();
     proxy.drain();
-    crate::until::until("refusal of new connections", || Sock::tcp(addr).is_err());
+    wait::until("refusal of new connections", || Sock::tcp(addr).is_err());
     for n in 0..50 {
         echo_frame(&mut client, format!("frame {n}").as_bytes());
     }
