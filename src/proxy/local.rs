@@ -24,8 +24,8 @@ use crate::wheel::{Deadline, Wheel};
 
 /// A spare buffer that grew beyond this is not kept, in bytes.
 const SPARE_BYTES_MAX: usize = 16 * 1024;
-/// Tasks at once that make a burst: about a megabyte of memory.
-const BURST_TASKS: usize = 512;
+/// Tasks and kept connections at once that make a burst: about a megabyte of memory.
+const BURST_COUNT: usize = 512;
 /// What a new buffer starts with, in bytes: a usual head.
 const SPARE_BYTES_MIN: usize = 1024;
 
@@ -69,7 +69,9 @@ pub struct Local {
     now_ms: Cell<u64>,
     view: RefCell<Rc<View>>,
     spare: RefCell<Spare>,
-    tasks_most: Cell<usize>,
+    /// Tasks and kept backend connections: the most since memory was given back last, and at the last look.
+    held_most: Cell<usize>,
+    held_before: Cell<usize>,
     date: RefCell<Date>,
     request_id: Cell<(u64, u64)>,
 }
@@ -122,7 +124,8 @@ impl Local {
             now_ms: Cell::new(crate::clock::now_ms()),
             view: RefCell::new(Rc::new(view)),
             spare: RefCell::default(),
-            tasks_most: Cell::new(0),
+            held_most: Cell::new(0),
+            held_before: Cell::new(0),
             date: RefCell::new(Date { text: [b' '; 29], second: 0 }),
             request_id: Cell::new((prefix, 0)),
         };
@@ -199,13 +202,16 @@ impl Local {
         poll_fn(|cx| deadline.poll_expired(cx)).await;
     }
 
-    /// Frees what nobody needed since the last call: spare buffers, and after a burst the memory that its tasks left.
+    /// Frees what nobody needed since the last call: spare buffers, and what a burst left behind once it is over, that is
+    /// when half of what was held at its peak is gone and no more goes. Called about once a second.
     pub fn trim(&self) {
         self.trim_spare();
-        let tasks = self.wheel.len();
-        let most = self.tasks_most.get().max(tasks);
-        let is_over = most >= BURST_TASKS && tasks <= most / 4;
-        self.tasks_most.set(if is_over { tasks } else { most });
+        let pooled: usize = self.view().backends().map(|(_, backend)| backend.pool.len()).sum();
+        let held = self.wheel.len() + pooled;
+        let before = self.held_before.replace(held);
+        let most = self.held_most.get().max(held);
+        let is_over = most >= BURST_COUNT && held <= most / 2 && held >= before;
+        self.held_most.set(if is_over { held } else { most });
         if is_over {
             crate::sys::release_freed_memory();
         }

@@ -93,6 +93,8 @@ pub struct Relay<'a> {
     /// Ticks of the last progress.
     up_at: u32,
     down_at: u32,
+    /// Tick of the request's end: the answer's head is due so long after it, however slowly it trickles in.
+    asked_at: u32,
     /// Timeouts in ticks.
     response_ticks: u32,
     set_cookie: Option<String>,
@@ -141,6 +143,7 @@ impl<'a> Relay<'a> {
             upload_broke: false,
             up_at: now,
             down_at: now,
+            asked_at: now,
             response_ticks: ticks(own.unwrap_or(upstream.conf.response_timeout)),
             set_cookie,
             head_end: HeadEnd::default(),
@@ -200,7 +203,8 @@ impl<'a> Relay<'a> {
         match ready!(done) {
             Ok(()) => {
                 self.is_uploading = false;
-                self.down_at = self.local.wheel.now();
+                self.asked_at = self.local.wheel.now();
+                self.down_at = self.asked_at;
                 Poll::Ready(Ok(()))
             }
             Err(UploadFault::Client(fault)) => Poll::Ready(Err(fault)),
@@ -208,7 +212,8 @@ impl<'a> Relay<'a> {
                 // It may have said why before it stopped reading: its answer, if there is one, decides.
                 self.is_uploading = false;
                 self.upload_broke = true;
-                self.down_at = self.local.wheel.now();
+                self.asked_at = self.local.wheel.now();
+                self.down_at = self.asked_at;
                 Poll::Ready(Ok(()))
             }
         }
@@ -471,7 +476,7 @@ impl<'a> Relay<'a> {
         match self.down.stage {
             // Counted from the request's end.
             Stage::Head if self.is_uploading => u32::MAX,
-            Stage::Head => self.down_at.saturating_add(self.response_ticks + 1),
+            Stage::Head => self.asked_at.saturating_add(self.response_ticks + 1),
             _ if self.down.is_event_stream => after(self.down_at, view.server.tunnel_timeout),
             _ => after(self.down_at, self.upstream.conf.read_timeout),
         }

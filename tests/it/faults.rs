@@ -436,6 +436,20 @@ fn response_timeout() {
 }
 
 #[test]
+fn response_timeout_of_a_head_that_trickles() {
+    let origin = Origin::start(|exchange| {
+        // Faster than the timeout, and never done.
+        for byte in b"HTTP/1.1 200 OK\r\nX-Long: ".iter().chain(std::iter::repeat_n(&b'x', 1000)) {
+            exchange.send(&[*byte])?;
+            std::thread::park_timeout(std::time::Duration::from_millis(50));
+        }
+        exchange.finish(b"")
+    });
+    let proxy = start_before(&origin, &[], "", "response_timeout: 400ms");
+    assert_row(&proxy, &mut send_get(&proxy, "/"), Reason::ResponseTimeout, Kept);
+}
+
+#[test]
 fn response_timeout_of_the_route() {
     let origin = Origin::start(origin::by_path);
     let sections = on_host(&sections(&origin, "", "response_timeout: 30s"));
