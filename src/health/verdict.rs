@@ -1,7 +1,7 @@
 //! Active checks: from good and bad answers in a row to up and down, and the ramp of one that comes back.
 //!
 //! Owns the verdict on one backend. Never sends a check (that is `health::probe`) and knows nothing of failed requests
-//! (that is [`super::eject`]).
+//! (that is [`crate::shared::backend`]'s).
 
 /// How long a backend that came back is ramped, in milliseconds.
 pub const RAMP_MS: u64 = 10_000;
