@@ -215,6 +215,8 @@ async fn accept(
                     tracing::debug!(%error, "listener ended");
                     return;
                 }
+                // Of a Unix socket that all workers share, another has ended the listening already.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
                 Err(error) => {
                     // No descriptor or memory: idle connections make room, else somebody has to leave first.
                     if !local.make_room(ROOM_BATCH) {
