@@ -275,7 +275,8 @@ pub fn host_pattern(text: &str) -> Result<String, Wrong> {
         return Err(wrong().cure("write the name as browsers send it, in Punycode (xn--…)"));
     }
     match name.rsplit_once(':') {
-        Some((host, port)) if port.parse::<u16>().is_ok() => {
+        // What is repeated as the cure is a host itself, never something with a line break or worse in it.
+        Some((host, port)) if port.parse::<u16>().is_ok() && is_dns_name(host) => {
             Err(wrong().cure(format!("ports don't take part in matching: write {host}")))
         }
         _ => Err(wrong()),
@@ -616,6 +617,7 @@ mod tests {
             assert_eq!(host_pattern(text), Ok(value.to_owned()));
         }
         assert_eq!(host_pattern("a.com:80").unwrap_err().cure, "ports don't take part in matching: write a.com");
+        assert_eq!(host_pattern("a\nb:80").unwrap_err().cure, "", "found by fuzzing: a line break was repeated");
         for text in ["", "*", "*.", "*com", "a.*.com", "http://a", "münchen.de"] {
             assert!(host_pattern(text).is_err(), "{text}");
         }

@@ -34,7 +34,6 @@ mod health;
 mod limits;
 mod park;
 mod peer;
-mod reasons;
 mod reload;
 mod retry;
 mod review;
