@@ -123,14 +123,14 @@ impl Sink {
         framed
     }
 
-    /// What goes behind a piece of `len` bytes.
-    pub fn after_piece(self, len: usize) -> &'static [u8] {
-        if self == Sink::Chunked && len > 0 { b"\r\n" } else { b"" }
-    }
-
-    /// What opens the end of the body; trailers and an empty line follow when it is not empty.
-    pub fn last(self) -> &'static [u8] {
-        if self == Sink::Chunked { b"0\r\n" } else { b"" }
+    /// What goes behind a piece of `len` bytes, in three parts: with the last piece the end of the body, trailers in it.
+    pub fn behind(self, len: usize, is_last: bool, trailers: &[u8]) -> [&[u8]; 3] {
+        match (self, is_last, len) {
+            (Sink::Identity, _, _) | (Sink::Chunked, false, 0) => [b"", b"", b""],
+            (Sink::Chunked, false, _) => [b"\r\n", b"", b""],
+            (Sink::Chunked, true, 0) => [b"0\r\n", trailers, b"\r\n"],
+            (Sink::Chunked, true, _) => [b"\r\n0\r\n", trailers, b"\r\n"],
+        }
     }
 }
 

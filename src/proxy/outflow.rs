@@ -9,8 +9,8 @@ use super::client::Input;
 use super::local::Local;
 use crate::stream::Stream;
 
-/// Most slices one write takes: what waits, chunk head, data, chunk end, trailers.
-pub const PARTS_MAX: usize = 6;
+/// Most slices one write takes: what waits, head, chunk head, data, chunk end, trailers, empty line.
+pub const PARTS_MAX: usize = 7;
 
 /// What a socket still has to take.
 #[derive(Debug, Default)]

@@ -380,11 +380,8 @@ impl<'a> Relay<'a> {
         if is_last {
             down.stage = Stage::Flush;
         }
-        if is_last && sink == Sink::Chunked {
-            let end = [sink.after_piece(data.len()), sink.last(), &trailers, b"\r\n"].concat();
-            return self.send(&[head, framed.head(), data, &end]);
-        }
-        self.send(&[head, framed.head(), data, sink.after_piece(data.len())])
+        let [end, trailers, empty_line] = sink.behind(data.len(), is_last, &trailers);
+        self.send(&[head, framed.head(), data, end, trailers, empty_line])
     }
 
     fn send(&mut self, parts: &[&[u8]]) -> Result<(), Broken> {

@@ -207,19 +207,12 @@ impl Upload {
     /// Keeps a piece of body and lets the next flush send it, or sends it at once when it can't be kept.
     fn pass_on(&mut self, data: &[u8], local: &Local, backend: Option<&Stream>) -> Result<(), UploadFault> {
         let framed = self.sink.frame(data.len());
-        let mut parts: [&[u8]; 5] = [framed.head(), data, self.sink.after_piece(data.len()), b"", b""];
         let trailers = std::mem::take(&mut self.trailers);
-        let is_last = self.is_ended && self.sink == Sink::Chunked;
-        if is_last {
-            parts[3] = self.sink.last();
-            parts[4] = &trailers;
-        }
-        let len = parts.iter().map(|part| part.len()).sum::<usize>() + if is_last { 2 } else { 0 };
+        let [end, trailers, empty_line] = self.sink.behind(data.len(), self.is_ended, &trailers);
+        let parts = [framed.head(), data, end, trailers, empty_line];
+        let len: usize = parts.iter().map(|part| part.len()).sum();
         if self.is_replayable && (self.kept.len() + len <= self.kept_max || backend.is_none()) {
             parts.iter().for_each(|part| self.kept.extend_from_slice(part));
-            if is_last {
-                self.kept.extend_from_slice(b"\r\n");
-            }
             return Ok(());
         }
         if self.is_replayable {
@@ -229,12 +222,6 @@ impl Upload {
             local.give_buffer(std::mem::take(&mut self.kept));
         }
         let Some(backend) = backend else { return Ok(()) };
-        if is_last {
-            let mut end = [parts[3], parts[4], b"\r\n"].concat();
-            std::mem::swap(&mut self.trailers, &mut end);
-            parts[3] = &self.trailers;
-            parts[4] = b"";
-        }
         let sent = self.rest.send(backend, local, &parts).map_err(|_| UploadFault::Backend)?;
         self.sent_in_try += sent as u64;
         Ok(())
