@@ -1,12 +1,14 @@
-//! A kept-alive exchange allocates nothing in steady state: counted over the whole process.
+//! A kept-alive exchange allocates nothing in steady state, however its bodies are framed: counted over the whole
+//! process.
 //!
-//! Owns the process (one test, its own binary): the counting allocator sees client, proxy and backend alike, so both
-//! ends here work in buffers of fixed size.
+//! Owns the process (one test, its own binary): the counting allocator sees client, proxy and backend alike.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+mod ends;
 
+use std::sync::Arc;
+use std::time::Instant;
+
+use ends::Exchange;
 use speedmimi::{config, server};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -16,18 +18,53 @@ static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
 const REQUESTS: usize = 5_000;
 /// What the clock's second, a tick's log line or a table that grows once may allocate meanwhile.
 const ALLOCATIONS_MAX: usize = 50;
-const REQUEST: &[u8] =
-    b"GET /some/path?with=query HTTP/1.1\r\nHost: example.com\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n";
+
+const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
+const GET: &str = "GET /some/path?with=query HTTP/1.1\r\n";
+const POST: &str = "POST /some/path?with=query HTTP/1.1\r\nTransfer-Encoding: chunked\r\n";
+
+/// A head with the fields of a usual client.
+fn request(line: &str) -> Vec<u8> {
+    format!("{line}Host: example.com\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n").into_bytes()
+}
+
+/// A body of `count` chunks of `size` bytes.
+fn chunks(count: usize, size: usize) -> Vec<u8> {
+    let chunk = [format!("{size:x}\r\n").as_bytes(), &vec![b'x'; size], b"\r\n"].concat();
+    [&chunk.repeat(count)[..], b"0\r\n\r\n"].concat()
+}
+
+fn plain_answer() -> (Vec<u8>, &'static [u8]) {
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nServer: test\r\n\r\n0123456789".to_vec(), b"0123456789")
+}
+
+fn answered_in_chunks(count: usize, size: usize) -> Exchange {
+    let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nServer: test\r\n\r\n";
+    let answer = [&head[..], &chunks(count, size)].concat();
+    Exchange { request: request(GET), request_end: b"\r\n\r\n", answer, answer_end: LAST_CHUNK }
+}
+
+fn sent_in_chunks(count: usize, size: usize) -> Exchange {
+    let request = [request(POST), chunks(count, size)].concat();
+    let (answer, answer_end) = plain_answer();
+    Exchange { request, request_end: LAST_CHUNK, answer, answer_end }
+}
 
 #[test]
 fn a_kept_alive_exchange_allocates_nothing() {
-    let backend = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = backend.local_addr().expect("its address").port();
-    std::thread::spawn(move || {
-        for stream in backend.incoming().flatten() {
-            std::thread::spawn(move || answer(stream));
-        }
-    });
+    let (answer, answer_end) = plain_answer();
+    assert_allocates_nothing("a GET", Exchange { request: request(GET), request_end: b"\r\n\r\n", answer, answer_end });
+    assert_allocates_nothing("an answer in chunks", answered_in_chunks(3, 100));
+    assert_allocates_nothing("a large answer in chunks", answered_in_chunks(8, 10_000));
+    assert_allocates_nothing("an upload in chunks", sent_in_chunks(3, 100));
+    // As much as is kept to be sent again; buffers for more are not, for the memory's sake.
+    assert_allocates_nothing("a large upload in chunks", sent_in_chunks(3, 3_000));
+    assert_allocates_nothing("an upload that fills the retry buffer", sent_in_chunks(3, 5_000));
+}
+
+fn assert_allocates_nothing(what: &str, exchange: Exchange) {
+    let exchange = Arc::new(exchange);
+    let port = ends::backend(&exchange);
     let text = format!(
         "server: {{host: 127.0.0.1, port: 0, workers: 1, fd_tables: shared}}\n\
          backends: {{default: [{{id: b, host: 127.0.0.1, port: {port}}}]}}\n\
@@ -35,46 +72,19 @@ fn a_kept_alive_exchange_allocates_nothing() {
     );
     let plan = config::file::read(&text, "test.yaml", |_| None).expect("a sound configuration");
     let proxy = server::start(plan).expect("a started proxy");
-    let mut client = TcpStream::connect(proxy.addr(0).expect("an address")).expect("a connection");
-    client.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
-    ask(&mut client, 500);
+    let mut client = ends::connect(proxy.addr(0).expect("an address"));
+    ends::ask(&mut client, &exchange, 500);
     let region = Region::new(ALLOCATOR);
     let began = Instant::now();
-    ask(&mut client, REQUESTS);
+    ends::ask(&mut client, &exchange, REQUESTS);
     let taken = began.elapsed();
     let change = region.change();
     let counted = change.allocations + change.reallocations;
     assert!(
         counted <= ALLOCATIONS_MAX,
-        "{counted} allocations in {REQUESTS} exchanges ({taken:?}): {change:?}; at most {ALLOCATIONS_MAX} are no part of them"
+        "{what}: {counted} allocations in {REQUESTS} exchanges ({taken:?}): {change:?}; at most {ALLOCATIONS_MAX} are no \
+         part of them"
     );
     drop(client);
     proxy.stop();
-}
-
-fn ask(client: &mut TcpStream, times: usize) {
-    let mut buffer = [0u8; 4096];
-    for _ in 0..times {
-        client.write_all(REQUEST).expect("sent");
-        let mut len = 0;
-        while !buffer[..len].ends_with(b"0123456789") {
-            len += client.read(&mut buffer[len..]).expect("an answer");
-            assert!(buffer[..len].starts_with(b"HTTP/1.1 200 "), "not the backend's answer");
-        }
-    }
-}
-
-fn answer(mut stream: TcpStream) {
-    let mut buffer = [0u8; 4096];
-    let mut len = 0;
-    while let Ok(n @ 1..) = stream.read(&mut buffer[len..]) {
-        len += n;
-        if buffer[..len].ends_with(b"\r\n\r\n") {
-            len = 0;
-            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nServer: test\r\n\r\n0123456789";
-            if stream.write_all(answer).is_err() {
-                return;
-            }
-        }
-    }
 }

@@ -3,15 +3,21 @@
 //!
 //! Owns the processes it starts. Says what to install where strace is missing; `.ci/run` installs it.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+mod ends;
+
+use std::io::Read;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+
+use ends::Exchange;
 
 const REQUESTS: usize = 10_000;
 /// Data calls an exchange may take on average: four, and little for connecting and the odd read that came early.
 const CALLS_MAX: f64 = 4.02;
+/// By what the client knows the end of an answer.
+const END: &str = "the end";
 
 /// A child that does not outlive its test.
 struct Killed(Child);
@@ -25,14 +31,14 @@ impl Drop for Killed {
 
 #[test]
 fn an_exchange_takes_four_data_calls() {
-    let backend = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let backend_port = backend.local_addr().expect("its address").port();
-    std::thread::spawn(move || {
-        for stream in backend.incoming().flatten() {
-            std::thread::spawn(move || answer(stream));
-        }
+    let exchange = Arc::new(Exchange {
+        request: b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n".to_vec(),
+        request_end: b"\r\n\r\n",
+        answer: format!("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{:.>100}", END).into_bytes(),
+        answer_end: END.as_bytes(),
     });
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
+    let backend_port = ends::backend(&exchange);
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a free port").port();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let (file, counts) = (folder.join("syscalls.yaml"), folder.join("syscalls.txt"));
     let text = format!(
@@ -44,8 +50,8 @@ fn an_exchange_takes_four_data_calls() {
     let mut proxy = Command::new(env!("CARGO_BIN_EXE_speedmimi"));
     proxy.arg("run").arg("--config").arg(&file).stderr(Stdio::null());
     let proxy = Killed(proxy.spawn().expect("the proxy"));
-    let mut client = connect(port);
-    ask(&mut client, 100);
+    let mut client = ends::connect((Ipv4Addr::LOCALHOST, port).into());
+    ends::ask(&mut client, &exchange, 100);
     let tracer = Command::new("strace")
         .args(["-f", "-c", "-p", &proxy.0.id().to_string(), "-o"])
         .arg(&counts)
@@ -53,7 +59,7 @@ fn an_exchange_takes_four_data_calls() {
         .spawn();
     let mut tracer = Killed(tracer.expect("strace is needed: apt-get install strace"));
     wait_for_attach(&mut tracer.0);
-    ask(&mut client, REQUESTS);
+    ends::ask(&mut client, &exchange, REQUESTS);
     rustix::process::kill_process(pid(&tracer.0), rustix::process::Signal::INT).expect("strace runs");
     tracer.0.wait().expect("strace ends");
     let table = std::fs::read_to_string(&counts).expect("what strace counted");
@@ -65,20 +71,6 @@ fn an_exchange_takes_four_data_calls() {
 
 fn pid(child: &Child) -> rustix::process::Pid {
     rustix::process::Pid::from_raw(child.id() as i32).expect("a child has a pid")
-}
-
-fn connect(port: u16) -> TcpStream {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        match TcpStream::connect(("127.0.0.1", port)) {
-            Ok(client) => {
-                client.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-                return client;
-            }
-            Err(error) => assert!(Instant::now() < deadline, "the proxy did not listen: {error}"),
-        }
-        std::thread::yield_now();
-    }
 }
 
 /// strace says so on standard error once it has hold of all threads.
@@ -96,33 +88,4 @@ fn wait_for_attach(tracer: &mut Child) {
 fn calls(table: &str, name: &str) -> u64 {
     let row = table.lines().find(|line| line.split_whitespace().last() == Some(name));
     row.and_then(|line| line.split_whitespace().nth(3)).and_then(|count| count.parse().ok()).unwrap_or(0)
-}
-
-fn ask(client: &mut TcpStream, times: usize) {
-    let mut buffer = [0u8; 4096];
-    for _ in 0..times {
-        client.write_all(b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n").expect("sent");
-        let mut len = 0;
-        while !buffer[..len].ends_with(b"0123456789") {
-            let n = client.read(&mut buffer[len..]).expect("an answer");
-            assert!(n > 0, "the connection was closed");
-            len += n;
-        }
-    }
-}
-
-fn answer(mut stream: TcpStream) {
-    let mut buffer = [0u8; 4096];
-    let mut len = 0;
-    while let Ok(n @ 1..) = stream.read(&mut buffer[len..]) {
-        len += n;
-        if buffer[..len].ends_with(b"\r\n\r\n") {
-            len = 0;
-            let body = "0123456789".repeat(10);
-            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{body}");
-            if stream.write_all(answer.as_bytes()).is_err() {
-                return;
-            }
-        }
-    }
 }

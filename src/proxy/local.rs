@@ -22,8 +22,8 @@ use crate::shared::stats::WorkerStats;
 use crate::upstream::view::View;
 use crate::wheel::{Deadline, Wheel};
 
-/// A spare buffer that grew beyond this is not kept, in bytes.
-const SPARE_BYTES_MAX: usize = 16 * 1024;
+/// A spare buffer that grew beyond this is not kept, in bytes: it holds a usual head and the default `retry_buffer`.
+const SPARE_BYTES_MAX: usize = 20 * 1024;
 /// Tasks and kept connections at once that make a burst: about a megabyte of memory.
 const BURST_COUNT: usize = 512;
 /// What a new buffer starts with, in bytes: a usual head.

@@ -212,7 +212,7 @@ impl Upload {
         let parts = [framed.head(), data, end, trailers, empty_line];
         let len: usize = parts.iter().map(|part| part.len()).sum();
         if self.is_replayable && (self.kept.len() + len <= self.kept_max || backend.is_none()) {
-            parts.iter().for_each(|part| self.kept.extend_from_slice(part));
+            self.keep(&parts, len);
             return Ok(());
         }
         if self.is_replayable {
@@ -225,6 +225,17 @@ impl Upload {
         let sent = self.rest.send(backend, local, &parts).map_err(|_| UploadFault::Backend)?;
         self.sent_in_try += sent as u64;
         Ok(())
+    }
+
+    /// Adds `len` bytes in parts to what is kept. Grows to no more than may be kept in all: what grew further by doubling
+    /// would be too large a buffer to use again, so that each upload would make one anew.
+    fn keep(&mut self, parts: &[&[u8]], len: usize) {
+        let needed = self.kept.len() + len;
+        if needed > self.kept.capacity() {
+            let room = needed.max(self.kept_max.min(2 * self.kept.capacity()));
+            self.kept.reserve_exact(room - self.kept.len());
+        }
+        parts.iter().for_each(|part| self.kept.extend_from_slice(part));
     }
 }
 
