@@ -1,44 +1,26 @@
 //! The commands `init` and `check` as functions: what they print, what they leave on disk, how they end.
 
-use std::path::{Path, PathBuf};
+#[path = "it/dir.rs"]
+mod dir;
+
+use std::path::Path;
 
 use speedmimi::cli::{ExitStatus, check, init};
 use speedmimi::config::load;
 
-/// A directory of its own for a test, removed at the end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(test: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Directory(path)
-    }
-
-    fn file(&self, text: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.0.join("f.yaml");
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+use dir::Dir;
 
 /// What `check` prints, with the directory left out, and how it ends.
-fn checked(directory: &Directory, path: &Path) -> (String, u8) {
+fn checked(directory: &Dir, path: impl AsRef<Path>) -> (String, u8) {
     let mut out = Vec::new();
-    let status = check::run(Some(path), &mut out).unwrap();
-    (String::from_utf8(out).unwrap().replace(&format!("{}/", directory.0.display()), ""), status.code())
+    let status = check::run(Some(path.as_ref()), &mut out).unwrap();
+    (String::from_utf8(out).unwrap().replace(&directory.path("").display().to_string(), ""), status.code())
 }
 
 #[test]
 fn check_prints_every_fault_and_ends_with_78() {
-    let directory = Directory::new("check-faults");
-    let path = directory.file("server: {prot: 1}\nlog: {level: loud}\nrouting: {a: {respond: {}}}\n");
+    let directory = Dir::new("check-faults");
+    let path = directory.write("f.yaml", "server: {prot: 1}\nlog: {level: loud}\nrouting: {a: {respond: {}}}\n");
     let expected = "f.yaml:1:10: server.prot: unknown key (did you mean port?)\n\
                     f.yaml:2:14: log.level: loud is not known here; allowed: error, warn, info, debug or trace\n\
                     2 faults\n";
@@ -47,8 +29,9 @@ fn check_prints_every_fault_and_ends_with_78() {
 
 #[test]
 fn check_says_what_a_valid_file_holds() {
-    let directory = Directory::new("check-valid");
-    let path = directory.file(
+    let directory = Dir::new("check-valid");
+    let path = directory.write(
+        "f.yaml",
         "server: {listen: [\"unix:/run/a.sock\"], http2: true}\n\
          backends: {u: [{host: a, port: 1}, {host: b, port: 1}]}\nrouting: {a: {upstream: u}}\n",
     );
@@ -61,18 +44,18 @@ fn check_says_what_a_valid_file_holds() {
 
 #[test]
 fn check_says_why_a_file_cannot_be_read() {
-    let directory = Directory::new("check-unreadable");
-    let (told, status) = checked(&directory, &directory.0.join("none.yaml"));
+    let directory = Dir::new("check-unreadable");
+    let (told, status) = checked(&directory, directory.path("none.yaml"));
     assert!(told.starts_with("none.yaml: cannot be read: ") && told.ends_with("\n1 fault\n"), "{told}");
     assert_eq!(status, 78);
-    let path = directory.file(b"routing: {}\nlog: \xff\n");
+    let path = directory.write("f.yaml", b"routing: {}\nlog: \xff\n");
     assert_eq!(checked(&directory, &path).0, "f.yaml: line 2 is not UTF-8 (save the file as UTF-8)\n1 fault\n");
 }
 
 #[test]
 fn init_writes_a_valid_file_and_never_overwrites() {
-    let directory = Directory::new("init");
-    let path = directory.0.join("new.yaml");
+    let directory = Dir::new("init");
+    let path = directory.path("new.yaml");
     let mut out = Vec::new();
     assert_eq!(init::run(Some(&path), &mut out).unwrap(), ExitStatus::Fine);
     let checked = load::load(&path).unwrap();
@@ -87,8 +70,8 @@ fn init_writes_a_valid_file_and_never_overwrites() {
 
 #[test]
 fn init_says_why_it_cannot_write() {
-    let directory = Directory::new("init-unwritable");
+    let directory = Dir::new("init-unwritable");
     let mut out = Vec::new();
-    assert_eq!(init::run(Some(&directory.0.join("none/f.yaml")), &mut out).unwrap(), ExitStatus::Failed);
+    assert_eq!(init::run(Some(&directory.path("none/f.yaml")), &mut out).unwrap(), ExitStatus::Failed);
     assert!(String::from_utf8(out).unwrap().contains("cannot be written"));
 }

@@ -6,6 +6,8 @@
 #[allow(dead_code)]
 #[path = "it/client.rs"]
 mod client;
+#[path = "it/dir.rs"]
+mod dir;
 #[allow(dead_code)]
 #[path = "it/origin.rs"]
 mod origin;
@@ -22,10 +24,8 @@ mod wire;
 mod program {
     //! A running `speedmimi`: started with a file, talked to by signals, killed at the latest when its test ends.
 
-    use std::fs;
     use std::io::{BufRead, BufReader};
     use std::net::SocketAddr;
-    use std::path::{Path, PathBuf};
     use std::process::{Child, Command, ExitStatus, Stdio};
     use std::sync::{Arc, Mutex};
     use std::thread;
@@ -48,32 +48,6 @@ mod program {
         let done = command(arguments).output().expect("the program");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         (done.status.code(), text(done.stdout), text(done.stderr))
-    }
-
-    /// A directory that goes with the test.
-    pub struct Dir(PathBuf);
-
-    impl Dir {
-        pub fn new(test: &str) -> Dir {
-            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("e2e-{test}-{}", std::process::id()));
-            fs::create_dir_all(&path).expect("a directory");
-            Dir(path)
-        }
-
-        pub fn path(&self, name: &str) -> PathBuf {
-            self.0.join(name)
-        }
-
-        pub fn write(&self, name: &str, text: &str) -> String {
-            fs::write(self.path(name), text).expect("a file");
-            self.path(name).display().to_string()
-        }
-    }
-
-    impl Drop for Dir {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
     }
 
     /// A process and what it has said on standard error.
@@ -181,8 +155,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::client::Client;
+use crate::dir::Dir;
 use crate::origin::{Next, Origin, WATCHDOG};
-use crate::program::{Dir, Program, command, run};
+use crate::program::{Program, command, run};
 use crate::wire::{Sock, Trouble, Wire};
 
 /// A file for a proxy in front of `origin`; `server` is further keys of that section, `rest` further sections.
@@ -231,7 +206,7 @@ fn an_address_in_use_is_said_and_ends_with_1() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let port = taken.local_addr().expect("an address").port();
     let path =
-        dir.write("f.yaml", &format!("server: {{host: 127.0.0.1, port: {port}}}\nrouting: {{a: {{respond: {{}}}}}}\n"));
+        dir.write("f.yaml", format!("server: {{host: 127.0.0.1, port: {port}}}\nrouting: {{a: {{respond: {{}}}}}}\n"));
     let (status, _, said) = run(&["run", "--config", &path]);
     assert_eq!(status, Some(1), "{said}");
     assert!(said.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{said}");
@@ -259,17 +234,17 @@ fn the_demo_answers_and_stops_on_sigint() {
 fn sighup_reads_the_file_again_and_a_bad_one_changes_nothing() {
     let dir = Dir::new("reload");
     let (old, new) = (Origin::start(origin::by_path), Origin::start(origin::by_path));
-    let path = dir.write("f.yaml", &file(&old, "", "", ""));
+    let path = dir.write("f.yaml", file(&old, "", "", ""));
     let mut program = Program::start(&["-config", &path], None);
     let mut client = program.client();
     assert_eq!(client.get("/").status, 200);
-    dir.write("f.yaml", &file(&new, "prot: 1", "", ""));
+    dir.write("f.yaml", file(&new, "prot: 1", "", ""));
     program.signal(Signal::HUP);
     program.wait_for("not reloaded", 1);
     assert!(program.said().contains("did you mean port?"), "{}", program.said());
     assert_eq!(client.get("/").status, 200);
     assert_eq!((old.requests().len(), new.requests().len()), (2, 0));
-    dir.write("f.yaml", &file(&new, "backlog: 99, idle_timeout: 1h", "", ""));
+    dir.write("f.yaml", file(&new, "backlog: 99, idle_timeout: 1h", "", ""));
     program.signal(Signal::HUP);
     program.wait_for("but for keys that need a restart", 1);
     assert!(program.said().contains("restart_required=\"server.backlog\""), "{}", program.said());
@@ -286,7 +261,7 @@ fn sigusr1_opens_the_access_log_again() {
     let origin = Origin::start(origin::by_path);
     let log = dir.path("access.log");
     let section = format!("log: {{access: \"{}\"}}\n", log.display());
-    let path = dir.write("f.yaml", &file(&origin, "", "", &section));
+    let path = dir.write("f.yaml", file(&origin, "", "", &section));
     let program = Program::start(&["run", "--config", &path], None);
     let mut client = program.client();
     let lines = |path: &std::path::Path| fs::read_to_string(path).unwrap_or_default().lines().count();
@@ -309,7 +284,7 @@ fn sigusr1_opens_the_access_log_again() {
 fn sigterm_lets_what_runs_finish_and_a_second_one_does_not() {
     let dir = Dir::new("term");
     let origin = Origin::start(origin::by_path);
-    let path = dir.write("f.yaml", &file(&origin, "", "", "").replace("3s", "60s"));
+    let path = dir.write("f.yaml", file(&origin, "", "", "").replace("3s", "60s"));
     for twice in [false, true] {
         let gate = format!("go-{twice}");
         let mut program = Program::start(&["--config", &path], None);
@@ -378,7 +353,7 @@ fn listeners(port: u16) -> Vec<String> {
 fn private_tables_hold_their_workers_listener_and_no_other() {
     let dir = Dir::new("tables");
     let origin = Origin::start(origin::by_path);
-    let path = dir.write("f.yaml", &file(&origin, "fd_tables: private", "", "").replace("workers: 2", "workers: 3"));
+    let path = dir.write("f.yaml", file(&origin, "fd_tables: private", "", "").replace("workers: 2", "workers: 3"));
     // With a descriptor inherited above all that it opens itself, as service managers and shells hand down.
     let null = fs::File::open("/dev/null").expect("a file");
     let inherited = rustix::io::fcntl_dupfd_cloexec(&null, 300).expect("a high number");
@@ -481,14 +456,14 @@ fn storm(each: u64) {
     let text = |origin: &Origin| {
         format!(
             "server: {{host: 127.0.0.1, port: 0, workers: {WORKERS}, max_conn: 4096, shutdown_timeout: 3s, \
-             fd_tables: private, park_after: 100ms}}\n\
+             fd_tables: private, park_after: 100ms, read_timeout: 1h, idle_timeout: 1h}}\n\
              backends: {{default: [{{host: 127.0.0.1, port: {}}}], echo: [{{host: 127.0.0.1, port: {echo}, max_conn: 2}}]}}\n\
              upstreams: {{echo: {{queue: {{size: 1000, timeout: 30s}}}}}}\n\
              routing: {{default: {{upstream: default}}, echo: {{path: /echo, upstream: echo}}}}\n{log}",
             origin.port()
         )
     };
-    let path = dir.write("f.yaml", &text(&origin));
+    let path = dir.write("f.yaml", text(&origin));
     let mut program = Program::start(&["run", "--config", &path], None);
     let addr = program.addr();
     assert!(program.said().contains("one table a worker"), "{}", program.said());
@@ -544,7 +519,7 @@ fn storm(each: u64) {
         exchange.send(websocket::ACCEPTED)?;
         Ok(Next::Close)
     });
-    dir.write("f.yaml", &text(&last_words));
+    dir.write("f.yaml", text(&last_words));
     program.signal(Signal::HUP);
     // What it says may still be of the storm; a 101 that nobody asked for is of the new file.
     wait::until("the last reload", || Client::connect(addr).get("/").status == 502);
@@ -570,7 +545,7 @@ fn private_tables_hold_more_connections_than_one_table_could() {
     let text = file(&origin, "fd_tables: auto, park_after: 100ms", "max_conn: 8", "")
         .replace("workers: 2", "workers: 4")
         + "upstreams: {default: {queue: {size: 1000, timeout: 30s}}}\n";
-    let path = dir.write("f.yaml", &text);
+    let path = dir.write("f.yaml", text);
     let mut program = Program::start(&["run", "--config", &path], Some(LIMIT));
     let addr = program.addr();
     let said = program.said();
@@ -590,7 +565,7 @@ fn when_descriptors_run_out_the_longest_parked_make_room_and_backends_stay_reach
     const LIMIT: u32 = 200;
     let dir = Dir::new("emfile");
     let origin = Origin::start(origin::by_path);
-    let path = dir.write("f.yaml", &file(&origin, "fd_tables: shared, park_after: 100ms", "", ""));
+    let path = dir.write("f.yaml", file(&origin, "fd_tables: shared, park_after: 100ms", "", ""));
     let mut program = Program::start(&["run", "--config", &path], Some(LIMIT));
     let addr = program.addr();
     // The first parks before all others.
@@ -625,7 +600,7 @@ fn when_descriptors_run_out_the_longest_parked_make_room_and_backends_stay_reach
 fn a_log_in_json_is_json_to_its_last_line() {
     let dir = Dir::new("json");
     let origin = Origin::start(origin::by_path);
-    let path = dir.write("f.yaml", &file(&origin, "", "", "log: {format: json}\n"));
+    let path = dir.write("f.yaml", file(&origin, "", "", "log: {format: json}\n"));
     let mut child = command(&["run", "--config", &path]).spawn().expect("the program");
     let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
     let mut line = String::new();

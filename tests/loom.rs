@@ -43,6 +43,17 @@ fn model(test: impl Fn() + Sync + Send + 'static) {
     builder.check(test);
 }
 
+/// Runs `test` with one backend of one slot, which is taken: an upstream, that backend and the slot. All is given back at
+/// the end.
+fn model_taken(test: impl Fn(&Arc<UpstreamState>, &Arc<BackendState>, Granted) + Sync + Send + 'static) {
+    model(move || {
+        let (upstream, [backend]) = upstream([1]);
+        let slot = take(&backend);
+        test(&upstream, &backend, slot);
+        assert_idle(&backend);
+    });
+}
+
 fn upstream<const N: usize>(limits: [u32; N]) -> (Arc<UpstreamState>, [Arc<BackendState>; N]) {
     let upstream = UpstreamState::new(8);
     let members = limits.map(|max_conn| BackendState::new(&upstream, &planned(max_conn)));
@@ -122,34 +133,12 @@ fn one_slot_is_one_holder() {
     });
 }
 
-#[test]
-fn a_request_that_queues_as_the_slot_is_released_gets_it() {
-    model(|| {
-        let (upstream, [backend]) = upstream([1]);
+/// So many requests come as the slot is released; each holds it in turn.
+fn queue_behind<const N: usize>() {
+    model_taken(|upstream, backend, slot| {
         let inside = Exclusive::new();
-        let slot = take(&backend);
-        let waiter = {
-            let (upstream, backend, inside) = (Arc::clone(&upstream), Arc::clone(&backend), Rc::clone(&inside));
-            thread::spawn(move || {
-                let _slot = request(&upstream, &backend).expect("a backend");
-                inside.touch();
-            })
-        };
-        inside.touch();
-        drop(slot);
-        waiter.join().expect("the waiter");
-        assert_idle(&backend);
-    });
-}
-
-#[test]
-fn two_that_queue_share_one_slot_in_turn() {
-    model(|| {
-        let (upstream, [backend]) = upstream([1]);
-        let inside = Exclusive::new();
-        let slot = take(&backend);
-        let waiters = [(); 2].map(|()| {
-            let (upstream, backend, inside) = (Arc::clone(&upstream), Arc::clone(&backend), Rc::clone(&inside));
+        let waiters = [(); N].map(|()| {
+            let (upstream, backend, inside) = (Arc::clone(upstream), Arc::clone(backend), Rc::clone(&inside));
             thread::spawn(move || {
                 let _slot = request(&upstream, &backend).expect("a backend");
                 inside.touch();
@@ -158,17 +147,24 @@ fn two_that_queue_share_one_slot_in_turn() {
         inside.touch();
         drop(slot);
         waiters.into_iter().for_each(|waiter| waiter.join().expect("a waiter"));
-        assert_idle(&backend);
     });
 }
 
 #[test]
+fn a_request_that_queues_as_the_slot_is_released_gets_it() {
+    queue_behind::<1>();
+}
+
+#[test]
+fn two_that_queue_share_one_slot_in_turn() {
+    queue_behind::<2>();
+}
+
+#[test]
 fn the_first_in_line_is_served_first() {
-    model(|| {
-        let (upstream, [backend]) = upstream([1]);
-        let slot = take(&backend);
-        let first = join(&upstream);
-        let second = join(&upstream);
+    model_taken(|upstream, _, slot| {
+        let first = join(upstream);
+        let second = join(upstream);
         let first_served = Arc::new(AtomicBool::new(false));
         let releaser = thread::spawn(move || drop(slot));
         let last = {
@@ -183,52 +179,43 @@ fn the_first_in_line_is_served_first() {
         drop(slot);
         releaser.join().expect("the releaser");
         last.join().expect("the second");
-        assert_idle(&backend);
     });
 }
 
 #[test]
 fn nobody_overtakes_a_waiter() {
-    model(|| {
-        let (upstream, [backend]) = upstream([1]);
-        let slot = take(&backend);
-        let waiter = join(&upstream);
+    model_taken(|upstream, backend, slot| {
+        let waiter = join(upstream);
         let releaser = thread::spawn(move || drop(slot));
         // Before the release there is a waiter, after it the slot is the waiter's: never one to take in between.
         assert!(backend.try_acquire().is_err());
         drop(block_on(waiter).expect("a backend"));
         releaser.join().expect("the releaser");
-        assert_idle(&backend);
     });
 }
 
 #[test]
 fn a_waiter_that_leaves_as_it_is_served_passes_the_slot_on() {
-    model(|| {
-        let (upstream, [backend]) = upstream([1]);
-        let slot = take(&backend);
-        let leaving = join(&upstream);
-        let staying = join(&upstream);
+    model_taken(|upstream, _, slot| {
+        let leaving = join(upstream);
+        let staying = join(upstream);
         let releaser = thread::spawn(move || drop(slot));
         let leaver = thread::spawn(move || drop(leaving));
         drop(block_on(staying).expect("a backend"));
         releaser.join().expect("the releaser");
         leaver.join().expect("the leaver");
-        assert_idle(&backend);
     });
 }
 
 #[test]
 fn the_last_waiter_to_leave_lets_requests_in_again() {
-    model(|| {
-        let (upstream, [backend]) = upstream([1]);
-        let slot = take(&backend);
-        let leaving = join(&upstream);
+    model_taken(|upstream, backend, slot| {
+        let leaving = join(upstream);
         let leaver = thread::spawn(move || drop(leaving));
         drop(slot);
         leaver.join().expect("the leaver");
-        assert_idle(&backend);
-        drop(take(&backend));
+        assert_idle(backend);
+        drop(take(backend));
     });
 }
 
@@ -246,18 +233,15 @@ fn a_slot_free_on_either_backend_is_found() {
 
 #[test]
 fn a_limit_raised_while_a_request_queues_serves_it() {
-    model(|| {
-        let (upstream, [backend]) = upstream([1]);
-        let slot = take(&backend);
+    model_taken(|upstream, backend, slot| {
         let raiser = {
-            let backend = Arc::clone(&backend);
+            let backend = Arc::clone(backend);
             thread::spawn(move || backend.set_limit(2, 0))
         };
         // The first slot is still out: only the raised limit can serve this.
-        drop(request(&upstream, &backend).expect("a backend"));
+        drop(request(upstream, backend).expect("a backend"));
         drop(slot);
         raiser.join().expect("the raiser");
-        assert_idle(&backend);
     });
 }
 
@@ -287,17 +271,14 @@ fn a_limit_changed_as_slots_are_released_counts_right() {
 
 #[test]
 fn a_backend_that_fails_its_check_lets_its_waiters_go() {
-    model(|| {
-        let (upstream, [backend]) = upstream([1]);
-        let slot = take(&backend);
+    model_taken(|upstream, backend, slot| {
         let checker = {
-            let backend = Arc::clone(&backend);
+            let backend = Arc::clone(backend);
             thread::spawn(move || backend.set_mark(Mark::CheckDown, true, 0))
         };
-        assert!(matches!(request(&upstream, &backend), Err(NoBackend)));
+        assert!(matches!(request(upstream, backend), Err(NoBackend)));
         checker.join().expect("the checker");
         drop(slot);
-        assert_idle(&backend);
     });
 }
 

@@ -4,11 +4,12 @@
 
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
 
+use crate::dir::Dir;
 use crate::origin::{self, Origin};
 use crate::proxy::{Proxy, balanced};
 use crate::wait;
@@ -37,22 +38,20 @@ const FIELDS: [&str; 19] = [
     "tls",
 ];
 
-/// A directory that goes with the test.
-struct Dir(PathBuf);
+/// An access log of its own for a test.
+struct Log(Dir);
 
-impl Dir {
-    fn new(test: &str) -> Dir {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("access-{test}-{}", std::process::id()));
-        fs::create_dir_all(&path).expect("a directory");
-        Dir(path)
+impl Log {
+    fn new(test: &str) -> Log {
+        Log(Dir::new(&format!("access-{test}")))
     }
 
-    fn log(&self) -> PathBuf {
-        self.0.join("access.log")
+    fn path(&self) -> PathBuf {
+        self.0.path("access.log")
     }
 
     fn lines(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.log()).unwrap_or_default();
+        let text = fs::read_to_string(self.path()).unwrap_or_default();
         // A line without its end is still being written.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         whole.lines().map(str::to_owned).collect()
@@ -66,16 +65,10 @@ impl Dir {
     }
 }
 
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn start(dir: &Dir, origin: &Origin, format: &str) -> Proxy {
-    let log = format!("log: {{access: \"{}\", access_format: {format}}}\n", dir.log().display());
+fn start(log: &Log, origin: &Origin, format: &str) -> Proxy {
+    let section = format!("log: {{access: \"{}\", access_format: {format}}}\n", log.path().display());
     let backends = balanced(&[(origin, "")], "retries: 0", "path: /");
-    Proxy::start(&[("trusted_proxies", "[127.0.0.1/32]")], &format!("{log}{backends}"))
+    Proxy::start(&[("trusted_proxies", "[127.0.0.1/32]")], &format!("{section}{backends}"))
 }
 
 fn parse(line: &str) -> Value {
@@ -84,14 +77,14 @@ fn parse(line: &str) -> Value {
 
 #[test]
 fn json_lines_have_the_fields_of_the_manual_in_its_order() {
-    let dir = Dir::new("fields");
+    let log = Log::new("fields");
     let origin = Origin::start(origin::by_path);
-    let proxy = start(&dir, &origin, "json");
+    let proxy = start(&log, &origin, "json");
     let mut client = proxy.client();
     let said = [("X-Forwarded-For", "203.0.113.7"), ("X-Request-ID", "edge-1"), ("Accept", "text/event-stream")];
     assert_eq!(client.request("POST", "/echo?q=1", &said, b"hello").text(), "hello");
     assert_eq!(client.get("/close").status, 502);
-    let lines = dir.wait_for_lines(2);
+    let lines = log.wait_for_lines(2);
     for line in &lines {
         let places: Vec<usize> = FIELDS.iter().map(|f| line.find(&format!("\"{f}\":")).expect(f)).collect();
         assert!(places.is_sorted(), "{line}");
@@ -127,9 +120,9 @@ fn json_lines_have_the_fields_of_the_manual_in_its_order() {
 
 #[test]
 fn a_tunnel_has_one_line_with_what_passed_through_it() {
-    let dir = Dir::new("tunnel");
+    let log = Log::new("tunnel");
     let origin = Origin::start(origin::by_path);
-    let proxy = start(&dir, &origin, "json");
+    let proxy = start(&log, &origin, "json");
     let mut client = proxy.client();
     client.upgrade("/ws");
     client.send_frame(websocket::TEXT, &[b'x'; 100]);
@@ -138,7 +131,7 @@ fn a_tunnel_has_one_line_with_what_passed_through_it() {
     client.read_frame();
     client.expect_end();
     drop(client);
-    let line = parse(&dir.wait_for_lines(1)[0]);
+    let line = parse(&log.wait_for_lines(1)[0]);
     assert_eq!((line["status"].as_u64(), line["protocol"].as_str()), (Some(101), Some("websocket")));
     assert_eq!((line["path"].as_str(), line["reason"].as_str()), (Some("/ws"), Some("")));
     // Masked frames up: 106 + 6 bytes; the 101 and plain frames down: 102 + 2 bytes and the head.
@@ -148,13 +141,13 @@ fn a_tunnel_has_one_line_with_what_passed_through_it() {
 
 #[test]
 fn combined_lines_are_what_other_tools_read() {
-    let dir = Dir::new("combined");
+    let log = Log::new("combined");
     let origin = Origin::start(origin::by_path);
-    let proxy = start(&dir, &origin, "combined");
+    let proxy = start(&log, &origin, "combined");
     let said = [("Referer", "http://r.test/"), ("User-Agent", "a \"quoted\" agent")];
     assert_eq!(proxy.client().request("GET", "/size/10?x", &said, b"").status, 200);
     assert_eq!(proxy.client().get("/").status, 200);
-    let lines = dir.wait_for_lines(2);
+    let lines = log.wait_for_lines(2);
     let (start, rest) = lines[0].split_once(" [").expect("a time");
     let (time, rest) = rest.split_once("] ").expect("the time's end");
     assert_eq!(start, "127.0.0.1 - -");
@@ -169,9 +162,9 @@ fn combined_lines_are_what_other_tools_read() {
 
 #[test]
 fn no_client_can_break_a_line() {
-    let dir = Dir::new("hostile");
+    let log = Log::new("hostile");
     let origin = Origin::start(origin::by_path);
-    let proxy = start(&dir, &origin, "json");
+    let proxy = start(&log, &origin, "json");
     let paths = ["/\"},{\"status\":1", "/\\u0000\\n", "/%0a%0d%00", "/\u{e9}\u{2028}", "/'<>`{}"];
     for path in paths {
         let mut client = proxy.client();
@@ -183,7 +176,7 @@ fn no_client_can_break_a_line() {
     assert_eq!(client.response().status, 200);
     drop(client);
     proxy.shutdown();
-    let lines = dir.lines();
+    let lines = log.lines();
     assert_eq!(lines.len(), paths.len() + 1, "{lines:#?}");
     for line in &lines {
         let line = parse(line);
@@ -196,12 +189,12 @@ fn no_client_can_break_a_line() {
 
 #[test]
 fn a_reload_loses_no_line_and_the_new_file_gets_the_new_ones() {
-    let (first, second) = (Dir::new("first"), Dir::new("second"));
+    let (first, second) = (Log::new("first"), Log::new("second"));
     let origin = Origin::start(origin::by_path);
     let mut proxy = start(&first, &origin, "json");
     let mut client = proxy.client();
-    let section = |dir: &Dir| {
-        format!("log: {{access: \"{}\"}}\n{}", dir.log().display(), balanced(&[(&origin, "")], "", "path: /"))
+    let section = |log: &Log| {
+        format!("log: {{access: \"{}\"}}\n{}", log.path().display(), balanced(&[(&origin, "")], "", "path: /"))
     };
     for _ in 0..10 {
         (0..5).for_each(|_| assert_eq!(client.get("/").status, 200));
@@ -222,13 +215,13 @@ fn a_reload_loses_no_line_and_the_new_file_gets_the_new_ones() {
 #[test]
 fn lines_are_dropped_and_counted_while_nobody_takes_them() {
     const O_NONBLOCK: i32 = 0o4000;
-    let dir = Dir::new("stalled");
-    let made = Command::new("mkfifo").arg(dir.log()).status().expect("mkfifo");
+    let log = Log::new("stalled");
+    let made = Command::new("mkfifo").arg(log.path()).status().expect("mkfifo");
     assert!(made.success());
     // A reader that is there and never reads.
-    let reader = fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(dir.log()).expect("a reader");
-    let log = format!("log: {{access: \"{}\"}}\n", dir.log().display());
-    let proxy = Proxy::start(&[], &format!("{log}routing: {{all: {{respond: {{status: 204}}}}}}\n"));
+    let reader = fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(log.path()).expect("a reader");
+    let section = format!("log: {{access: \"{}\"}}\n", log.path().display());
+    let proxy = Proxy::start(&[], &format!("{section}routing: {{all: {{respond: {{status: 204}}}}}}\n"));
     let path = format!("/{}", "x".repeat(2000));
     let mut client = proxy.client();
     let mut asked = 0;

@@ -1,4 +1,4 @@
-//! Who the client is, and from where backends are reached: what `peer` leaves open.
+//! Who the client is, by which doors it may come, and from where backends are reached.
 //!
 //! Never repeats the table of header walks; those are pure and tested where they are.
 
@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::thread;
 
 use crate::client::Client;
+use crate::dir::Dir;
 use crate::origin::{self, Origin};
 use crate::proxy::{Proxy, sections};
 
@@ -19,6 +20,18 @@ fn told(origin: &Origin) -> (String, String) {
     let fields = origin.requests().pop().expect("a request").request.fields;
     let field = |name| fields.one(name).unwrap_or_default();
     (field("x-real-ip"), field("x-forwarded-for"))
+}
+
+#[test]
+fn a_trusted_proxy_is_believed() {
+    let origin = Origin::start(origin::by_path);
+    let proxy = Proxy::start(&[("trusted_proxies", "[127.0.0.0/8, 10.0.0.0/8]")], &sections(&origin, "", ""));
+    let said = [("X-Forwarded-For", "6.6.6.6, 203.0.113.9, 10.1.1.1"), ("X-Request-ID", "from-the-edge")];
+    proxy.client().request("GET", "/", &said, b"");
+    let fields = origin.only_request().request.fields;
+    assert_eq!(fields.one("x-real-ip").as_deref(), Some("203.0.113.9"));
+    assert_eq!(fields.all("x-forwarded-for").join(", "), "6.6.6.6, 203.0.113.9, 10.1.1.1, 127.0.0.1");
+    assert_eq!(fields.one("x-request-id").as_deref(), Some("from-the-edge"));
 }
 
 #[test]
@@ -58,6 +71,7 @@ fn proxy_headers_of_both_versions_name_the_client_however_they_are_cut() {
     v6[..4].copy_from_slice(&[0x20, 1, 0xd, 0xb8]);
     v6[15] = 7;
     let cases = [
+        (b"PROXY TCP4 203.0.113.7 192.0.2.1 4000 80\r\n".to_vec(), "203.0.113.7"),
         (b"PROXY TCP6 2001:db8::7 2001:db8::1 4000 80\r\n".to_vec(), "2001:db8::7"),
         (b"PROXY UNKNOWN whatever it is\r\n".to_vec(), "127.0.0.1"),
         (version_2(1, 0x11, &v4), "203.0.113.7"),
@@ -151,4 +165,21 @@ fn backends_are_reached_from_every_local_address_in_turn() {
     assert_eq!(from[..3], from[3..], "in rotation");
     let expected = [21, 22, 23].map(|n| IpAddr::from([127, 0, 0, n]));
     assert_eq!(from.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(expected));
+}
+
+#[test]
+fn both_sides_may_be_unix_sockets() {
+    let dir = Dir::new("doors");
+    let (front, back) = (dir.path("front.sock"), dir.path("back.sock"));
+    let origin = Origin::start_unix(&back, origin::by_path);
+    let listen = format!("[\"unix:{}\"]", front.display());
+    let sections = format!(
+        "backends: {{default: [{{host: \"unix:{}\"}}]}}\nrouting: {{default: {{upstream: default}}}}\n",
+        back.display()
+    );
+    let proxy = Proxy::start(&[("listen", &listen)], &sections);
+    for mut client in [Client::connect_unix(&front), proxy.client()] {
+        assert_eq!(client.request("POST", "/echo", &[], b"body").text(), "body");
+    }
+    assert_eq!(origin.requests().len(), 2);
 }

@@ -15,6 +15,7 @@ use speedmimi::error::Reason;
 use speedmimi::shared::stats::Totals;
 
 use crate::client::Client;
+use crate::dir::Dir;
 use crate::fleet::Fleet;
 use crate::origin::{self, Next, Origin};
 use crate::proxy::{Proxy, sections};
@@ -524,7 +525,8 @@ fn queue_full_and_queue_timeout() {
 
 #[test]
 fn every_reason_is_in_the_access_log() {
-    let path = std::env::temp_dir().join(format!("speedmimi-faults-{}.log", std::process::id()));
+    let dir = Dir::new("faults");
+    let path = dir.path("access.log");
     let origin = Origin::start(origin::by_path);
     let log = format!("log: {{access: {}, access_format: json}}\n", path.display());
     let sections = on_host(&sections(&origin, "active: false", "")) + &log;
@@ -555,8 +557,6 @@ fn every_reason_is_in_the_access_log() {
         }
         assert!(line.contains("\"client\":\"127.0.0.1\"") && !line.contains("\"bytes_out\":0,"), "{line}");
     }
-    drop(proxy);
-    std::fs::remove_file(&path).expect("a log");
 }
 
 // Who asks, and how.

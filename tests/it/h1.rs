@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::client::Client;
 use crate::origin::{self, Next, Origin};
 use crate::proxy::{Proxy, sections};
-use crate::wire::Framing;
+use crate::wire::{self, Framing};
 
 fn pair() -> (Origin, Proxy) {
     let origin = Origin::start(origin::by_path);
@@ -93,15 +93,10 @@ fn content_of_every_size_arrives_whole_both_ways() {
     for size in [0, 1, 100, 16 * 1024, 64 * 1024 + 1, 3_000_000] {
         let body = origin::pattern(size);
         assert_eq!(client.request("POST", "/echo", &[], &body).body, body, "{size} bytes with a length");
-        let chunks: Vec<u8> = body.chunks(10_007).flat_map(chunk).chain(*b"0\r\n\r\n").collect();
         client.send(b"POST /echo HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n");
-        client.send(chunks);
+        client.send(wire::chunks(&body, 10_007));
         assert_eq!(client.response().body, body, "{size} bytes in chunks");
     }
-}
-
-fn chunk(data: &[u8]) -> Vec<u8> {
-    [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
 }
 
 #[test]
@@ -112,21 +107,6 @@ fn a_request_byte_by_byte_is_one_request() {
     client.send_in_pieces(&[&head[..], b"3;x=\"y\"\r\nabc\r\n2\r\nde\r\n0\r\nX-Sum: 1\r\n\r\n"].concat(), 1);
     assert_eq!(client.response().text(), "abcde");
     assert_eq!(origin.only_request().body, b"abcde");
-}
-
-#[test]
-fn pipelined_requests_are_answered_in_order() {
-    let (origin, proxy) = pair();
-    let mut client = proxy.client();
-    let mut sent = Vec::new();
-    for n in 1..=5 {
-        sent.extend(format!("POST /echo HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\n#{n}").bytes());
-    }
-    client.send(sent);
-    for n in 1..=5 {
-        assert_eq!(client.response().text(), format!("#{n}"));
-    }
-    assert_eq!(origin.requests().len(), 5);
 }
 
 #[test]
@@ -170,54 +150,11 @@ fn an_old_client_gets_no_chunks() {
 }
 
 #[test]
-fn trailers_are_passed_on() {
-    let (_origin, proxy) = pair();
-    let mut client = proxy.client();
-    client.send(b"GET /trailers HTTP/1.1\r\nHost: a.test\r\nTE: trailers\r\nConnection: TE\r\n\r\n");
-    let answer = client.response();
-    assert_eq!((answer.text().as_str(), answer.trailers.one("x-sum").as_deref()), ("hello", Some("42")));
-}
-
-#[test]
 fn an_answer_that_ends_with_its_connection_is_delimited_for_the_client() {
     let (_origin, proxy) = pair();
     let mut client = proxy.client();
     assert_eq!(client.get("/until-close").text(), "until close");
     assert_eq!(client.get("/").text(), "ok");
-}
-
-#[test]
-fn the_expectation_is_the_backends_to_meet() {
-    let origin = Origin::start(|exchange| {
-        exchange.gate("continue").pass()?;
-        exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n")?;
-        let body = exchange.body()?;
-        exchange.answer(200, &body)
-    });
-    let proxy = Proxy::before(&origin);
-    let mut client = proxy.client();
-    client.send(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
-    origin.wait_for_requests(1);
-    assert!(origin.only_request().request.fields.lists("expect", "100-continue"));
-    origin.gate("continue").open();
-    assert_eq!(client.head().status, 100);
-    client.send(b"body");
-    assert_eq!(client.response().text(), "body");
-}
-
-#[test]
-fn an_answer_before_the_upload_ends_is_passed_on_at_once() {
-    let (_origin, proxy) = pair();
-    let mut client = proxy.client();
-    client.send(b"POST /early HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\nonly the start");
-    assert_eq!(client.response().text(), "early");
-}
-
-#[test]
-fn a_broken_off_answer_is_not_passed_off_as_whole() {
-    let (_origin, proxy) = pair();
-    let trouble = proxy.client().try_get("/half").expect_err("half an answer");
-    assert!(!trouble.is_clean_end(), "{trouble}");
 }
 
 #[test]

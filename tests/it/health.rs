@@ -4,12 +4,12 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use speedmimi::error::Reason;
 
+use crate::dir::Dir;
 use crate::fleet::{Fleet, count, says_its_name, wait_for_a_slot, who, who_all};
 use crate::origin::{self, Exchange, Next, Origin};
 use crate::proxy::{Proxy, sections};
@@ -343,14 +343,10 @@ fn a_name_that_comes_with_a_reload_is_resolved_before_its_first_request() {
     assert_eq!(status(&proxy), 200);
 }
 
-/// A path for a socket of this test, which nobody has yet.
-fn socket_path(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("speedmimi-{name}-{}.sock", std::process::id()))
-}
-
 #[test]
 fn a_unix_socket_serves_and_is_checked() {
-    let path = socket_path("health");
+    let dir = Dir::new("health");
+    let path = dir.path("backend.sock");
     let health = Arc::new(AtomicU16::new(200));
     let origin = Origin::start_unix(&path, with_health(&health));
     let backend = format!(

@@ -6,6 +6,8 @@
 #[allow(dead_code)]
 mod client;
 #[allow(dead_code)]
+mod dir;
+#[allow(dead_code)]
 mod origin;
 #[allow(dead_code)]
 mod proxy;
@@ -19,13 +21,9 @@ mod wire;
 mod access_log;
 mod address;
 mod balance;
-mod balancing;
 mod bodies;
-mod capacity;
-mod change;
 mod conformance;
 mod drain;
-mod failure;
 mod faults;
 mod fleet;
 mod h1;
@@ -33,7 +31,6 @@ mod harness;
 mod health;
 mod limits;
 mod park;
-mod peer;
 mod reload;
 mod retry;
 mod review;

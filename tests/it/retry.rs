@@ -12,7 +12,7 @@ use crate::faults::FullListener;
 use crate::fleet::{Fleet, count, says_its_name, who, who_all};
 use crate::origin::{self, Next, Origin};
 use crate::proxy::{Proxy, sections};
-use crate::wait;
+use crate::{wait, wire};
 
 /// Plain rotation: of two requests in a row each backend gets one.
 const IN_TURN: &str = "load_balancer: round_robin";
@@ -160,7 +160,7 @@ fn a_buffered_body_is_sent_again_byte_for_byte() {
             chunked => {
                 client.send(format!("PUT / HTTP/1.1\r\nHost: a.test\r\n{chunked}\r\n"));
                 for piece in body.chunks(4096) {
-                    client.send([format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat());
+                    client.send(wire::chunk(piece));
                 }
                 client.send(b"0\r\n\r\n");
             }
@@ -198,18 +198,18 @@ fn a_body_that_is_under_way_when_the_backend_closes_goes_on_to_the_next() {
 
 #[test]
 fn a_body_beyond_the_buffer_is_not() {
-    for fields in ["Content-Length: 20000", "Transfer-Encoding: chunked"] {
-        let origin = closes_first(1);
-        let proxy = Proxy::before(&origin);
-        let body = origin::pattern(20_000);
-        let framed = match fields.starts_with('C') {
-            true => body.clone(),
-            false => [b"4e20\r\n", &body[..], b"\r\n0\r\n\r\n"].concat(),
-        };
-        let mut client = proxy.client();
-        client.send([format!("PUT / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n\r\n").as_bytes(), &framed].concat());
-        assert_eq!(client.response().status, 502, "{fields}");
-        assert_eq!(bodies(&origin), [body], "{fields}");
+    for (n, upstream) in [(20_000, ""), (2_000, "retry_buffer: 1KiB")] {
+        let body = origin::pattern(n);
+        let chunked = [wire::chunk(&body), b"0\r\n\r\n".to_vec()].concat();
+        let length = format!("Content-Length: {n}");
+        for (fields, framed) in [(length.as_str(), &body), ("Transfer-Encoding: chunked", &chunked)] {
+            let origin = closes_first(1);
+            let proxy = Proxy::start(&[], &sections(&origin, "", upstream));
+            let mut client = proxy.client();
+            client.send([format!("PUT / HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n\r\n").as_bytes(), framed].concat());
+            assert_eq!(client.response().status, 502, "{fields}");
+            assert_eq!(bodies(&origin), std::slice::from_ref(&body), "{fields}");
+        }
     }
 }
 
@@ -231,6 +231,36 @@ fn a_stale_kept_connection_costs_nothing() {
     assert_eq!(client.get("/").text(), "ok");
     assert_eq!(client.get("/").text(), "ok");
     assert_eq!(proxy.stats().retries, 0, "not one of the retries that are counted against the budget");
+}
+
+#[test]
+fn a_backend_that_never_keeps_what_it_promised_to_keep_costs_nothing() {
+    let served = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&served);
+    let origin = Origin::start(move |exchange| {
+        count.fetch_add(1, Ordering::Relaxed);
+        exchange.answer(200, b"ok")?;
+        // Closes what it just said it would keep.
+        Ok(Next::Close)
+    });
+    let proxy = Proxy::start(&[], &sections(&origin, "", "retries: 0"));
+    let mut client = proxy.client();
+    for _ in 0..30 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert_eq!(served.load(Ordering::Relaxed), 30);
+}
+
+#[test]
+fn a_backend_that_comes_back_is_used_again() {
+    let origin = Origin::start(origin::by_path);
+    let proxy = Proxy::start(&[], &sections(&origin, "", "retries: 0"));
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").status, 200);
+    origin.kill();
+    assert_eq!(client.get("/").status, 502);
+    origin.revive();
+    assert_eq!(client.get("/").status, 200);
 }
 
 #[test]
@@ -284,7 +314,7 @@ fn a_backup_is_another_backend_too() {
     let proxy = Proxy::start(&[], &fleet.sections(backup, "", ""));
     assert_eq!(who(&proxy), "a");
     fleet.origin("a").kill();
-    assert_eq!(who(&proxy), "b", "the only primary refuses, and is not ejected yet");
+    assert_eq!(count(&who_all(&mut proxy.client(), 10), "b"), 10, "the only primary refuses, and is not ejected");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! Never tests what another module tests already.
 
+use crate::dir::Dir;
 use crate::origin::{self, Origin};
 use crate::proxy::{Proxy, sections};
 
@@ -94,7 +95,8 @@ fn a_path_of_two_slashes_names_no_other_host() {
 #[test]
 fn a_reader_of_the_access_log_that_sleeps_does_not_keep_the_proxy_from_ending() {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
-    let path = std::env::temp_dir().join(format!("speedmimi-review-{}.log", std::process::id()));
+    let dir = Dir::new("review");
+    let path = dir.path("access.log");
     mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe with a name");
     let reader = std::fs::File::options().read(true).write(true).open(&path).expect("its reader");
     let text = format!(
@@ -114,6 +116,5 @@ fn a_reader_of_the_access_log_that_sleeps_does_not_keep_the_proxy_from_ending() 
     });
     let result = ended.recv_timeout(crate::origin::WATCHDOG);
     drop(reader);
-    let _ = std::fs::remove_file(&path);
     result.expect("an end");
 }

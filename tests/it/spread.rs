@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixStream;
 
 use crate::client::Client;
+use crate::dir::Dir;
 use crate::origin::{self, Origin};
 use crate::proxy::{self, Proxy};
 
@@ -11,7 +12,8 @@ use crate::proxy::{self, Proxy};
 fn no_worker_takes_far_more_than_its_part() {
     const CLIENTS: u64 = 400;
     let origin = Origin::start(origin::by_path);
-    let path = std::env::temp_dir().join(format!("speedmimi-spread-{}.sock", std::process::id()));
+    let dir = Dir::new("spread");
+    let path = dir.path("proxy.sock");
     let listen = format!("[\"unix:{}\"]", path.display());
     let proxy = Proxy::start(&[("workers", "4"), ("listen", &listen)], &proxy::sections(&origin, "", ""));
     let clients: Vec<UnixStream> =

@@ -245,6 +245,16 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     memchr::memmem::find(haystack, needle)
 }
 
+/// One chunk of content.
+pub fn chunk(data: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
+}
+
+/// All of `content` in chunks of `size` bytes, with the last one that ends it.
+pub fn chunks(content: &[u8], size: usize) -> Vec<u8> {
+    content.chunks(size).flat_map(chunk).chain(*b"0\r\n\r\n").collect()
+}
+
 /// How the content of a message ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
