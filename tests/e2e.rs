@@ -11,6 +11,10 @@ mod dir;
 #[allow(dead_code)]
 #[path = "it/origin.rs"]
 mod origin;
+#[path = "it/signals.rs"]
+mod signals;
+#[path = "it/traffic.rs"]
+mod traffic;
 #[allow(dead_code)]
 #[path = "it/wait.rs"]
 mod wait;
@@ -110,12 +114,11 @@ mod program {
         }
 
         pub fn signal(&self, signal: Signal) {
-            let pid = Pid::from_child(&self.child);
-            kill_process(pid, signal).expect("a process that runs");
+            kill_process(self.pid(), signal).expect("a process that runs");
         }
 
-        pub fn pid(&self) -> u32 {
-            self.child.id()
+        pub fn pid(&self) -> Pid {
+            Pid::from_child(&self.child)
         }
 
         /// Waits for its end.
@@ -144,11 +147,10 @@ mod program {
 }
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -156,9 +158,10 @@ use rustix::process::Signal;
 
 use crate::client::Client;
 use crate::dir::Dir;
-use crate::origin::{Next, Origin, WATCHDOG};
+use crate::origin::{Next, Origin};
 use crate::program::{Program, command, run};
-use crate::wire::{Sock, Trouble, Wire};
+use crate::signals::Signals;
+use crate::wire::{Sock, Trouble};
 
 /// A file for a proxy in front of `origin`; `server` is further keys of that section, `rest` further sections.
 fn file(origin: &Origin, server: &str, backend: &str, rest: &str) -> String {
@@ -312,27 +315,6 @@ fn sigterm_lets_what_runs_finish_and_a_second_one_does_not() {
     }
 }
 
-/// Sends bodies of a pattern of its own and compares what comes back, until told to stop; how many came back.
-fn verified_traffic(addr: std::net::SocketAddr, who: usize, stop: &AtomicBool, count: &AtomicUsize) {
-    let mut client = Client::connect(addr);
-    let mut n = 0;
-    while !stop.load(Ordering::Relaxed) {
-        n += 1;
-        if n % 50 == 0 {
-            // In order, to the last byte and no further; then a new one, so that descriptors are used again.
-            client.finish_sending();
-            client.expect_end();
-            client = Client::connect(addr);
-        }
-        let body: Vec<u8> = format!("{who}:{n};").into_bytes().repeat(1 + (n * 13 + who * 101) % 900);
-        let answer = client.request("POST", "/echo", &[], &body);
-        assert_eq!(answer.status, 200, "request {n} of {who}: {answer:?}");
-        assert!(answer.body == body, "request {n} of {who} got other bytes: {}", wire::show(&answer.body));
-        assert!(client.wire.pending().is_empty(), "stray bytes: {}", wire::show(client.wire.pending()));
-        count.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 /// Descriptors of a thread as `/proc` names what they lead to, e.g. `socket:[4711]`.
 fn table_of(task: &Path) -> Vec<String> {
     let entries = fs::read_dir(task.join("fd")).into_iter().flatten().flatten();
@@ -361,7 +343,7 @@ fn private_tables_hold_their_workers_listener_and_no_other() {
     let program = Program::start(&["run", "--config", &path], None);
     let listeners = listeners(program.addr().port());
     assert_eq!(listeners.len(), 3);
-    let tasks = fs::read_dir(format!("/proc/{}/task", program.pid())).expect("threads").flatten();
+    let tasks = fs::read_dir(format!("/proc/{}/task", program.pid().as_raw_nonzero())).expect("threads").flatten();
     let name = |task: &fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap_or_default();
     let workers: Vec<Vec<String>> =
         tasks.filter(|task| name(task).starts_with("worker-")).map(|task| table_of(&task.path())).collect();
@@ -372,86 +354,16 @@ fn private_tables_hold_their_workers_listener_and_no_other() {
     }
 }
 
-/// An origin that sends content back and keeps no record, for more exchanges than could be kept; its port.
-fn echo() -> u16 {
-    fn serve(sock: Sock) -> Result<(), Trouble> {
-        let mut wire = Wire::new(sock, WATCHDOG).map_err(Trouble::Socket)?;
-        loop {
-            let framing = wire.request()?.framing;
-            let (body, _) = wire.body(framing)?;
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-            wire.sock.write_all(&[head.as_bytes(), &body].concat()).map_err(Trouble::Socket)?;
-        }
-    }
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            thread::spawn(move || serve(Sock::Tcp(stream)));
-        }
-    });
-    port
-}
-
-/// Signals on their way to a program, each counted once it was delivered by itself: the kernel merges signals of one kind
-/// that are still pending, so the next one is sent when the last one is seen to be gone.
-struct Signals<'a> {
-    program: &'a Program,
-    status: fs::File,
-    sent: u64,
-}
-
-impl<'a> Signals<'a> {
-    fn to(program: &'a Program) -> Self {
-        let status = fs::File::open(format!("/proc/{}/status", program.pid())).expect("a process that runs");
-        Signals { program, status, sent: 0 }
-    }
-
-    /// Sends those that are not pending.
-    fn send(&mut self, signals: &[Signal]) {
-        let pending = self.pending();
-        for &signal in signals.iter().filter(|signal| pending >> (signal.as_raw() - 1) & 1 == 0) {
-            self.program.signal(signal);
-            self.sent += 1;
-        }
-    }
-
-    /// Signals to the process that no thread has taken yet, a bit each (proc_pid_status(5)).
-    fn pending(&self) -> u64 {
-        const KEY: &[u8] = b"\nShdPnd:\t";
-        let mut text = [0; 4096];
-        let len = self.status.read_at(&mut text, 0).expect("a status");
-        let at = memchr::memmem::find(&text[..len], KEY).expect("the pending signals") + KEY.len();
-        let digits = text[at..].split(|byte| *byte == b'\n').next().unwrap_or_default();
-        u64::from_str_radix(&String::from_utf8_lossy(digits), 16).expect("a set of signals")
-    }
-}
-
+/// Wakes and signals as `storm` counts them, of which there are a million: here it is the program itself that takes the
+/// signals and reads its file.
 #[test]
 fn private_tables_keep_every_byte_to_its_connection_under_a_storm_of_wakes_and_signals() {
-    storm(50_000);
-}
-
-/// The whole of it, for a change to descriptor tables: `cargo nextest run --run-ignored all -E 'test(a_million)'`.
-#[test]
-#[ignore = "takes minutes"]
-fn private_tables_keep_every_byte_to_its_connection_under_a_million_wakes_and_a_million_signals() {
-    storm(1_000_000);
-}
-
-/// Traffic of which each byte is checked, over private tables, until control has woken workers so many times and as many
-/// signals were delivered, each of both counted strictly:
-///
-/// - A wake is a reload that a worker was told of and confirmed: the message wakes it from control's thread, by a write to
-///   the number that its event loop's waker has in both tables. On top, and not counted, are the confirmations, the slots
-///   that one worker's request hands to another's (there are two for all), and orders from main to control.
-/// - A signal is a SIGHUP or a SIGUSR1 that the kernel delivered; see [`Signals`].
-fn storm(each: u64) {
+    const EACH: u64 = 50_000;
     const WORKERS: u64 = 8;
-    /// No judgement of speed: only an end for a storm that does not get on.
-    const STORM_TIME_MAX: Duration = Duration::from_secs(900);
-    let dir = Dir::new(&format!("private-{each}"));
-    let (origin, echo) = (Origin::start(origin::by_path), echo());
+    /// No judgement of speed: an end for a storm that does not get on.
+    const STORM_TIME_MAX: Duration = Duration::from_secs(300);
+    let dir = Dir::new("private");
+    let (origin, echo) = (Origin::start(origin::by_path), traffic::echo());
     let log = format!("log: {{access: \"{}\"}}\n", dir.path("access.log").display());
     let text = |origin: &Origin| {
         format!(
@@ -474,20 +386,20 @@ fn storm(each: u64) {
     }
     let mut tunnel = Client::connect(addr);
     tunnel.upgrade("/ws");
-    let (stop, count) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let mut signals = Signals::to(&program);
+    let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut signals = Signals::to(program.pid());
     let wakes = || program.count(" reloaded") as u64 * WORKERS;
     let since = Instant::now();
     thread::scope(|scope| {
         let loads: Vec<_> = (0..4)
             .map(|who| {
                 let (stop, count) = (&stop, &count);
-                scope.spawn(move || verified_traffic(addr, who, stop, count))
+                scope.spawn(move || traffic::checked(addr, who, stop, count))
             })
             .collect();
-        while signals.sent < each || wakes() < each {
+        while signals.sent < EACH || wakes() < EACH {
             // Once there were enough signals, those that do not ask for a reload would only delay it.
-            let kinds: &[Signal] = if signals.sent < each { &[Signal::HUP, Signal::USR1] } else { &[Signal::HUP] };
+            let kinds: &[Signal] = if signals.sent < EACH { &[Signal::HUP, Signal::USR1] } else { &[Signal::HUP] };
             (0..1000).for_each(|_| signals.send(kinds));
             tunnel.send_frame(websocket::TEXT, b"in the midst of it");
             assert_eq!(tunnel.read_frame().payload, b"in the midst of it");
@@ -507,7 +419,7 @@ fn storm(each: u64) {
         since.elapsed()
     );
     println!("{told}");
-    assert!(wakes() >= each && signals.sent >= each, "{told}, of {each} each");
+    assert!(wakes() >= EACH && signals.sent >= EACH, "{told}");
     for client in &mut silent {
         client.send_get("/size/5");
         assert_eq!(client.response().body, origin::pattern(5));
