@@ -452,11 +452,15 @@ impl<'a> Relay<'a> {
     // Deadlines.
 
     fn next_deadline(&self) -> u32 {
-        let up = if self.is_uploading { self.up_deadline() } else { u32::MAX };
-        up.min(self.down_deadline())
+        self.up_deadline().min(self.down_deadline())
     }
 
     fn up_deadline(&self) -> u32 {
+        // An answer that has begun is passed on in whole, at its own pace: who stops sending because of it (or stops
+        // taking it) does right (RFC 9112, section 9.5).
+        if !self.is_uploading || self.down.stage != Stage::Head {
+            return u32::MAX;
+        }
         let server = &self.local.view().server;
         let patience = match self.exchange.upload.waits_for {
             WaitsFor::Client => server.read_timeout,
@@ -481,7 +485,7 @@ impl<'a> Relay<'a> {
 
     fn expired(&mut self) -> Broken {
         let now = self.local.wheel.now();
-        if self.is_uploading && self.up_deadline() <= now {
+        if self.up_deadline() <= now {
             return match self.exchange.upload.waits_for {
                 WaitsFor::Client => self.broken_by_client(Reason::BodyTimeout.into()),
                 WaitsFor::Backend => self.broken_by_backend(Reason::BackendStalled.into()),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::origin::{self, Next, Origin};
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, sections};
 use crate::wire::{Framing, Trouble};
 
 const LARGE: usize = 12 << 20;
@@ -344,6 +344,31 @@ fn an_early_answer_is_not_lost_while_the_client_goes_on_sending() {
     assert_eq!(client.read(5), b"early");
     client.finish_sending();
     client.expect_end();
+}
+
+#[test]
+fn an_early_answer_outlasts_the_deadlines_of_the_upload() {
+    let origin = Origin::start(|exchange| {
+        exchange.send(b"HTTP/1.1 413 Large\r\nContent-Length: 10\r\n\r\n")?;
+        for byte in b"012345678" {
+            thread::park_timeout(Duration::from_millis(100));
+            exchange.send(&[*byte])?;
+        }
+        exchange.finish(b"9")?;
+        Ok(Next::Close)
+    });
+    let proxy = Proxy::start(&[("read_timeout", "300ms"), ("write_timeout", "300ms")], &sections(&origin, "", ""));
+    // One client stops sending when it sees the answer, one goes on to a backend that doesn't read.
+    for goes_on in [false, true] {
+        let mut client = proxy.client();
+        client.send(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 90000000\r\n\r\nstart");
+        assert_eq!(client.head().status, 413);
+        let mut sender = client.wire.sock.again().expect("a second handle");
+        let feeding = thread::spawn(move || while goes_on && sender.write_all(&[b'x'; 65_536]).is_ok() {});
+        assert_eq!(client.read(10), b"0123456789", "goes on sending: {goes_on}");
+        drop(client.wire.sock.shutdown(std::net::Shutdown::Both));
+        feeding.join().expect("the feeding thread");
+    }
 }
 
 #[test]
