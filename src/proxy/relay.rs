@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::answer::{self, HeadTaken, Setting};
+use super::answer::{self, HeadTaken};
 use super::body::{Sink, Source};
 use super::client::Client;
 use super::exchange::Exchange;
@@ -299,7 +299,7 @@ impl<'a> Relay<'a> {
                 self.exchange,
                 &mut self.down,
                 &self.view,
-                Setting { set_cookie: self.set_cookie.as_deref(), is_uploading: self.is_uploading },
+                self.set_cookie.as_deref(),
             );
             match taken.map_err(|fault| self.broken_by_backend(fault))? {
                 HeadTaken::Partial if bytes.len() - from >= RESPONSE_HEAD_BYTES_MAX => {
@@ -411,10 +411,7 @@ impl<'a> Relay<'a> {
 
     fn complete(&mut self) -> Ended {
         let is_received = self.exchange.upload.is_received() && !self.is_uploading && !self.upload_broke;
-        Ended::Complete {
-            keep_client: self.down.keep_client && self.exchange.upload.is_received(),
-            keep_backend: self.down.keep_backend && is_received,
-        }
+        Ended::Complete { keep_client: self.down.keep_client, keep_backend: self.down.keep_backend && is_received }
     }
 
     // Ends.

@@ -372,6 +372,26 @@ fn an_early_answer_outlasts_the_deadlines_of_the_upload() {
 }
 
 #[test]
+fn an_answer_after_a_broken_upload_says_that_the_connection_closes() {
+    let origin = Origin::start(|exchange| {
+        exchange.gate("full").pass()?;
+        exchange.finish(b"HTTP/1.1 413 Large\r\nContent-Length: 3\r\n\r\nbig")?;
+        Ok(Next::Reset)
+    });
+    let proxy = Proxy::before(&origin);
+    let mut client = proxy.client();
+    client.send(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 90000000\r\n\r\n");
+    // Until the backend takes no more, so that the reset is what the upload meets next.
+    client.bound(Duration::from_millis(500));
+    while client.wire.sock.write(&[b'x'; 65_536]).is_ok() {}
+    client.bound(origin::WATCHDOG);
+    origin.gate("full").open();
+    let answer = client.response();
+    assert_eq!((answer.status, answer.text().as_str()), (413, "big"));
+    assert!(answer.fields.lists("connection", "close"), "{answer:?}");
+}
+
+#[test]
 fn a_client_that_never_ends_is_let_go_after_lingering() {
     let origin = Origin::start(origin::by_path);
     let proxy = Proxy::before(&origin);
