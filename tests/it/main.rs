@@ -37,6 +37,7 @@ mod peer;
 mod reload;
 mod retry;
 mod review;
+mod routing;
 mod spread;
 mod stream;
 mod tunnel;
