@@ -392,6 +392,24 @@ fn an_answer_after_a_broken_upload_says_that_the_connection_closes() {
 }
 
 #[test]
+fn the_end_is_told_at_once_and_little_is_read_after_it() {
+    let origin = Origin::start(origin::by_path);
+    let proxy = Proxy::before(&origin);
+    let mut client = proxy.client();
+    client.send(b"POST /early HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000000\r\n\r\n");
+    assert_eq!(client.response().text(), "early");
+    // Half of the time that lingering may take: that is not what ends it.
+    client.bound(Duration::from_secs(1));
+    client.expect_end();
+    client.bound(origin::WATCHDOG);
+    let mut sent = 0;
+    while sent < KERNEL_BYTES_MAX && client.try_send([b'x'; 65_536]).is_ok() {
+        sent += 65_536;
+    }
+    assert!(sent < KERNEL_BYTES_MAX, "{sent} bytes were read after the end");
+}
+
+#[test]
 fn a_client_that_never_ends_is_let_go_after_lingering() {
     let origin = Origin::start(origin::by_path);
     let proxy = Proxy::before(&origin);

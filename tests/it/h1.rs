@@ -87,6 +87,27 @@ fn connections_of_both_sides_are_used_again() {
 }
 
 #[test]
+fn a_connection_that_its_backend_gives_up_is_not_used_again() {
+    for answer in [
+        &b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"[..],
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        // Neither the rest of these nor what may be on its way is the next answer.
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more",
+        b"HTTP/1.1 204 None\r\nContent-Length: 2\r\n\r\n",
+    ] {
+        // It stays open, so that nothing but the answer tells.
+        let origin = Origin::start(move |exchange| exchange.finish(answer));
+        let proxy = Proxy::before(&origin);
+        let mut client = proxy.client();
+        for _ in 0..2 {
+            let got = client.get("/");
+            assert_eq!((got.version.as_str(), got.status / 100), ("HTTP/1.1", 2), "{}", answer.escape_ascii());
+        }
+        assert_eq!(origin.connections().len(), 2, "{}", answer.escape_ascii());
+    }
+}
+
+#[test]
 fn content_of_every_size_arrives_whole_both_ways() {
     let (_origin, proxy) = pair();
     let mut client = proxy.client();
