@@ -191,6 +191,26 @@ fn an_old_client_gets_no_chunks() {
 }
 
 #[test]
+fn an_old_client_that_asks_for_it_is_kept_but_where_only_the_end_tells() {
+    let (_origin, proxy) = pair();
+    let mut old = proxy.client();
+    old.send(b"GET /size/3 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert!(old.response().fields.lists("connection", "keep-alive"));
+    old.send(b"GET /chunked/3 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    let answer = old.response();
+    assert_eq!((answer.framing, answer.text().as_str()), (Framing::Close, "chunkchunkchunk"));
+    assert!(answer.fields.lists("connection", "close"), "{answer:?}");
+}
+
+#[test]
+fn interim_answers_without_end_are_no_answer() {
+    let origin = Origin::start(|exchange| exchange.finish(&b"HTTP/1.1 103 Early\r\n\r\n".repeat(33)));
+    let proxy = Proxy::before(&origin);
+    let answer = proxy.client().get("/");
+    assert_eq!((answer.status, answer.interim.len()), (502, 32));
+}
+
+#[test]
 fn trailers_are_passed_on() {
     let (_origin, proxy) = pair();
     let mut client = proxy.client();
