@@ -35,7 +35,7 @@ impl Edits<'_> {
     }
 
     /// Whether fields of that name go because they are set anew or removed.
-    fn replaces(&self, name: &[u8]) -> bool {
+    pub fn replaces(&self, name: &[u8]) -> bool {
         self.set.iter().any(|(set, _)| same_name(set.as_bytes(), name))
             || self.remove.iter().any(|removed| same_name(removed.as_bytes(), name))
     }
@@ -44,7 +44,8 @@ impl Edits<'_> {
         self.set.iter().find(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, value)| value.as_str())
     }
 
-    fn write(&self, out: &mut Vec<u8>) {
+    /// Appends the lines of what is set and added.
+    pub fn write(&self, out: &mut Vec<u8>) {
         for (name, value) in self.set.iter().chain(self.add) {
             if !is_reserved(FieldKind::of(name.as_bytes())) {
                 write_line(out, name.as_bytes(), value.as_bytes());
@@ -495,8 +496,9 @@ fn is_next_line(entry: &Entry, run_end: usize) -> bool {
     entry.is_canonical && entry.name_start as usize == run_end
 }
 
+/// Appends one field line.
 #[inline]
-fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub fn write_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

@@ -28,16 +28,8 @@ pub enum HeadTaken {
     Final(usize),
 }
 
-/// What the answer's head depends on besides itself.
-#[derive(Clone, Copy, Debug)]
-pub struct Setting<'a> {
-    /// Binds the client to the backend.
-    pub set_cookie: Option<&'a str>,
-    /// The request's body is still under way.
-    pub is_uploading: bool,
-}
-
-/// Takes one head off the start of `bytes`. `end` remembers how far an earlier look came.
+/// Takes one head off the start of `bytes`. `end` remembers how far an earlier look came; `set_cookie` binds the client
+/// to the backend.
 ///
 /// # Errors
 /// When the head is malformed or a 101 nobody asked for.
@@ -48,7 +40,7 @@ pub fn take_head(
     exchange: &mut Exchange,
     down: &mut Download,
     view: &BackendView,
-    setting: Setting<'_>,
+    set_cookie: Option<&str>,
 ) -> Result<HeadTaken, Fault> {
     let local = &client.local;
     let mut fields = local.fields.borrow_mut();
@@ -73,7 +65,6 @@ pub fn take_head(
     exchange.record.answered();
     let date = local.date();
     let edits = exchange.route.as_ref().map_or_else(Edits::default, |r| Edits::from(&r.conf.response_headers));
-    let set_cookie = setting.set_cookie;
     if head.status() == 101 {
         let answer =
             Answer { framing: AnswerFraming::None, persistence: Persistence::Default, date: &date, set_cookie, edits };
@@ -82,7 +73,8 @@ pub fn take_head(
     }
     let framing = frame(&head, exchange, down);
     down.keep_backend = head.keep_alive();
-    down.keep_client &= exchange.request.keep_alive && !setting.is_uploading && !local.draining.get();
+    // What is still to come of a body could not be told from the next request.
+    down.keep_client &= exchange.request.keep_alive && exchange.upload.is_received() && !local.draining.get();
     down.is_event_stream = head.is_event_stream();
     let persistence = match (down.keep_client, exchange.request.version) {
         (true, Version::Http11) => Persistence::Default,

@@ -111,7 +111,7 @@ fn route(
     Ok(match &route.conf.target {
         Target::Upstream(_) => None,
         Target::Redirect { status, location } => {
-            let location = expand(location, head, path, if client.tls { "https" } else { "http" });
+            let location = expand(location, head, path);
             Some(Verdict::Answer { status: *status, location: Some(location), body: Vec::new() })
         }
         Target::Respond { status, body } => {
@@ -190,16 +190,14 @@ fn hash_key(algorithm: Algorithm, upstream: &UpstreamView, head: &RequestHead<'_
     }
 }
 
-/// `${scheme}`, `${host}`, `${path}` and `${query}` (with its question mark) of a redirect's location.
-fn expand(location: &str, head: &RequestHead<'_>, path: &[u8], scheme: &str) -> Vec<u8> {
+/// `${host}`, `${path}` and `${query}` (with its question mark) of a redirect's location.
+fn expand(location: &str, head: &RequestHead<'_>, path: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(location.len() + path.len());
     let mut rest = location;
     while let Some(at) = rest.find("${") {
         out.extend_from_slice(&rest.as_bytes()[..at]);
         rest = &rest[at..];
-        let (value, len): (&[u8], usize) = if rest.starts_with("${scheme}") {
-            (scheme.as_bytes(), 9)
-        } else if rest.starts_with("${host}") {
+        let (value, len): (&[u8], usize) = if rest.starts_with("${host}") {
             (head.authority().map_or(b"", |a| a.as_bytes()), 7)
         } else if rest.starts_with("${path}") {
             // At the front, two slashes would name another host (RFC 3986, section 4.2).

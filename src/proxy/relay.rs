@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::answer::{self, HeadTaken, Setting};
+use super::answer::{self, HeadTaken};
 use super::body::{Sink, Source};
 use super::client::Client;
 use super::exchange::Exchange;
@@ -299,7 +299,7 @@ impl<'a> Relay<'a> {
                 self.exchange,
                 &mut self.down,
                 &self.view,
-                Setting { set_cookie: self.set_cookie.as_deref(), is_uploading: self.is_uploading },
+                self.set_cookie.as_deref(),
             );
             match taken.map_err(|fault| self.broken_by_backend(fault))? {
                 HeadTaken::Partial if bytes.len() - from >= RESPONSE_HEAD_BYTES_MAX => {
@@ -411,10 +411,7 @@ impl<'a> Relay<'a> {
 
     fn complete(&mut self) -> Ended {
         let is_received = self.exchange.upload.is_received() && !self.is_uploading && !self.upload_broke;
-        Ended::Complete {
-            keep_client: self.down.keep_client && self.exchange.upload.is_received(),
-            keep_backend: self.down.keep_backend && is_received,
-        }
+        Ended::Complete { keep_client: self.down.keep_client, keep_backend: self.down.keep_backend && is_received }
     }
 
     // Ends.
@@ -452,11 +449,15 @@ impl<'a> Relay<'a> {
     // Deadlines.
 
     fn next_deadline(&self) -> u32 {
-        let up = if self.is_uploading { self.up_deadline() } else { u32::MAX };
-        up.min(self.down_deadline())
+        self.up_deadline().min(self.down_deadline())
     }
 
     fn up_deadline(&self) -> u32 {
+        // An answer that has begun is passed on in whole, at its own pace: who stops sending because of it (or stops
+        // taking it) does right (RFC 9112, section 9.5).
+        if !self.is_uploading || self.down.stage != Stage::Head {
+            return u32::MAX;
+        }
         let server = &self.local.view().server;
         let patience = match self.exchange.upload.waits_for {
             WaitsFor::Client => server.read_timeout,
@@ -481,7 +482,7 @@ impl<'a> Relay<'a> {
 
     fn expired(&mut self) -> Broken {
         let now = self.local.wheel.now();
-        if self.is_uploading && self.up_deadline() <= now {
+        if self.up_deadline() <= now {
             return match self.exchange.upload.waits_for {
                 WaitsFor::Client => self.broken_by_client(Reason::BodyTimeout.into()),
                 WaitsFor::Backend => self.broken_by_backend(Reason::BackendStalled.into()),

@@ -11,6 +11,7 @@ use super::exchange::{After, Exchange};
 use super::log::Record;
 use crate::error::{Fault, Reason};
 use crate::http::status;
+use crate::http::write::{Edits, write_line};
 use crate::wheel::ticks;
 
 /// The name this proxy goes by in `Via` and `Proxy-Status`.
@@ -25,7 +26,7 @@ struct Answer<'a> {
     request_id: &'a [u8],
     keep_alive: bool,
     is_head: bool,
-    edits: Option<&'a crate::config::plan::HeaderEdits>,
+    edits: Edits<'a>,
 }
 
 /// Answers a request with an error.
@@ -43,7 +44,7 @@ pub async fn fault(client: &mut Client, exchange: &mut Exchange, fault: Fault) -
         request_id: exchange.record.request_id(),
         keep_alive,
         is_head: exchange.request.is_head,
-        edits: None,
+        edits: Edits::default(),
     };
     let head = head_of(&answer, &client.local.date());
     exchange.record.status = answer.status;
@@ -66,7 +67,7 @@ pub async fn refuse(client: &mut Client, fault: Fault) {
         request_id: record.request_id(),
         keep_alive: false,
         is_head: false,
-        edits: None,
+        edits: Edits::default(),
     };
     let head = head_of(&answer, &local.date());
     record.bytes_out = send(client, &head).await as u64;
@@ -91,7 +92,7 @@ pub async fn answer(
         request_id: exchange.record.request_id(),
         keep_alive,
         is_head: exchange.request.is_head,
-        edits: route.as_ref().map(|r| &r.conf.response_headers),
+        edits: route.as_ref().map_or_else(Edits::default, |r| Edits::from(&r.conf.response_headers)),
     };
     let head = head_of(&answer, &client.local.date());
     exchange.record.status = status;
@@ -144,40 +145,45 @@ fn body_of(fault: Fault, request_id: &[u8]) -> String {
 
 fn head_of(answer: &Answer<'_>, date: &[u8; 29]) -> Vec<u8> {
     let mut out = Vec::with_capacity(512 + answer.body.len());
-    let mut line = |parts: &[&[u8]]| {
-        parts.iter().for_each(|part| out.extend_from_slice(part));
-        out.extend_from_slice(b"\r\n");
-    };
     let mut number = itoa::Buffer::new();
-    line(&[b"HTTP/1.1 ", number.format(answer.status).as_bytes(), b" ", status::phrase(answer.status).as_bytes()]);
-    line(&[b"Date: ", date]);
+    let status = number.format(answer.status).as_bytes();
+    for part in [b"HTTP/1.1 ", status, b" ", status::phrase(answer.status).as_bytes(), b"\r\n"] {
+        out.extend_from_slice(part);
+    }
+    let mut line = |name: &str, value: &[u8]| {
+        if !answer.edits.replaces(name.as_bytes()) {
+            write_line(&mut out, name.as_bytes(), value);
+        }
+    };
+    line("Date", date);
     if let Some(location) = answer.location {
-        line(&[b"Location: ", location]);
+        line("Location", location);
     }
     if !matches!(answer.status, 204 | 304) {
-        line(&[b"Content-Type: text/plain; charset=utf-8"]);
-        line(&[b"Content-Length: ", number.format(answer.body.len()).as_bytes()]);
+        line("Content-Type", b"text/plain; charset=utf-8");
+        line("Content-Length", number.format(answer.body.len()).as_bytes());
     }
     if let Some(fault) = answer.fault {
-        let details = format!("; error={}; details=\"{}\"", fault.reason.proxy_status_type(), fault.detail);
-        line(&[b"Proxy-Status: ", PROXY_NAME.as_bytes(), details.as_bytes()]);
-        line(&[b"Cache-Control: no-store"]);
+        line("Proxy-Status", proxy_status(fault).as_bytes());
+        line("Cache-Control", b"no-store");
         match fault.reason {
-            Reason::QueueFull | Reason::QueueTimeout | Reason::BackendsFull => line(&[b"Retry-After: 1"]),
-            Reason::MethodNotServed => line(&[b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"]),
+            Reason::QueueFull | Reason::QueueTimeout | Reason::BackendsFull => line("Retry-After", b"1"),
+            Reason::MethodNotServed => line("Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
             _ => {}
         }
     }
-    line(&[b"X-Request-ID: ", answer.request_id]);
-    if let Some(edits) = answer.edits {
-        for (name, value) in edits.set.iter().chain(&edits.add) {
-            line(&[name.as_bytes(), b": ", value.as_bytes()]);
-        }
-    }
-    line(&[b"Connection: ", if answer.keep_alive { b"keep-alive".as_slice() } else { b"close" }]);
-    line(&[]);
+    line("X-Request-ID", answer.request_id);
+    line("Connection", if answer.keep_alive { b"keep-alive" } else { b"close" });
+    answer.edits.write(&mut out);
+    out.extend_from_slice(b"\r\n");
     if !answer.is_head && !matches!(answer.status, 204 | 304) {
         out.extend_from_slice(answer.body);
     }
     out
+}
+
+/// A member of the list that `Proxy-Status` is, its details a string of a structured field (RFC 9651, section 3.3.3).
+fn proxy_status(fault: Fault) -> String {
+    let details = fault.detail.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("{PROXY_NAME}; error={}; details=\"{details}\"", fault.reason.proxy_status_type())
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::origin::{self, Next, Origin};
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, sections};
 use crate::wire::{self, Framing, Trouble};
 
 const LARGE: usize = 12 << 20;
@@ -337,6 +337,69 @@ fn an_early_answer_is_not_lost_while_the_client_goes_on_sending() {
     assert_eq!(client.read(5), b"early");
     client.finish_sending();
     client.expect_end();
+}
+
+#[test]
+fn an_early_answer_outlasts_the_deadlines_of_the_upload() {
+    let origin = Origin::start(|exchange| {
+        exchange.send(b"HTTP/1.1 413 Large\r\nContent-Length: 10\r\n\r\n")?;
+        for byte in b"012345678" {
+            thread::park_timeout(Duration::from_millis(100));
+            exchange.send(&[*byte])?;
+        }
+        exchange.finish(b"9")?;
+        Ok(Next::Close)
+    });
+    let proxy = Proxy::start(&[("read_timeout", "300ms"), ("write_timeout", "300ms")], &sections(&origin, "", ""));
+    // One client stops sending when it sees the answer, one goes on to a backend that doesn't read.
+    for goes_on in [false, true] {
+        let mut client = proxy.client();
+        client.send(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 90000000\r\n\r\nstart");
+        assert_eq!(client.head().status, 413);
+        let mut sender = client.wire.sock.again().expect("a second handle");
+        let feeding = thread::spawn(move || while goes_on && sender.write_all(&[b'x'; 65_536]).is_ok() {});
+        assert_eq!(client.read(10), b"0123456789", "goes on sending: {goes_on}");
+        drop(client.wire.sock.shutdown(std::net::Shutdown::Both));
+        feeding.join().expect("the feeding thread");
+    }
+}
+
+#[test]
+fn an_answer_after_a_broken_upload_says_that_the_connection_closes() {
+    let origin = Origin::start(|exchange| {
+        exchange.gate("full").pass()?;
+        exchange.finish(b"HTTP/1.1 413 Large\r\nContent-Length: 3\r\n\r\nbig")?;
+        Ok(Next::Reset)
+    });
+    let proxy = Proxy::before(&origin);
+    let mut client = proxy.client();
+    client.send(b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 90000000\r\n\r\n");
+    // Until the backend takes no more, so that the reset is what the upload meets next.
+    client.bound(Duration::from_millis(500));
+    while client.wire.sock.write(&[b'x'; 65_536]).is_ok() {}
+    client.bound(origin::WATCHDOG);
+    origin.gate("full").open();
+    let answer = client.response();
+    assert_eq!((answer.status, answer.text().as_str()), (413, "big"));
+    assert!(answer.fields.lists("connection", "close"), "{answer:?}");
+}
+
+#[test]
+fn the_end_is_told_at_once_and_little_is_read_after_it() {
+    let origin = Origin::start(origin::by_path);
+    let proxy = Proxy::before(&origin);
+    let mut client = proxy.client();
+    client.send(b"POST /early HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000000\r\n\r\n");
+    assert_eq!(client.response().text(), "early");
+    // Half of the time that lingering may take: that is not what ends it.
+    client.bound(Duration::from_secs(1));
+    client.expect_end();
+    client.bound(origin::WATCHDOG);
+    let mut sent = 0;
+    while sent < KERNEL_BYTES_MAX && client.try_send([b'x'; 65_536]).is_ok() {
+        sent += 65_536;
+    }
+    assert!(sent < KERNEL_BYTES_MAX, "{sent} bytes were read after the end");
 }
 
 #[test]

@@ -87,6 +87,27 @@ fn connections_of_both_sides_are_used_again() {
 }
 
 #[test]
+fn a_connection_that_its_backend_gives_up_is_not_used_again() {
+    for answer in [
+        &b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"[..],
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        // Neither the rest of these nor what may be on its way is the next answer.
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more",
+        b"HTTP/1.1 204 None\r\nContent-Length: 2\r\n\r\n",
+    ] {
+        // It stays open, so that nothing but the answer tells.
+        let origin = Origin::start(move |exchange| exchange.finish(answer));
+        let proxy = Proxy::before(&origin);
+        let mut client = proxy.client();
+        for _ in 0..2 {
+            let got = client.get("/");
+            assert_eq!((got.version.as_str(), got.status / 100), ("HTTP/1.1", 2), "{}", answer.escape_ascii());
+        }
+        assert_eq!(origin.connections().len(), 2, "{}", answer.escape_ascii());
+    }
+}
+
+#[test]
 fn content_of_every_size_arrives_whole_both_ways() {
     let (_origin, proxy) = pair();
     let mut client = proxy.client();
@@ -147,6 +168,26 @@ fn an_old_client_gets_no_chunks() {
     old.send(b"GET /chunked/3 HTTP/1.0\r\n\r\n");
     let answer = old.response();
     assert_eq!((answer.framing, answer.text().as_str()), (Framing::Close, "chunkchunkchunk"));
+}
+
+#[test]
+fn an_old_client_that_asks_for_it_is_kept_but_where_only_the_end_tells() {
+    let (_origin, proxy) = pair();
+    let mut old = proxy.client();
+    old.send(b"GET /size/3 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert!(old.response().fields.lists("connection", "keep-alive"));
+    old.send(b"GET /chunked/3 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    let answer = old.response();
+    assert_eq!((answer.framing, answer.text().as_str()), (Framing::Close, "chunkchunkchunk"));
+    assert!(answer.fields.lists("connection", "close"), "{answer:?}");
+}
+
+#[test]
+fn interim_answers_without_end_are_no_answer() {
+    let origin = Origin::start(|exchange| exchange.finish(&b"HTTP/1.1 103 Early\r\n\r\n".repeat(33)));
+    let proxy = Proxy::before(&origin);
+    let answer = proxy.client().get("/");
+    assert_eq!((answer.status, answer.interim.len()), (502, 32));
 }
 
 #[test]

@@ -34,6 +34,7 @@ mod park;
 mod reload;
 mod retry;
 mod review;
+mod routing;
 mod spread;
 mod stream;
 mod tunnel;

@@ -86,6 +86,20 @@ fn a_broken_body_is_told_while_its_head_is_unsent() {
 }
 
 #[test]
+fn a_fixed_answer_has_each_field_as_its_route_says() {
+    let proxy = Proxy::start(
+        &[],
+        "routing: {r: {path: /, respond: {status: 200, body: \"{}\"}, response_headers: {\
+         set: {Content-Type: application/json, X-Request-ID: none}, add: {X-A: \"1\"}, remove: [Date]}}}\n",
+    );
+    let answer = proxy.client().get("/");
+    assert_eq!(answer.fields.all("content-type"), ["application/json"]);
+    assert_eq!(answer.fields.all("x-request-id"), ["none"]);
+    assert_eq!((answer.fields.all("x-a").len(), answer.fields.all("date").len()), (1, 0));
+    assert_eq!(answer.text(), "{}");
+}
+
+#[test]
 fn a_path_of_two_slashes_names_no_other_host() {
     let proxy = Proxy::start(&[], "routing: {r: {path: /, redirect: {status: 302, location: \"${path}/\"}}}\n");
     let answer = proxy.client().get("//evil.test");
