@@ -267,18 +267,22 @@ fn make_room_for_others(local: &Local) {
 async fn take_in(local: Rc<Local>, inside: Inside, doors: Arc<Doors>) {
     loop {
         match poll_fn(|cx| inside.poll_take(cx)).await {
-            Ok(handed) => admit(&local, handed),
-            // A message without its descriptor: this table is full.
+            Ok(handed) => {
+                admit(&local, handed);
+                doors.taken_in(local.id);
+            }
+            // This table is full; the connection waits at the door.
             Err(error) if error.kind() == io::ErrorKind::Other => {
-                tracing::warn!(worker = local.id, %error, "a connection from another worker was lost");
-                local.pause(1).await;
+                if !local.make_room(ROOM_BATCH) {
+                    tracing::warn!(worker = local.id, %error, "taking over from other workers pauses");
+                    local.pause(1).await;
+                }
             }
             Err(error) => {
                 tracing::error!(worker = local.id, %error, "nothing can be taken over from other workers any more");
                 return;
             }
         }
-        doors.taken_in(local.id);
     }
 }
 
