@@ -368,3 +368,17 @@ fn a_unix_socket_serves_and_is_checked() {
     health.store(200, Ordering::SeqCst);
     wait::until("up", || status(&proxy) == 200);
 }
+
+#[test]
+fn a_check_finds_the_final_answer_behind_an_interim_one() {
+    let origin = Origin::start(|exchange| {
+        if exchange.path() != "/health" {
+            return exchange.answer(200, b"ok");
+        }
+        exchange.send(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n")?;
+        exchange.hold()
+    });
+    let check = "health_check: {path: /health, interval: 100ms, timeout: 100s, failures: 1}";
+    let proxy = Proxy::start(&[], &sections(&origin, check, ""));
+    wait::until("a verdict", || proxy.client().get("/").status == 503);
+}
