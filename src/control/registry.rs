@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::config::plan::{self, BackendAddr, Plan, Scheme};
 use crate::route::RouteTable;
-use crate::shared::backend::{BackendState, Mark};
+use crate::shared::backend::BackendState;
 use crate::shared::budget::SharedBudget;
 use crate::shared::command::{Published, PublishedUpstream};
 use crate::shared::queue::UpstreamState;
@@ -118,10 +118,6 @@ impl Registry {
         let backend = match old.get(&identity) {
             Some(kept) => {
                 kept.apply(conf, now_ms);
-                if conf.health_check.is_none() {
-                    // Nobody would ever lift it.
-                    kept.set_mark(Mark::CheckDown, false, now_ms);
-                }
                 kept.clone()
             }
             None => BackendState::new(state, conf),
