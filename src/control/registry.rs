@@ -99,10 +99,17 @@ impl Registry {
         }
     }
 
-    /// Lets what the last plan dropped drain: no new request goes there, and what runs ends by itself.
+    /// Lets what the last plan dropped drain: no new request goes there, and what runs ends by itself. An upstream that
+    /// is gone as a whole keeps its backends while requests wait in its queue, for nobody else will serve those; so this
+    /// is to be called again, about once a second.
     pub fn retire(&mut self, now_ms: u64) {
-        for change in self.changes.drain(..) {
-            change.upstream.set_members(change.members, now_ms);
+        for change in std::mem::take(&mut self.changes) {
+            if change.members.is_empty() && change.upstream.waiting() > 0 {
+                change.upstream.offer(now_ms);
+                self.changes.push(change);
+            } else {
+                change.upstream.set_members(change.members, now_ms);
+            }
         }
     }
 

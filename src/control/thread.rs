@@ -213,7 +213,8 @@ impl Control {
     }
 
     /// Time alone may free a slot: an ejection ends.
-    fn offer(&self) {
+    fn offer(&mut self) {
+        self.registry.retire(clock::now_ms());
         for upstream in &self.published.upstreams {
             if upstream.state.waiting() > 0 {
                 upstream.state.offer(clock::now_ms());
