@@ -19,7 +19,7 @@ use crate::config::plan::{CpuAffinity, FdTables, ListenAddr, Plan, Server, Worke
 use crate::control::registry::Registry;
 use crate::control::thread::{Control, Order};
 use crate::handover::Doors;
-use crate::listen::{self, BindError, Bound};
+use crate::listen::{self, BindError, Bound, SocketFile};
 use crate::shared::command::{Command, Published};
 use crate::shared::open::OpenCount;
 use crate::shared::stats::{Totals, WorkerStats};
@@ -94,6 +94,8 @@ pub struct Handle {
     descriptors: Descriptors,
     stats: Vec<Arc<WorkerStats>>,
     open: Arc<OpenCount>,
+    /// Removed when it is dropped, after everything has ended.
+    _socket_files: Vec<SocketFile>,
     server: Arc<Server>,
     orders: Option<UnboundedSender<Order>>,
     workers: Vec<JoinHandle<()>>,
@@ -120,11 +122,12 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
     let (doors, insides) = Doors::new(&stats)?;
     // Everything up to here stays in every table under the same number; of the listeners each worker keeps its own.
     let kept: Arc<[RawFd]> = sys::open_descriptors()?.into();
-    let bound = listen::bind_all(&plan.server, workers).map_err(StartError::Bind)?;
+    let mut bound = listen::bind_all(&plan.server, workers).map_err(StartError::Bind)?;
     let addresses: Vec<ListenAddr> = bound.iter().map(|b| b.addr.clone()).collect();
     let plan = Arc::new(plan);
     let mut registry = Registry::default();
     let published = Arc::new(registry.apply(&plan, clock::now_ms()));
+    let socket_files = bound.iter_mut().filter_map(|b| b.file.take()).collect();
     registry.retire(clock::now_ms());
     let open = Arc::new(OpenCount::new(descriptors.clients_max, descriptors.clients_per_table));
     crate::upstream::sticky::prepare();
@@ -148,6 +151,7 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
         descriptors,
         stats,
         open,
+        _socket_files: socket_files,
         server: published.plan.server.clone(),
         orders: Some(orders),
         workers: threads,
@@ -349,11 +353,6 @@ impl Handle {
         self.orders = None;
         for thread in self.workers.drain(..).chain(self.control.take()) {
             let _ = thread.join();
-        }
-        for addr in &self.addresses {
-            if let ListenAddr::Unix(path) = addr {
-                let _ = std::fs::remove_file(path);
-            }
         }
     }
 }
