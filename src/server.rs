@@ -67,6 +67,8 @@ pub struct Descriptors {
     pub is_private: bool,
     /// Client connections a table may hold; the rest is the reserve.
     pub clients_per_table: u64,
+    /// Client connections that all tables hold.
+    pub clients_of_tables: u64,
     /// Client connections in all: `max_conn`, or what the tables hold if that is less.
     pub clients_max: u64,
 }
@@ -82,8 +84,9 @@ impl Descriptors {
             FdTables::Private => true,
         };
         let tables = if is_private { workers as u64 } else { 1 };
-        let clients_max = server.max_conn.min(clients_per_table.saturating_mul(tables));
-        Descriptors { limit, is_private, clients_per_table, clients_max }
+        let clients_of_tables = clients_per_table.saturating_mul(tables);
+        let clients_max = server.max_conn.min(clients_of_tables);
+        Descriptors { limit, is_private, clients_per_table, clients_of_tables, clients_max }
     }
 }
 
@@ -144,7 +147,7 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
         doors,
     };
     let threads = base.spawn(bound, runtimes, receivers, insides)?;
-    let control = Control::new(registry, published.clone(), senders, open.clone(), descriptors.clients_max);
+    let control = Control::new(registry, published.clone(), senders, open.clone(), descriptors.clients_of_tables);
     let (orders, control) = spawn_control(control, control_runtime)?;
     Ok(Handle {
         addresses,
