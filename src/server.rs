@@ -94,11 +94,11 @@ impl Descriptors {
 #[derive(Debug)]
 pub struct Handle {
     addresses: Vec<ListenAddr>,
+    /// Removed when it is dropped, after everything has ended.
+    _socket_files: Vec<SocketFile>,
     descriptors: Descriptors,
     stats: Vec<Arc<WorkerStats>>,
     open: Arc<OpenCount>,
-    /// Removed when it is dropped, after everything has ended.
-    _socket_files: Vec<SocketFile>,
     server: Arc<Server>,
     orders: Option<UnboundedSender<Order>>,
     workers: Vec<JoinHandle<()>>,
@@ -127,10 +127,10 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
     let kept: Arc<[RawFd]> = sys::open_descriptors()?.into();
     let mut bound = listen::bind_all(&plan.server, workers).map_err(StartError::Bind)?;
     let addresses: Vec<ListenAddr> = bound.iter().map(|b| b.addr.clone()).collect();
+    let socket_files = bound.iter_mut().filter_map(|b| b.file.take()).collect();
     let plan = Arc::new(plan);
     let mut registry = Registry::default();
     let published = Arc::new(registry.apply(&plan, clock::now_ms()));
-    let socket_files = bound.iter_mut().filter_map(|b| b.file.take()).collect();
     registry.retire(clock::now_ms());
     let open = Arc::new(OpenCount::new(descriptors.clients_max, descriptors.clients_per_table));
     crate::upstream::sticky::prepare();
@@ -151,10 +151,10 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
     let (orders, control) = spawn_control(control, control_runtime)?;
     Ok(Handle {
         addresses,
+        _socket_files: socket_files,
         descriptors,
         stats,
         open,
-        _socket_files: socket_files,
         server: published.plan.server.clone(),
         orders: Some(orders),
         workers: threads,
@@ -319,9 +319,11 @@ impl Handle {
         self.workers.iter().all(JoinHandle::is_finished)
     }
 
-    /// Ends at once what still runs, and waits for the threads.
-    pub fn stop(mut self) {
+    /// Ends at once what still runs, and waits for the threads. Returns what was counted to the very end; what was cut
+    /// is under [`Reason::Shutdown`](crate::error::Reason::Shutdown).
+    pub fn stop(mut self) -> Totals {
         self.end();
+        self.stats()
     }
 
     /// Drains, waits until all is finished, and ends.
