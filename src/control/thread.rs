@@ -230,13 +230,19 @@ mod tests {
 
     #[test]
     fn a_check_that_is_gone_leaves_no_verdict_however_late_it_came() {
-        let text = "backends: {a: [{host: 127.0.0.1, port: 1}]}\nrouting: {r: {upstream: a}}\n";
-        let plan = Arc::new(file::read(text, "test.yaml", |_| None).unwrap());
+        let plan = |check: &str| {
+            let text =
+                format!("backends: {{a: [{{host: 127.0.0.1, port: 1, {check}}}]}}\nrouting: {{r: {{upstream: a}}}}\n");
+            Arc::new(file::read(&text, "test.yaml", |_| None).unwrap())
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
         let mut registry = Registry::default();
-        let published = Arc::new(registry.apply(&plan, 0));
-        registry.retire(0);
+        let published = Arc::new(registry.apply(&plan("health_check: {interval: 1h}"), 0));
         let backend = published.upstreams[0].backends[0].clone();
         let mut control = Control::new(registry, published, Vec::new(), Arc::new(OpenCount::new(1, 1)), 1);
+        control.update_tasks();
+        control.published = Arc::new(control.registry.apply(&plan(""), 0));
         // What the last check said, which ended while names of the new plan were looked up.
         backend.set_mark(Mark::CheckDown, true, 1);
         control.update_tasks();
