@@ -255,7 +255,7 @@ fn a_pipe_that_nobody_reads_holds_nothing_up() {
     let text =
         format!("log: {{access: \"{}\"}}\nrouting: {{all: {{respond: {{status: 204}}}}}}\n", dir.log().display());
     let (started, proxy) = std::sync::mpsc::channel();
-    std::thread::spawn(move || started.send(Proxy::start(&[], &text)));
+    std::thread::spawn(move || drop(started.send(Proxy::start(&[], &text))));
     let proxy = proxy.recv_timeout(origin::WATCHDOG).expect("a proxy that starts");
     assert_eq!(proxy.client().get("/early").status, 204);
     // A reader that comes later gets what waited in the pipe.

@@ -222,7 +222,7 @@ fn closes_resets_and_timeouts_count_as_failures_and_answers_do_not() {
             "a" => origin::by_path(exchange),
             _ => exchange.answer(200, b"b"),
         });
-        let upstream = "response_timeout: 100ms, retries: 0";
+        let upstream = "response_timeout: 400ms, retries: 0";
         let proxy = Proxy::start(&[], &fleet.sections(|_| "", upstream, "load_balancer: round_robin"));
         for _ in 0..20 {
             proxy.client().request("POST", path, &[], b"x");

@@ -155,7 +155,8 @@ fn a_hundred_reloads_under_load_lose_no_byte() {
     let served: usize = thread::scope(|scope| {
         let load = |who: usize| {
             let (mut client, mut n) = (Client::connect(addr), 0);
-            while !done.load(Ordering::Relaxed) {
+            // On a busy machine all reloads may be over before much was asked.
+            while !done.load(Ordering::Relaxed) || n < 20 {
                 let body = origin::pattern((n * 37 + who * 1001) % 20_000);
                 let answer = client.request("POST", "/echo", &[], &body);
                 assert_eq!(answer.status, 200, "request {n} of {who}: {answer:?}");
