@@ -375,7 +375,8 @@ fn a_check_finds_the_final_answer_behind_an_interim_one() {
         if exchange.path() != "/health" {
             return exchange.answer(200, b"ok");
         }
-        exchange.send(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n")?;
+        // Short, so that one read brings both.
+        exchange.send(b"HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 503 Later\r\n\r\n")?;
         exchange.hold()
     });
     let check = "health_check: {path: /health, interval: 100ms, timeout: 100s, failures: 1}";
