@@ -71,7 +71,7 @@ impl Doors {
         })
     }
 
-    /// Worker `own` has taken in, and counted, a connection that was handed to it; or it was lost.
+    /// Worker `own` has taken in, and counted, a connection that was handed to it.
     pub fn taken_in(&self, own: usize) {
         self.under_way[own].fetch_sub(1, Ordering::Relaxed);
     }
@@ -136,7 +136,8 @@ impl Inside {
     /// The next connection that another worker handed over.
     ///
     /// # Errors
-    /// What the socket says; `EMFILE` loses no connection but the one that has no room.
+    /// What the socket says; of kind `Other` when the table has no room for the descriptor: the connection waits where
+    /// it is and may be asked for again.
     pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<io::Result<Handed>> {
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
@@ -148,17 +149,27 @@ impl Inside {
     }
 }
 
+/// Looks at the next message first: taken without room for its descriptor (unix(7), `MSG_CTRUNC`) it would be gone, and
+/// the connection with it.
 fn take(fd: &OwnedFd) -> io::Result<Handed> {
+    let handed = look(fd)?;
+    // Without a place for descriptors the kernel closes the message's own copy.
+    let mut message = [0u8; MESSAGE_BYTES];
+    rustix::net::recv(fd, &mut message, RecvFlags::empty())?;
+    Ok(handed)
+}
+
+fn look(fd: &OwnedFd) -> io::Result<Handed> {
     let mut message = [0u8; MESSAGE_BYTES];
     let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut room);
-    let flags = RecvFlags::CMSG_CLOEXEC;
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::PEEK;
     rustix::net::recvmsg(fd, &mut [IoSliceMut::new(&mut message)], &mut control, flags)?;
     let fds = control.drain().filter_map(|part| match part {
         RecvAncillaryMessage::ScmRights(fds) => Some(fds),
         _ => None,
     });
-    let fd = fds.flatten().next().ok_or_else(|| io::Error::other("no descriptor came with a hand-over"))?;
+    let fd = fds.flatten().next().ok_or_else(|| io::Error::other("no descriptor is left for a hand-over"))?;
     let mut ip = [0u8; 16];
     ip.copy_from_slice(&message[..16]);
     let peer = SocketAddr::new(Ipv6Addr::from(ip).to_canonical(), u16::from_be_bytes([message[16], message[17]]));
@@ -199,5 +210,30 @@ mod tests {
             drop(there);
             assert_eq!(near.read(&mut byte).unwrap(), 0, "no other copy of it is left open");
         });
+    }
+
+    /// In a descriptor table of the thread's own, so that nobody else runs out.
+    #[test]
+    fn a_connection_waits_where_there_is_no_descriptor_for_it() {
+        let full_table = || {
+            crate::sys::take_own_table(&[0, 1, 2], &[]).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (doors, mut insides) = Doors::new(&[Arc::default(), Arc::default()]).unwrap();
+                let inside = Inside::new(insides.remove(1)).unwrap();
+                let (mut near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+                let peer = "192.0.2.7:4711".parse().unwrap();
+                doors.hand(1, Handed { fd: far.into(), peer, listener: 3 }).unwrap();
+                let filling: Vec<_> = std::iter::repeat_with(|| near.try_clone()).map_while(Result::ok).collect();
+                assert!(std::future::poll_fn(|cx| inside.poll_take(cx)).await.is_err());
+                drop(filling);
+                let handed = std::future::poll_fn(|cx| inside.poll_take(cx)).await.unwrap();
+                drop(handed);
+                assert_eq!(near.read(&mut [0]).unwrap(), 0, "no other copy of it is left open");
+                let mut cx = Context::from_waker(std::task::Waker::noop());
+                assert!(inside.poll_take(&mut cx).is_pending(), "it is taken once");
+            });
+        };
+        std::thread::spawn(full_table).join().unwrap();
     }
 }

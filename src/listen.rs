@@ -7,8 +7,8 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -28,6 +28,34 @@ pub struct Bound {
     pub addr: ListenAddr,
     /// One per worker, in order.
     pub sockets: Vec<OwnedFd>,
+    /// Of a Unix socket.
+    pub file: Option<SocketFile>,
+}
+
+/// The file of a Unix socket; removed on drop, unless another process has put its own there meanwhile.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode, which nobody else gets while the socket is open.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<SocketFile> {
+        Ok(SocketFile { path: path.to_owned(), identity: identity(path)? })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 /// Why an address can't be listened on.
@@ -100,17 +128,18 @@ fn bind_tcp(addr: SocketAddr, server: &Server, workers: usize) -> io::Result<Bou
         }
         sockets.push(socket.into());
     }
-    Ok(Bound { addr: ListenAddr::Tcp(addr), sockets })
+    Ok(Bound { addr: ListenAddr::Tcp(addr), sockets, file: None })
 }
 
 fn bind_unix(path: &Path, server: &Server, workers: usize) -> io::Result<Bound> {
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
     socket.bind(&SockAddr::unix(path)?)?;
+    let file = SocketFile::new(path)?;
     socket.listen(server.backlog.min(i32::MAX as u32) as i32)?;
     // Unix sockets have no reuse-port groups: the workers share one queue.
     let sockets = (0..workers).map(|_| socket.try_clone().map(OwnedFd::from)).collect::<io::Result<_>>()?;
-    Ok(Bound { addr: ListenAddr::Unix(path.to_owned()), sockets })
+    Ok(Bound { addr: ListenAddr::Unix(path.to_owned()), sockets, file: Some(file) })
 }
 
 /// Removes the socket file that an ended process left behind; leaves it when somebody still listens.

@@ -19,7 +19,7 @@ use crate::config::plan::{CpuAffinity, FdTables, ListenAddr, Plan, Server, Worke
 use crate::control::registry::Registry;
 use crate::control::thread::{Control, Order};
 use crate::handover::Doors;
-use crate::listen::{self, BindError, Bound};
+use crate::listen::{self, BindError, Bound, SocketFile};
 use crate::shared::command::{Command, Published};
 use crate::shared::open::OpenCount;
 use crate::shared::stats::{Totals, WorkerStats};
@@ -67,6 +67,8 @@ pub struct Descriptors {
     pub is_private: bool,
     /// Client connections a table may hold; the rest is the reserve.
     pub clients_per_table: u64,
+    /// Client connections that all tables hold.
+    pub clients_of_tables: u64,
     /// Client connections in all: `max_conn`, or what the tables hold if that is less.
     pub clients_max: u64,
 }
@@ -82,8 +84,9 @@ impl Descriptors {
             FdTables::Private => true,
         };
         let tables = if is_private { workers as u64 } else { 1 };
-        let clients_max = server.max_conn.min(clients_per_table.saturating_mul(tables));
-        Descriptors { limit, is_private, clients_per_table, clients_max }
+        let clients_of_tables = clients_per_table.saturating_mul(tables);
+        let clients_max = server.max_conn.min(clients_of_tables);
+        Descriptors { limit, is_private, clients_per_table, clients_of_tables, clients_max }
     }
 }
 
@@ -91,6 +94,8 @@ impl Descriptors {
 #[derive(Debug)]
 pub struct Handle {
     addresses: Vec<ListenAddr>,
+    /// Removed when it is dropped, after everything has ended.
+    _socket_files: Vec<SocketFile>,
     descriptors: Descriptors,
     stats: Vec<Arc<WorkerStats>>,
     open: Arc<OpenCount>,
@@ -120,8 +125,9 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
     let (doors, insides) = Doors::new(&stats)?;
     // Everything up to here stays in every table under the same number; of the listeners each worker keeps its own.
     let kept: Arc<[RawFd]> = sys::open_descriptors()?.into();
-    let bound = listen::bind_all(&plan.server, workers).map_err(StartError::Bind)?;
+    let mut bound = listen::bind_all(&plan.server, workers).map_err(StartError::Bind)?;
     let addresses: Vec<ListenAddr> = bound.iter().map(|b| b.addr.clone()).collect();
+    let socket_files = bound.iter_mut().filter_map(|b| b.file.take()).collect();
     let plan = Arc::new(plan);
     let mut registry = Registry::default();
     let published = Arc::new(registry.apply(&plan, clock::now_ms()));
@@ -141,10 +147,11 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
         doors,
     };
     let threads = base.spawn(bound, runtimes, receivers, insides)?;
-    let control = Control::new(registry, published.clone(), senders, open.clone(), descriptors.clients_max);
+    let control = Control::new(registry, published.clone(), senders, open.clone(), descriptors.clients_of_tables);
     let (orders, control) = spawn_control(control, control_runtime)?;
     Ok(Handle {
         addresses,
+        _socket_files: socket_files,
         descriptors,
         stats,
         open,
@@ -312,9 +319,11 @@ impl Handle {
         self.workers.iter().all(JoinHandle::is_finished)
     }
 
-    /// Ends at once what still runs, and waits for the threads.
-    pub fn stop(mut self) {
+    /// Ends at once what still runs, and waits for the threads. Returns what was counted to the very end; what was cut
+    /// is under [`Reason::Shutdown`](crate::error::Reason::Shutdown).
+    pub fn stop(mut self) -> Totals {
         self.end();
+        self.stats()
     }
 
     /// Drains, waits until all is finished, and ends.
@@ -349,11 +358,6 @@ impl Handle {
         self.orders = None;
         for thread in self.workers.drain(..).chain(self.control.take()) {
             let _ = thread.join();
-        }
-        for addr in &self.addresses {
-            if let ListenAddr::Unix(path) = addr {
-                let _ = std::fs::remove_file(path);
-            }
         }
     }
 }

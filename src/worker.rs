@@ -32,6 +32,8 @@ const ACCEPT_BATCH: usize = 64;
 const EXPIRE_BATCH: usize = 8192;
 /// Ticks between two sweeps of idle backend connections and spare buffers.
 const SWEEP_TICKS: u32 = 10;
+/// Tasks that surely run in one pass of the loop.
+const CUT_BATCH: usize = 16;
 /// How long a draining worker stays at least, in ticks: another may have handed it a connection a moment before.
 const HANDED_TICKS: u32 = 2;
 /// Idle connections closed at once to make room when descriptors or memory have run out.
@@ -156,8 +158,24 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
             }
         }
     }
+    cut(&local).await;
     if let Some(sink) = local.access.borrow_mut().as_mut() {
         sink.flush(&local);
+    }
+}
+
+/// Lets whatever still runs notice that it is cut, so that it is counted and logged as such and no cut answer ends as a
+/// whole one would. As many passes of the loop as that takes at most; who is not through then ends unsaid.
+async fn cut(local: &Local) {
+    local.draining.set(true);
+    local.ending.set(true);
+    local.wheel.wake_all();
+    let tasks = local.clients() - local.lot.borrow().len();
+    for _ in 0..tasks.div_ceil(CUT_BATCH) + CUT_BATCH {
+        if local.clients() <= local.lot.borrow().len() {
+            break;
+        }
+        tokio::task::yield_now().await;
     }
 }
 
@@ -267,18 +285,22 @@ fn make_room_for_others(local: &Local) {
 async fn take_in(local: Rc<Local>, inside: Inside, doors: Arc<Doors>) {
     loop {
         match poll_fn(|cx| inside.poll_take(cx)).await {
-            Ok(handed) => admit(&local, handed),
-            // A message without its descriptor: this table is full.
+            Ok(handed) => {
+                admit(&local, handed);
+                doors.taken_in(local.id);
+            }
+            // This table is full; the connection waits at the door.
             Err(error) if error.kind() == io::ErrorKind::Other => {
-                tracing::warn!(worker = local.id, %error, "a connection from another worker was lost");
-                local.pause(1).await;
+                if !local.make_room(ROOM_BATCH) {
+                    tracing::warn!(worker = local.id, %error, "taking over from other workers pauses");
+                    local.pause(1).await;
+                }
             }
             Err(error) => {
                 tracing::error!(worker = local.id, %error, "nothing can be taken over from other workers any more");
                 return;
             }
         }
-        doors.taken_in(local.id);
     }
 }
 

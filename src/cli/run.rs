@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{ExitStatus, check, log};
 use crate::config::load;
 use crate::config::plan::Plan;
+use crate::error::Reason;
 use crate::server::{self, Handle};
 
 /// Runs by the named file, or the one that is found.
@@ -122,22 +123,22 @@ impl Signals {
     async fn finish(mut self, handle: Handle) {
         let delay = handle.shutdown_delay();
         tracing::info!(?delay, "stopping: running requests may finish; a second signal ends at once");
+        let mut is_hurried = false;
         tokio::select! {
             () = tokio::time::sleep(delay) => handle.drain(),
-            _ = self.interrupt.recv() => return handle.stop(),
-            _ = self.terminate.recv() => return handle.stop(),
+            _ = self.interrupt.recv() => is_hurried = true,
+            _ = self.terminate.recv() => is_hurried = true,
         }
         let began = Instant::now();
-        while !handle.is_finished() {
+        while !is_hurried && !handle.is_finished() {
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(20)) => {}
                 _ = self.interrupt.recv() => break,
                 _ = self.terminate.recv() => break,
             }
         }
-        let left = handle.open();
-        handle.stop();
-        tracing::info!(after = ?began.elapsed(), cut = left, "stopped");
+        let cut = handle.stop().reasons.of(Reason::Shutdown);
+        tracing::info!(after = ?began.elapsed(), cut, "stopped");
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +35,7 @@ pub struct Writer {
 
 enum Output {
     Stdout(io::Stdout),
-    File { path: PathBuf, file: Option<File> },
+    File { path: PathBuf, file: File },
 }
 
 impl Writer {
@@ -47,7 +47,7 @@ impl Writer {
         let output = match target {
             AccessLog::Off => return Ok(None),
             AccessLog::Stdout => Output::Stdout(io::stdout()),
-            AccessLog::File(path) => Output::File { path: path.clone(), file: Some(open(path)?) },
+            AccessLog::File(path) => Output::File { path: path.clone(), file: open(path)? },
         };
         let (sender, batches) = sync_channel(BATCHES_MAX);
         let reopen = Arc::new(AtomicBool::new(false));
@@ -73,51 +73,115 @@ impl Writer {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    let opened = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
+    // A named pipe opened for writing alone would wait for its reader right here (fifo(7)), and control with it.
+    let is_pipe = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    let opened = OpenOptions::new().read(is_pipe).append(true).create(true).mode(0o640).open(path);
     opened.map_err(|e| io::Error::new(e.kind(), format!("log.access: {}: {e}", path.display())))
 }
 
 fn write(mut output: Output, batches: &Receiver<LogBatch>, reopen: &AtomicBool) {
-    let mut is_failing = false;
+    let (mut is_cut, mut lost) = (false, 0);
     while let Ok(batch) = batches.recv() {
-        if reopen.swap(false, Ordering::Relaxed) {
-            output.reopen();
+        if reopen.swap(false, Ordering::Relaxed) && output.reopen() {
+            is_cut = false;
         }
-        match output.write(&batch.bytes) {
-            Ok(()) => is_failing = false,
-            // Said once, not for each batch: a full disk would fill the other log too.
-            Err(error) if !is_failing => {
-                is_failing = true;
-                tracing::error!(%error, lines = batch.lines, "the access log cannot be written; lines are lost");
+        match output.write(&batch.bytes, &mut is_cut) {
+            Ok(()) if lost == 0 => {}
+            Ok(()) => {
+                tracing::warn!(lines = lost, "the access log can be written again; lines were lost");
+                lost = 0;
             }
-            Err(_) => {}
+            Err(error) => {
+                // Said once, not for each batch: a full disk would fill the other log too.
+                if lost == 0 {
+                    tracing::error!(%error, "the access log cannot be written; lines are lost");
+                }
+                lost += batch.lines;
+            }
         }
     }
 }
 
-impl Output {
-    fn reopen(&mut self) {
-        if let Output::File { path, file } = self {
-            match open(path) {
-                Ok(new) => *file = Some(new),
-                Err(error) => tracing::error!(%error, "the access log cannot be opened again; the old file is kept"),
+/// Writes whole lines. `is_cut` tells whether the last try broke off within one, which is then ended first, so that
+/// nothing is glued to its beginning.
+fn write_lines(out: &mut impl Write, mut bytes: &[u8], is_cut: &mut bool) -> io::Result<()> {
+    if *is_cut {
+        out.write_all(b"\n")?;
+        *is_cut = false;
+    }
+    while !bytes.is_empty() {
+        match out.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                *is_cut = bytes[n - 1] != b'\n';
+                bytes = &bytes[n..];
             }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+impl Output {
+    /// Whether what follows goes to another file.
+    fn reopen(&mut self) -> bool {
+        let Output::File { path, file } = self else { return false };
+        match open(path) {
+            Ok(new) => *file = new,
+            Err(error) => {
+                tracing::error!(%error, "the access log cannot be opened again; the old file is kept");
+                return false;
+            }
+        }
+        true
+    }
+
+    fn write(&mut self, bytes: &[u8], is_cut: &mut bool) -> io::Result<()> {
+        match self {
+            Output::Stdout(stdout) => {
+                write_lines(stdout, bytes, is_cut)?;
+                stdout.flush()
+            }
+            Output::File { file, .. } => write_lines(file, bytes, is_cut),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes so many bytes and then no more.
+    struct Disk {
+        written: Vec<u8>,
+        room: usize,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let n = bytes.len().min(self.room);
+            if n == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.room -= n;
+            self.written.extend_from_slice(&bytes[..n]);
+            Ok(n)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
         }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Output::Stdout(stdout) => {
-                stdout.write_all(bytes)?;
-                stdout.flush()
-            }
-            Output::File { file: Some(file), .. } => file.write_all(bytes),
-            Output::File { path, file } => {
-                let mut opened = open(path)?;
-                opened.write_all(bytes)?;
-                *file = Some(opened);
-                Ok(())
-            }
-        }
+    #[test]
+    fn a_line_that_a_full_disk_cut_spoils_no_other() {
+        let (mut disk, mut is_cut) = (Disk { written: Vec::new(), room: 6 }, false);
+        assert!(write_lines(&mut disk, b"one\ntwo\n", &mut is_cut).is_err());
+        assert!(write_lines(&mut disk, b"lost\n", &mut is_cut).is_err());
+        disk.room = 100;
+        write_lines(&mut disk, b"three\n", &mut is_cut).unwrap();
+        write_lines(&mut disk, b"four\n", &mut is_cut).unwrap();
+        assert_eq!(String::from_utf8(disk.written).unwrap(), "one\ntw\nthree\nfour\n");
     }
 }

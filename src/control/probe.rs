@@ -17,6 +17,7 @@ use crate::health::schedule;
 use crate::health::verdict::{Change, Verdict};
 use crate::http::head::FieldTable;
 use crate::http::parse::{Asked, HeadEnd, HeadLimits, parse_response};
+use crate::limits::INTERIM_COUNT_MAX;
 use crate::shared::backend::{BackendState, Mark};
 
 /// Largest answer head that a check reads, in bytes.
@@ -101,19 +102,33 @@ async fn ask(
 
 async fn read_status(stream: &mut (impl AsyncRead + Unpin)) -> Result<u16, String> {
     let (mut bytes, mut end, mut fields) = (Vec::new(), HeadEnd::default(), FieldTable::default());
+    let mut interims = 0;
     loop {
         let n = stream.read_buf(&mut bytes).await.map_err(|e| e.to_string())?;
-        let asked = Asked { head: false, upgrade: false };
-        let parsed = parse_response(&bytes, &mut end, asked, &HeadLimits::RESPONSE, &mut fields);
-        match parsed.map_err(|fault| fault.detail.to_owned())? {
-            Some((head, used)) if head.is_interim() => {
-                bytes.drain(..used);
-                end = HeadEnd::default();
+        // One read may bring an interim answer and the final one behind it.
+        while let Some((status, used)) = parse_status(&bytes, &mut end, &mut fields)? {
+            if status >= 200 {
+                return Ok(status);
             }
-            Some((head, _)) => return Ok(head.status()),
-            None if n == 0 => return Err("the connection was closed before a whole answer".into()),
-            None if bytes.len() > HEAD_BYTES_MAX => return Err("the answer's head is larger than 16 KiB".into()),
-            None => {}
+            bytes.drain(..used);
+            end = HeadEnd::default();
+            interims += 1;
+            if interims > INTERIM_COUNT_MAX {
+                return Err("too many interim answers".into());
+            }
+        }
+        if n == 0 {
+            return Err("the connection was closed before a whole answer".into());
+        }
+        if bytes.len() > HEAD_BYTES_MAX {
+            return Err("the answer's head is larger than 16 KiB".into());
         }
     }
+}
+
+/// The status of the head that `bytes` begin with and the head's length, once it is whole.
+fn parse_status(bytes: &[u8], end: &mut HeadEnd, fields: &mut FieldTable) -> Result<Option<(u16, usize)>, String> {
+    let asked = Asked { head: false, upgrade: false };
+    let parsed = parse_response(bytes, end, asked, &HeadLimits::RESPONSE, fields);
+    Ok(parsed.map_err(|fault| fault.detail.to_owned())?.map(|(head, used)| (head.status(), used)))
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::config::plan::{self, BackendAddr, Plan, Scheme};
 use crate::route::RouteTable;
-use crate::shared::backend::{BackendState, Mark};
+use crate::shared::backend::BackendState;
 use crate::shared::budget::SharedBudget;
 use crate::shared::command::{Published, PublishedUpstream};
 use crate::shared::queue::UpstreamState;
@@ -99,10 +99,17 @@ impl Registry {
         }
     }
 
-    /// Lets what the last plan dropped drain: no new request goes there, and what runs ends by itself.
+    /// Lets what the last plan dropped drain: no new request goes there, and what runs ends by itself. An upstream that
+    /// is gone as a whole keeps its backends while requests wait in its queue, for nobody else will serve those; so this
+    /// is to be called again, about once a second.
     pub fn retire(&mut self, now_ms: u64) {
-        for change in self.changes.drain(..) {
-            change.upstream.set_members(change.members, now_ms);
+        for change in std::mem::take(&mut self.changes) {
+            if change.members.is_empty() && change.upstream.waiting() > 0 {
+                change.upstream.offer(now_ms);
+                self.changes.push(change);
+            } else {
+                change.upstream.set_members(change.members, now_ms);
+            }
         }
     }
 
@@ -118,10 +125,6 @@ impl Registry {
         let backend = match old.get(&identity) {
             Some(kept) => {
                 kept.apply(conf, now_ms);
-                if conf.health_check.is_none() {
-                    // Nobody would ever lift it.
-                    kept.set_mark(Mark::CheckDown, false, now_ms);
-                }
                 kept.clone()
             }
             None => BackendState::new(state, conf),

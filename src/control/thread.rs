@@ -17,6 +17,7 @@ use super::registry::{Identity, Registry};
 use super::{probe, resolve};
 use crate::clock;
 use crate::config::plan::{self, AccessLog, BackendAddr, HealthCheck, Plan};
+use crate::shared::backend::Mark;
 use crate::shared::command::{AccessSink, Command, Published};
 use crate::shared::open::OpenCount;
 
@@ -171,6 +172,10 @@ impl Control {
                 if let Some((_, task)) = tasks.check.take() {
                     task.abort();
                 }
+                // Not before its check has ended for good: it would be marked again, and nobody would ever lift it.
+                if conf.health_check.is_none() {
+                    state.set_mark(Mark::CheckDown, false, clock::now_ms());
+                }
                 tasks.check = conf.health_check.clone().map(|check| {
                     let probing =
                         probe::keep_probing(upstream.name.clone(), conf.clone(), check.clone(), state.clone());
@@ -208,11 +213,39 @@ impl Control {
     }
 
     /// Time alone may free a slot: an ejection ends.
-    fn offer(&self) {
+    fn offer(&mut self) {
+        self.registry.retire(clock::now_ms());
         for upstream in &self.published.upstreams {
             if upstream.state.waiting() > 0 {
                 upstream.state.offer(clock::now_ms());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::file;
+
+    #[test]
+    fn a_check_that_is_gone_leaves_no_verdict_however_late_it_came() {
+        let plan = |check: &str| {
+            let text =
+                format!("backends: {{a: [{{host: 127.0.0.1, port: 1, {check}}}]}}\nrouting: {{r: {{upstream: a}}}}\n");
+            Arc::new(file::read(&text, "test.yaml", |_| None).unwrap())
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        let mut registry = Registry::default();
+        let published = Arc::new(registry.apply(&plan("health_check: {interval: 1h}"), 0));
+        let backend = published.upstreams[0].backends[0].clone();
+        let mut control = Control::new(registry, published, Vec::new(), Arc::new(OpenCount::new(1, 1)), 1);
+        control.update_tasks();
+        control.published = Arc::new(control.registry.apply(&plan(""), 0));
+        // What the last check said, which ended while names of the new plan were looked up.
+        backend.set_mark(Mark::CheckDown, true, 1);
+        control.update_tasks();
+        assert!(!backend.is(Mark::CheckDown));
     }
 }

@@ -182,15 +182,19 @@ impl Client {
         }
     }
 
-    /// Ready once the client is gone: it ended its side or reset the connection. What it sends meanwhile, the rest of
-    /// its request or the next one, is taken in up to a bound.
-    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready once the client is gone ([`Reason::ClientClosed`]: it ended its side or reset the connection), or has to go
+    /// ([`Reason::Shutdown`]). What it sends meanwhile, the rest of its request or the next one, is taken in up to a
+    /// bound.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
         let local = self.local.clone();
+        if local.ending.get() {
+            return Poll::Ready(Reason::Shutdown);
+        }
         while self.input.len() < PIPELINED_BYTES_MAX {
             let mut scratch = local.scratch.borrow_mut();
             match ready!(self.stream.poll_recv(cx, &mut scratch)) {
                 Ok(n @ 1..) => self.input.append(&scratch[..n], &local),
-                _ => return Poll::Ready(()),
+                _ => return Poll::Ready(Reason::ClientClosed),
             }
         }
         Poll::Pending

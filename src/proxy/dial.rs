@@ -21,7 +21,7 @@ use crate::wheel::ticks;
 ///
 /// # Errors
 /// [`Reason::ConnectFailed`], [`Reason::ConnectTimeout`], [`Reason::BackendUnresolved`], [`Reason::NoDescriptor`], or
-/// [`Reason::ClientClosed`] when the client went away meanwhile.
+/// What [`Client::poll_gone`] says when the client went away meanwhile.
 pub async fn open(client: &mut Client, upstream: &UpstreamView, backend: &BackendView) -> Result<Stream, Fault> {
     backend.stats.connects.inc();
     let opened = match try_open(client, upstream, backend).await {
@@ -40,12 +40,12 @@ pub async fn open(client: &mut Client, upstream: &UpstreamView, backend: &Backen
 /// Waits a tick for a descriptor to come free.
 ///
 /// # Errors
-/// [`Reason::ClientClosed`] when the client went away meanwhile.
+/// What [`Client::poll_gone`] says when the client went away meanwhile.
 pub async fn wait_for_room(client: &mut Client) -> Result<(), Fault> {
     client.deadline.set_after(1);
     poll_fn(|cx| {
-        if client.poll_gone(cx).is_ready() {
-            return Poll::Ready(Err(Reason::ClientClosed.into()));
+        if let Poll::Ready(reason) = client.poll_gone(cx) {
+            return Poll::Ready(Err(reason.into()));
         }
         client.deadline.poll_expired(cx).map(Ok)
     })
@@ -90,8 +90,8 @@ async fn reach(client: &mut Client, upstream: &UpstreamView, peer: Peer<'_>) -> 
         if let Poll::Ready(done) = connecting.as_mut().poll(cx) {
             return Poll::Ready(done.map_err(|e| fault_of(&e)));
         }
-        if client.poll_gone(cx).is_ready() {
-            return Poll::Ready(Err(Reason::ClientClosed.into()));
+        if let Poll::Ready(reason) = client.poll_gone(cx) {
+            return Poll::Ready(Err(reason.into()));
         }
         client.deadline.poll_expired(cx).map(|()| Err(Reason::ConnectTimeout.into()))
     })

@@ -145,8 +145,12 @@ async fn forward(client: &mut Client, exchange: &mut Exchange) -> Result<After, 
     let upstream = exchange.route.as_ref().and_then(|r| r.upstream.clone()).ok_or(Reason::NoRoute)?;
     upstream.count_request();
     let mut tries = Tries { left: upstream.conf.retries, met_stale: false, tried: Vec::new() };
+    let mut held = None;
     loop {
-        let admitted = select::admit(client, exchange, &upstream, &tries.tried).await?;
+        let admitted = match held.take() {
+            Some(admitted) => admitted,
+            None => select::admit(client, exchange, &upstream, &tries.tried).await?,
+        };
         let backend = admitted.slot.backend();
         backend.stats.requests.inc();
         exchange.record.backend = Some(backend.clone());
@@ -186,7 +190,9 @@ async fn forward(client: &mut Client, exchange: &mut Exchange) -> Result<After, 
                 let is_safe = !sent || (closed && exchange.request.is_idempotent);
                 let may_repeat = !got_bytes && is_safe && exchange.upload.rewind();
                 if reused && closed && may_repeat && !tries.met_stale {
+                    // At once: with the slot given back, it could find itself behind everybody else.
                     tries.met_stale = true;
+                    held = Some(admitted);
                     exchange.record.retries += 1;
                     continue;
                 }

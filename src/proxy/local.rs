@@ -56,6 +56,8 @@ pub struct Local {
     pub draining: Cell<bool>,
     /// Whether connections without a request are closed now.
     pub closing_idle: Cell<bool>,
+    /// Whether the worker ends now: whatever runs is cut.
+    pub ending: Cell<bool>,
     /// Client connections of the whole process.
     pub open: Arc<OpenCount>,
     clients: Cell<usize>,
@@ -116,6 +118,7 @@ impl Local {
             rng: RefCell::new(rng),
             draining: Cell::new(false),
             closing_idle: Cell::new(false),
+            ending: Cell::new(false),
             open,
             clients: Cell::new(0),
             exchanges: RefCell::default(),

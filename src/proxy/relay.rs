@@ -175,6 +175,9 @@ impl<'a> Relay<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ended, Broken>> {
+        if self.local.ending.get() {
+            return Poll::Ready(Err(self.broken_by_client(Reason::Shutdown.into())));
+        }
         if self.is_uploading
             && let Poll::Ready(Err(fault)) = self.poll_upload(cx)
         {
@@ -183,8 +186,10 @@ impl<'a> Relay<'a> {
         if let Poll::Ready(ended) = self.poll_download(cx) {
             return Poll::Ready(ended);
         }
-        if !self.is_uploading && self.client.poll_gone(cx).is_ready() {
-            return Poll::Ready(Err(self.broken_by_client(Reason::ClientClosed.into())));
+        if !self.is_uploading
+            && let Poll::Ready(reason) = self.client.poll_gone(cx)
+        {
+            return Poll::Ready(Err(self.broken_by_client(reason.into())));
         }
         self.client.deadline.set(self.next_deadline());
         ready!(self.client.deadline.poll_expired(cx));

@@ -54,7 +54,7 @@ enum Found {
 ///
 /// # Errors
 /// [`Reason::NoBackend`], [`Reason::BackendsFull`], [`Reason::QueueFull`], [`Reason::QueueTimeout`], or
-/// [`Reason::ClientClosed`] when the client left the queue.
+/// what [`Client::poll_gone`] says when the client left the queue.
 pub async fn admit(
     client: &mut Client,
     exchange: &mut Exchange,
@@ -156,8 +156,8 @@ async fn queue(client: &mut Client, upstream: &Rc<UpstreamView>, now: u64) -> Re
             return Poll::Ready(granted.map_err(|_| Fault::from(Reason::NoBackend)));
         }
         // Also while its body is still to come: what it sends meanwhile is kept, up to a bound.
-        if client.poll_gone(cx).is_ready() {
-            return Poll::Ready(Err(Reason::ClientClosed.into()));
+        if let Poll::Ready(reason) = client.poll_gone(cx) {
+            return Poll::Ready(Err(reason.into()));
         }
         client.deadline.poll_expired(cx).map(|()| Err(Reason::QueueTimeout.into()))
     })

@@ -110,6 +110,9 @@ fn poll(
     local: &Local,
     clock: &mut Clock,
 ) -> Poll<Option<Reason>> {
+    if local.ending.get() {
+        return Poll::Ready(Some(Reason::Shutdown));
+    }
     let mut moved = false;
     let up_broke = matches!(poll_way(cx, &client.stream, backend, up, local, &mut moved), Poll::Ready(Err(())));
     let down_broke = matches!(poll_way(cx, backend, &client.stream, down, local, &mut moved), Poll::Ready(Err(())));

@@ -3,6 +3,7 @@
 //! Never looks at how soon a line is there, only that it comes.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -237,4 +238,21 @@ fn lines_are_dropped_and_counted_while_nobody_takes_them() {
     proxy.shutdown();
     assert!(since.elapsed() < origin::WATCHDOG, "it took {:?}", since.elapsed());
     drop(reader);
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_holds_nothing_up() {
+    let dir = Dir::new("unread");
+    let made = Command::new("mkfifo").arg(dir.log()).status().expect("mkfifo");
+    assert!(made.success());
+    let text =
+        format!("log: {{access: \"{}\"}}\nrouting: {{all: {{respond: {{status: 204}}}}}}\n", dir.log().display());
+    let (started, proxy) = std::sync::mpsc::channel();
+    std::thread::spawn(move || drop(started.send(Proxy::start(&[], &text))));
+    let proxy = proxy.recv_timeout(origin::WATCHDOG).expect("a proxy that starts");
+    assert_eq!(proxy.client().get("/early").status, 204);
+    // A reader that comes later gets what waited in the pipe.
+    let mut line = String::new();
+    BufReader::new(fs::File::open(dir.log()).expect("a reader")).read_line(&mut line).expect("a line");
+    assert!(line.contains("/early"), "{line}");
 }

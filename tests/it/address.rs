@@ -11,6 +11,8 @@ use crate::client::Client;
 use crate::dir::Dir;
 use crate::origin::{self, Origin};
 use crate::proxy::{Proxy, sections};
+use crate::wait;
+use crate::wire::Sock;
 
 const PROXY_PROTOCOL: [(&str, &str); 2] = [("proxy_protocol", "accept"), ("trusted_proxies", "[127.0.0.1/32]")];
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
@@ -182,4 +184,36 @@ fn both_sides_may_be_unix_sockets() {
         assert_eq!(client.request("POST", "/echo", &[], b"body").text(), "body");
     }
     assert_eq!(origin.requests().len(), 2);
+}
+
+#[test]
+fn the_end_of_one_proxy_leaves_the_socket_of_its_successor() {
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("turn-{}.sock", std::process::id()));
+    let listen = format!("[\"unix:{}\"]", path.display());
+    let origin = Origin::start(origin::by_path);
+    let start = || Proxy::start(&[("listen", &listen), ("shutdown_timeout", "30s")], &sections(&origin, "", ""));
+    let old = start();
+    let mut running = old.client();
+    running.send_get("/gate/go");
+    origin.wait_for_in_flight(1);
+    let addr = old.addr();
+    old.drain();
+    wait::until("the end of listening", || Sock::tcp(addr).is_err() && Sock::unix(&path).is_err());
+    let new = start();
+    origin.gate("go").open();
+    assert_eq!(running.response().text(), "ok");
+    drop(running);
+    old.shutdown();
+    assert_eq!(Client::connect_unix(&path).get("/").status, 200);
+    drop(new);
+    assert!(!path.exists(), "its own end removes it");
+}
+
+#[test]
+fn a_start_that_fails_leaves_no_socket() {
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("failed-{}.sock", std::process::id()));
+    let listen = format!("[\"unix:{}\"]", path.display());
+    let text = "log: {access: /no/such/directory/access.log}\nrouting: {all: {respond: {status: 204}}}\n";
+    assert!(Proxy::try_start(&[("listen", &listen)], text).is_err());
+    assert!(!path.exists());
 }

@@ -110,3 +110,27 @@ fn a_body_under_way_arrives_whole() {
     assert!(client.response().body == body);
     client.expect_end();
 }
+
+#[test]
+fn what_is_cut_is_logged_and_not_passed_off_as_whole() {
+    let origin = Origin::start(|exchange| {
+        if exchange.path() == "/ws" {
+            return origin::by_path(exchange);
+        }
+        exchange.send(b"HTTP/1.0 200 OK\r\n\r\nthe beginning")?;
+        exchange.hold()
+    });
+    let log = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cut-{}.log", std::process::id()));
+    let text = format!("{}log: {{access: \"{}\"}}\n", sections(&origin, "", ""), log.display());
+    let proxy = Proxy::start(&[("shutdown_timeout", "1s"), ("workers", "2")], &text);
+    let (mut answered, mut tunnel) = (proxy.client(), proxy.client());
+    answered.send(b"GET /until-close HTTP/1.0\r\n\r\n");
+    answered.head();
+    tunnel.upgrade("/ws");
+    proxy.shutdown();
+    // An answer that ends with its connection must not end in order.
+    assert!(answered.wire.take_to_end().is_err());
+    let lines = std::fs::read_to_string(&log).unwrap_or_default();
+    let _ = std::fs::remove_file(&log);
+    assert_eq!(lines.matches("\"reason\":\"shutdown\"").count(), 2, "{lines}");
+}

@@ -222,7 +222,7 @@ fn closes_resets_and_timeouts_count_as_failures_and_answers_do_not() {
             "a" => origin::by_path(exchange),
             _ => exchange.answer(200, b"b"),
         });
-        let upstream = "response_timeout: 100ms, retries: 0";
+        let upstream = "response_timeout: 400ms, retries: 0";
         let proxy = Proxy::start(&[], &fleet.sections(|_| "", upstream, "load_balancer: round_robin"));
         for _ in 0..20 {
             proxy.client().request("POST", path, &[], b"x");
@@ -363,4 +363,19 @@ fn a_unix_socket_serves_and_is_checked() {
     wait::until("down", || status(&proxy) == 503);
     health.store(200, Ordering::SeqCst);
     wait::until("up", || status(&proxy) == 200);
+}
+
+#[test]
+fn a_check_finds_the_final_answer_behind_an_interim_one() {
+    let origin = Origin::start(|exchange| {
+        if exchange.path() != "/health" {
+            return exchange.answer(200, b"ok");
+        }
+        // Short, so that one read brings both.
+        exchange.send(b"HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 503 Later\r\n\r\n")?;
+        exchange.hold()
+    });
+    let check = "health_check: {path: /health, interval: 100ms, timeout: 100s, failures: 1}";
+    let proxy = Proxy::start(&[], &sections(&origin, check, ""));
+    wait::until("a verdict", || proxy.client().get("/").status == 503);
 }

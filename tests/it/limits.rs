@@ -277,6 +277,26 @@ fn at_the_limit_with_all_busy_accepting_pauses() {
 }
 
 #[test]
+fn a_reload_raises_the_limit_of_clients_and_lowers_it_again() {
+    let origin = Origin::start(origin::by_path);
+    let mut proxy = Proxy::start(&[("max_conn", "2")], &sections(&origin, "", ""));
+    proxy.reload(&[("max_conn", "6")], &sections(&origin, "", ""));
+    let mut busy: Vec<Client> = (0..6).map(|_| proxy.client()).collect();
+    busy.iter_mut().for_each(|client| client.send_get("/gate/go"));
+    origin.wait_for_in_flight(6);
+    proxy.reload(&[("max_conn", "1")], &sections(&origin, "", ""));
+    origin.gate("go").open();
+    busy.iter_mut().for_each(|client| assert_eq!(client.response().text(), "ok"));
+    let mut late = proxy.client();
+    late.send_get("/late");
+    busy.truncate(1);
+    assert_eq!(busy[0].get("/busy").status, 200);
+    assert_eq!(proxy.stats().connections_accepted, 6);
+    drop(busy);
+    assert_eq!(late.response().status, 200);
+}
+
+#[test]
 fn the_limit_of_clients_holds_under_a_storm() {
     let origin = Origin::start(origin::by_path);
     let open = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0)));

@@ -401,3 +401,26 @@ fn a_post_keeps_away_from_a_connection_that_may_be_about_to_close_and_leaves_it_
     assert_ne!(by(0), by(1), "a connection of its own");
     assert!(!origin.connections()[by(0)].ended, "the other one is good for whatever may be sent again");
 }
+
+#[test]
+fn a_stale_kept_connection_is_replaced_at_once_though_others_wait() {
+    let origin = Origin::start(|exchange| match exchange.path() {
+        "/stale" if exchange.connection == 0 => {
+            exchange.gate("queued").pass()?;
+            Ok(Next::Close)
+        }
+        _ => exchange.answer(200, b"ok"),
+    });
+    let proxy = Proxy::start(&[], &sections(&origin, "max_conn: 1", "queue: {size: 10, timeout: 20s}"));
+    let mut first = proxy.client();
+    assert_eq!(first.get("/").status, 200);
+    first.send_get("/stale");
+    origin.wait_for_requests(2);
+    let mut second = proxy.client();
+    second.send_get("/waits");
+    proxy.wait_until("a place in the queue", |totals| totals.queue_waits == 1);
+    origin.gate("queued").open();
+    assert_eq!((first.response().status, second.response().status), (200, 200));
+    let targets: Vec<String> = origin.requests().into_iter().map(|seen| seen.request.target).collect();
+    assert_eq!(targets, ["/", "/stale", "/stale", "/waits"]);
+}
