@@ -243,16 +243,18 @@ fn lines_are_dropped_and_counted_while_nobody_takes_them() {
 #[test]
 fn a_pipe_that_nobody_reads_holds_nothing_up() {
     let dir = Dir::new("unread");
-    let made = Command::new("mkfifo").arg(dir.log()).status().expect("mkfifo");
+    let made = Command::new("mkfifo").arg(dir.path("access.log")).status().expect("mkfifo");
     assert!(made.success());
-    let text =
-        format!("log: {{access: \"{}\"}}\nrouting: {{all: {{respond: {{status: 204}}}}}}\n", dir.log().display());
+    let text = format!(
+        "log: {{access: \"{}\"}}\nrouting: {{all: {{respond: {{status: 204}}}}}}\n",
+        dir.path("access.log").display()
+    );
     let (started, proxy) = std::sync::mpsc::channel();
     std::thread::spawn(move || drop(started.send(Proxy::start(&[], &text))));
     let proxy = proxy.recv_timeout(origin::WATCHDOG).expect("a proxy that starts");
     assert_eq!(proxy.client().get("/early").status, 204);
     // A reader that comes later gets what waited in the pipe.
     let mut line = String::new();
-    BufReader::new(fs::File::open(dir.log()).expect("a reader")).read_line(&mut line).expect("a line");
+    BufReader::new(fs::File::open(dir.path("access.log")).expect("a reader")).read_line(&mut line).expect("a line");
     assert!(line.contains("/early"), "{line}");
 }
