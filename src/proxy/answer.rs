@@ -71,26 +71,29 @@ pub fn take_head(
     }
     exchange.record.status = head.status();
     exchange.record.answered();
-    let date = local.date();
+    let (date, set_cookie) = (local.date(), setting.set_cookie);
     let edits = exchange.route.as_ref().map_or_else(Edits::default, |r| Edits::from(&r.conf.response_headers));
-    let set_cookie = setting.set_cookie;
     if head.status() == 101 {
-        let answer =
-            Answer { framing: AnswerFraming::None, persistence: Persistence::Default, date: &date, set_cookie, edits };
-        write::write_switching(&mut out, &head, &answer);
+        let (framing, persistence) = (AnswerFraming::None, Persistence::Default);
+        write::write_switching(&mut out, &head, &Answer { framing, persistence, date: &date, set_cookie, edits });
         return Ok(HeadTaken::Switched(used));
     }
     let framing = frame(&head, exchange, down);
     down.keep_backend = head.keep_alive();
     down.keep_client &= exchange.request.keep_alive && !setting.is_uploading && !local.draining.get();
     down.is_event_stream = head.is_event_stream();
-    let persistence = match (down.keep_client, exchange.request.version) {
+    let persistence = persistence(down.keep_client, exchange.request.version);
+    write::write_response(&mut out, &head, &Answer { framing, persistence, date: &date, set_cookie, edits });
+    Ok(HeadTaken::Final(used))
+}
+
+/// What a client of that version has to be told of its connection.
+fn persistence(is_kept: bool, version: Version) -> Persistence {
+    match (is_kept, version) {
         (true, Version::Http11) => Persistence::Default,
         (true, Version::Http10) => Persistence::KeepAlive,
         (false, _) => Persistence::Close,
-    };
-    write::write_response(&mut out, &head, &Answer { framing, persistence, date: &date, set_cookie, edits });
-    Ok(HeadTaken::Final(used))
+    }
 }
 
 /// How the body comes from the backend and goes to the client.
