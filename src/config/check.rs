@@ -21,6 +21,7 @@ use super::typed::{Entry, Section, Value};
 use super::values::{BackendHost, show_duration};
 use crate::balance::Algorithm;
 use crate::http::class::Protocol;
+use crate::http::write::is_own_field;
 
 /// Names that a message lists at most.
 const LISTED_NAMES_COUNT_MAX: usize = 10;
@@ -510,21 +511,6 @@ fn useless_without_upstream(section: &Section, target: &str, faults: &mut Faults
     }
 }
 
-/// Fields that frame a message or belong to one connection; the proxy makes them itself (RFC 9110, section 7.6.1).
-/// `Host` is none of them: a rule may set it.
-const OWN_FIELDS: [&str; 10] = [
-    "connection",
-    "content-length",
-    "transfer-encoding",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "upgrade",
-    "expect",
-    "http2-settings",
-];
-
 fn header_edits(section: &Section, faults: &mut Faults) -> HeaderEdits {
     let is_request = section.path.ends_with("request_headers");
     let mut fields = |name: &str| {
@@ -558,7 +544,7 @@ fn header_edits(section: &Section, faults: &mut Faults) -> HeaderEdits {
 }
 
 fn own_field(field: &str, at: Position, path: &str, faults: &mut Faults) {
-    if OWN_FIELDS.contains(&field.to_ascii_lowercase().as_str()) {
+    if is_own_field(field) {
         let wrong =
             Wrong::new(format!("{field} belongs to one connection or frames the message; the proxy makes it itself"));
         faults.push(at, path, wrong.cure("remove it"));

@@ -66,9 +66,8 @@ pub fn take_head(
     let date = local.date();
     let edits = exchange.route.as_ref().map_or_else(Edits::default, |r| Edits::from(&r.conf.response_headers));
     if head.status() == 101 {
-        let answer =
-            Answer { framing: AnswerFraming::None, persistence: Persistence::Default, date: &date, set_cookie, edits };
-        write::write_switching(&mut out, &head, &answer);
+        let (framing, persistence) = (AnswerFraming::None, Persistence::Default);
+        write::write_switching(&mut out, &head, &Answer { framing, persistence, date: &date, set_cookie, edits });
         return Ok(HeadTaken::Switched(used));
     }
     let framing = frame(&head, exchange, down);
@@ -76,13 +75,18 @@ pub fn take_head(
     // What is still to come of a body could not be told from the next request.
     down.keep_client &= exchange.request.keep_alive && exchange.upload.is_received() && !local.draining.get();
     down.is_event_stream = head.is_event_stream();
-    let persistence = match (down.keep_client, exchange.request.version) {
+    let persistence = persistence(down.keep_client, exchange.request.version);
+    write::write_response(&mut out, &head, &Answer { framing, persistence, date: &date, set_cookie, edits });
+    Ok(HeadTaken::Final(used))
+}
+
+/// What a client of that version has to be told of its connection.
+fn persistence(is_kept: bool, version: Version) -> Persistence {
+    match (is_kept, version) {
         (true, Version::Http11) => Persistence::Default,
         (true, Version::Http10) => Persistence::KeepAlive,
         (false, _) => Persistence::Close,
-    };
-    write::write_response(&mut out, &head, &Answer { framing, persistence, date: &date, set_cookie, edits });
-    Ok(HeadTaken::Final(used))
+    }
 }
 
 /// How the body comes from the backend and goes to the client.

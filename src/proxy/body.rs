@@ -9,9 +9,10 @@ use crate::http::chunked::ChunkDecoder;
 use crate::http::framing::{BodyFraming, Sender};
 
 /// Where a body comes from.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum Source {
     /// All of it came.
+    #[default]
     Done,
     /// So many bytes are still to come.
     Length(u64),
@@ -95,9 +96,10 @@ impl Source {
 }
 
 /// How a body goes out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sink {
     /// As it is: its length was announced, or the connection's end ends it.
+    #[default]
     Identity,
     /// As chunks.
     Chunked,

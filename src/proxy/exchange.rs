@@ -1,14 +1,15 @@
 //! One request's life, told once: admit, lease, relay, and again with another backend where that is safe.
 //!
 //! Owns the ladder and what an exchange holds while it lasts. Never parses, never writes a head, never chooses a
-//! backend: each step is a function of its own.
+//! backend, never opens a connection: each step is a function of its own.
 
 use std::rc::Rc;
 
 use super::client::Client;
-use super::dial;
+use super::lease::{self, Lease};
 use super::local::Local;
 use super::log::Record;
+use super::outflow::Outflow;
 use super::relay::{Broken, Ended, Relay};
 use super::reply;
 use super::select::{self, Admitted};
@@ -19,7 +20,7 @@ use crate::error::{Blame, Fault, Reason};
 use crate::http::class::Protocol;
 use crate::http::head::Version;
 use crate::stream::Stream;
-use crate::upstream::view::{BackendView, RouteView, UpstreamView};
+use crate::upstream::view::{RouteView, UpstreamView};
 
 /// What one exchange holds; reused from request to request.
 #[derive(Debug, Default)]
@@ -133,14 +134,7 @@ pub async fn run(client: &mut Client, exchange: &mut Exchange) -> After {
     after
 }
 
-/// Which backends were tried, and how often still.
-struct Tries {
-    left: u32,
-    /// A kept connection turned out to be stale: the next is a new one, as its neighbours may be stale too.
-    met_stale: bool,
-    tried: Vec<usize>,
-}
-
+/// Asks backends until one has answered.
 async fn forward(client: &mut Client, exchange: &mut Exchange) -> Result<After, Fault> {
     let upstream = exchange.route.as_ref().and_then(|r| r.upstream.clone()).ok_or(Reason::NoRoute)?;
     upstream.count_request();
@@ -154,119 +148,114 @@ async fn forward(client: &mut Client, exchange: &mut Exchange) -> Result<After, 
         let backend = admitted.slot.backend();
         backend.stats.requests.inc();
         exchange.record.backend = Some(backend.clone());
-        let lease = match lease(client, exchange, &upstream, &admitted, tries.met_stale).await {
-            Ok(lease) => lease,
-            // The client left, or the descriptors are used up: neither tells of the backend, nor can another help.
-            Err(fault) if fault.reason.blame() != Blame::Backend => return Err(fault),
-            Err(fault) => {
-                admitted.failed(client.local.now_ms());
-                if tries.next(client, &upstream, admitted.index) {
-                    exchange.record.retries += 1;
-                    continue;
-                }
-                return Err(fault);
+        let lease = lease::take(client, exchange, &upstream, &admitted, tries.met_stale).await;
+        match attempt(lease, client, exchange, &upstream, &admitted).await {
+            Ok(Passed::Answer(after)) => return Ok(after),
+            Ok(Passed::Switch(ends)) => {
+                return Ok(After::Tunnel(Box::new(Tunnel::new(*ends, admitted.slot, exchange))));
             }
-        };
-        let reused = lease.reused;
-        let mut relay = Relay::new(client, exchange, lease.stream, &upstream, &admitted);
-        match relay.run().await {
-            Ok(Ended::Switched) => {
-                let ends = relay.into_tunnel();
-                return Ok(After::Tunnel(Box::new(Tunnel::new(ends, admitted.slot, exchange))));
-            }
-            Ok(Ended::Complete { keep_client, keep_backend }) => {
-                let stream = relay.into_stream();
-                if keep_backend && !client.local.draining.get() {
-                    let now = client.local.wheel.now();
-                    admitted.slot.backend().pool.put(stream, now, upstream.keepalive);
-                }
-                return Ok(if keep_client { After::KeepAlive } else { After::Close });
-            }
-            Err(Broken::Answered) => return Ok(After::Abort),
-            Err(Broken::Client(fault)) => return Err(fault),
-            Err(Broken::Backend { fault, sent, got_bytes }) => {
-                drop(relay);
-                let closed = fault.reason == Reason::BackendClosed;
-                let is_safe = !sent || (closed && exchange.request.is_idempotent);
-                let may_repeat = !got_bytes && is_safe && exchange.upload.rewind();
-                if reused && closed && may_repeat && !tries.met_stale {
-                    // At once: with the slot given back, it could find itself behind everybody else.
-                    tries.met_stale = true;
-                    held = Some(admitted);
-                    exchange.record.retries += 1;
-                    continue;
-                }
-                admitted.failed(client.local.now_ms());
-                if may_repeat && tries.next(client, &upstream, admitted.index) {
-                    exchange.record.retries += 1;
-                    continue;
-                }
-                return Err(fault);
-            }
+            Err(failed) => held = tries.weigh(failed, client, &upstream, admitted)?,
         }
+        exchange.record.retries += 1;
     }
 }
 
-impl Tries {
-    /// Whether another try is allowed after `index` failed.
-    fn next(&mut self, client: &Client, upstream: &UpstreamView, index: usize) -> bool {
-        if self.left == 0 || !upstream.try_retry(client.local.now_ms()) {
-            return false;
-        }
-        self.left -= 1;
-        self.tried.push(index);
-        client.local.stats.retries.add(1);
-        true
-    }
+/// How a try ended well.
+enum Passed {
+    /// The answer was passed on, or as much of it as could be.
+    Answer(After),
+    /// The protocol was switched: these are the ends of a tunnel. In a box, as every other answer would carry the room.
+    Switch(Box<(Stream, Outflow)>),
 }
 
-/// A connection to a backend for one exchange.
-struct Lease {
-    stream: Stream,
-    reused: bool,
+/// How a try failed.
+enum Failed {
+    /// The client left, or the descriptors are used up: it tells nothing of the backend, nor can another help.
+    Elsewhere(Fault),
+    /// By the backend's fault.
+    Backend {
+        fault: Fault,
+        /// Nothing has happened yet that must not happen twice.
+        may_repeat: bool,
+        /// A kept connection had been closed by the other side.
+        was_stale: bool,
+    },
 }
 
-/// A kept connection if there is a fit one (and a new one isn't wanted), else a new one.
-async fn lease(
+/// One try: the request over a connection to the backend, if there is one.
+async fn attempt(
+    lease: Result<Lease, Fault>,
     client: &mut Client,
     exchange: &mut Exchange,
     upstream: &UpstreamView,
     admitted: &Admitted,
-    wants_new: bool,
-) -> Result<Lease, Fault> {
-    let local = client.local.clone();
-    let backend = admitted.slot.backend();
-    let keep = crate::wheel::ticks(upstream.conf.keepalive_timeout);
-    // A connection that is about to time out at the other side is no place for a request that can't be repeated.
-    let keep = if exchange.request.is_idempotent { keep } else { keep / 2 };
-    // While descriptors are used up: so long for one that comes free, or for a connection that somebody gives back.
-    let until = local.wheel.now().saturating_add(crate::wheel::ticks(upstream.conf.connect_timeout));
-    let from_us = if exchange.record.is_told() { crate::clock::now_us() } else { 0 };
-    let opened = loop {
-        if let Some(stream) = kept(client, backend, keep, wants_new) {
-            return Ok(Lease { stream, reused: true });
-        }
-        match dial::open(client, upstream, backend).await {
-            Err(fault) if fault.reason == Reason::NoDescriptor && local.wheel.now() < until => {
-                dial::wait_for_room(client).await?;
+) -> Result<Passed, Failed> {
+    let Lease { stream, reused } = lease.map_err(Failed::without_connection)?;
+    let mut relay = Relay::new(client, exchange, stream, upstream, admitted);
+    match relay.run().await {
+        Ok(Ended::Switched) => Ok(Passed::Switch(Box::new(relay.into_tunnel()))),
+        Ok(Ended::Complete { keep_client, keep_backend }) => {
+            let stream = relay.into_stream();
+            if keep_backend {
+                lease::give_back(stream, client, upstream, admitted);
             }
-            opened => break opened,
+            Ok(Passed::Answer(if keep_client { After::KeepAlive } else { After::Close }))
         }
-    };
-    backend.stats.pool_misses.inc();
-    local.stats.pool_misses.inc();
-    let stream = opened?;
-    exchange.record.connected(from_us);
-    Ok(Lease { stream, reused: false })
+        Err(Broken::Answered) => Ok(Passed::Answer(After::Abort)),
+        Err(Broken::Client(fault)) => Err(Failed::Elsewhere(fault)),
+        Err(Broken::Backend { fault, sent, got_bytes }) => {
+            drop(relay);
+            let closed = fault.reason == Reason::BackendClosed;
+            let is_safe = !sent || (closed && exchange.request.is_idempotent);
+            let may_repeat = !got_bytes && is_safe && exchange.upload.rewind();
+            Err(Failed::Backend { fault, may_repeat, was_stale: reused && closed })
+        }
+    }
 }
 
-/// The kept connection used last, if it is fit for this request.
-fn kept(client: &Client, backend: &BackendView, keep: u32, wants_new: bool) -> Option<Stream> {
-    if wants_new {
-        return None;
+impl Failed {
+    fn without_connection(fault: Fault) -> Failed {
+        match fault.reason.blame() {
+            Blame::Backend => Failed::Backend { fault, may_repeat: true, was_stale: false },
+            _ => Failed::Elsewhere(fault),
+        }
     }
-    let stream = backend.pool.take(client.local.wheel.now().saturating_sub(keep))?;
-    backend.stats.pool_hits.inc();
-    client.local.stats.pool_hits.inc();
-    Some(stream)
+}
+
+/// Which backends were tried, and how often still.
+struct Tries {
+    left: u32,
+    /// A kept connection turned out to be stale: the next is a new one, as its neighbours may be stale too.
+    met_stale: bool,
+    tried: Vec<usize>,
+}
+
+impl Tries {
+    /// What a failed try leads to: another one, or the fault that the client is told. After a stale connection the slot is
+    /// held for the next try: given back, the request could find itself behind everybody else.
+    fn weigh(
+        &mut self,
+        failed: Failed,
+        client: &Client,
+        upstream: &UpstreamView,
+        admitted: Admitted,
+    ) -> Result<Option<Admitted>, Fault> {
+        let (fault, may_repeat, was_stale) = match failed {
+            Failed::Elsewhere(fault) => return Err(fault),
+            Failed::Backend { fault, may_repeat, was_stale } => (fault, may_repeat, was_stale),
+        };
+        if was_stale && may_repeat && !self.met_stale {
+            self.met_stale = true;
+            return Ok(Some(admitted));
+        }
+        let now = client.local.now_ms();
+        admitted.failed(now);
+        if !may_repeat || self.left == 0 || !upstream.try_retry(now) {
+            return Err(fault);
+        }
+        self.left -= 1;
+        self.tried.push(admitted.index);
+        client.local.stats.retries.add(1);
+        Ok(None)
+    }
 }

@@ -6,6 +6,7 @@ pub mod client;
 pub mod dial;
 pub mod exchange;
 pub mod intake;
+pub mod lease;
 pub mod local;
 pub mod log;
 pub mod outflow;

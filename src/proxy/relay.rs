@@ -47,8 +47,9 @@ pub enum Broken {
 }
 
 /// What is awaited of the backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
+    #[default]
     Head,
     Body,
     Flush,
@@ -56,7 +57,7 @@ enum Stage {
 }
 
 /// The answer on its way to the client.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Download {
     stage: Stage,
     /// What came of a head that is not whole yet.
@@ -125,20 +126,7 @@ impl<'a> Relay<'a> {
             view,
             upstream,
             local,
-            down: Download {
-                stage: Stage::Head,
-                partial: Vec::new(),
-                got_bytes: false,
-                interims: 0,
-                to_client: Outflow::default(),
-                source: Source::Done,
-                sink: Sink::Identity,
-                trailers: Vec::new(),
-                keep_client: false,
-                keep_backend: false,
-                is_event_stream: false,
-                ends_with_close: false,
-            },
+            down: Download::default(),
             is_uploading: true,
             upload_broke: false,
             up_at: now,
