@@ -373,6 +373,7 @@ mod tests {
     use super::*;
     use crate::http::class::{Protocol, classify};
     use crate::http::start_line::EMPTY_LINES_MAX;
+    use crate::http::target::canonical_path;
     use proptest::prelude::*;
 
     const LIMITS: HeadLimits = HeadLimits { head_bytes: 16 * 1024, fields: 100 };
@@ -394,6 +395,20 @@ mod tests {
 
     fn accepts(text: &str) -> bool {
         matches!(request(text.as_bytes(), |_, len| len), Ok(Some(len)) if len == text.len())
+    }
+
+    #[test]
+    fn only_paths_that_need_it_are_rewritten() {
+        let targets =
+            ["/", "/a.b/c", "/a/./b?x=/../", "/a/..?", "/%41", "/.", "/a?%2e", "/..a", "//.", "http://.a/b/../c"];
+        for target in targets {
+            let text = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            request(text.as_bytes(), |head, _| {
+                let (mut room, mut anew) = (Vec::new(), Vec::new());
+                assert_eq!(head.canonical_path(&mut room), canonical_path(head.path(), &mut anew), "{target}");
+            })
+            .unwrap();
+        }
     }
 
     #[test]

@@ -17,7 +17,6 @@ use crate::http::framing::BodyFraming;
 use crate::http::head::{Method, RequestHead, TargetForm};
 use crate::http::parse::{HeadEnd, HeadLimits, parse_request};
 use crate::http::peer::client_address;
-use crate::http::target::canonical_path;
 use crate::http::write::{Edits, Forward, write_request};
 use crate::upstream::view::{RouteView, UpstreamView, View};
 
@@ -127,7 +126,7 @@ fn matched_path<'a>(head: &RequestHead<'a>, room: &'a mut Vec<u8>) -> Result<&'a
     }
     // Also with `normalize: off`, where what is forwarded is not what was matched: a rule must not be got round by
     // writing its path in another way.
-    canonical_path(head.path(), room)
+    head.canonical_path(room)
 }
 
 /// Writes the request as the backend gets it.
@@ -144,7 +143,7 @@ fn forward(
     let mut room = local.path.borrow_mut();
     let path = match head.form() {
         TargetForm::Asterisk => b"*".as_slice(),
-        _ if server.normalize => canonical_path(head.path(), &mut room).unwrap_or(head.path()),
+        _ if server.normalize => head.canonical_path(&mut room).unwrap_or(head.path()),
         _ => head.path(),
     };
     let path = if route.conf.strip_prefix { strip(path, route.conf.path.as_bytes()) } else { path };

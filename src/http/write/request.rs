@@ -54,7 +54,9 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &Forwar
     ];
     let named = Named::by(owned, head.connection, &forward.edits, SPARED);
     copy_fields(out, head.fields, ends(head, forward, keeps_host, real_ip_kind), named);
-    if let Some(left) = head.max_forwards {
+    if let Some(left) = head.max_forwards
+        && !forward.edits.replaces(b"max-forwards")
+    {
         write_number(out, b"Max-Forwards", left.saturating_sub(1));
     }
     write_forwarding_fields(out, head, forward, real_ip_kind);
