@@ -61,6 +61,8 @@ const PURE: &[&str] = &[
     "src/config/file",
     "src/config/plan.rs",
     "src/config/check",
+    "src/config/document",
+    "src/config/json",
 ];
 
 /// What a pure module does not name.

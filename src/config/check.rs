@@ -247,9 +247,13 @@ fn backends(upstream: &str, list: &Entry, faults: &mut Faults) -> Vec<Arc<Backen
 
 fn same_id(section: &Section, id: &str, first: Position, faults: &mut Faults) {
     let entry = section.entry("id");
-    let wrong = Wrong::new(format!("the backend on line {} has the id {} too", first.line, shown(id)));
+    let wrong = Wrong::new(format!("{} has the id {} too", other_backend(first), shown(id)));
     let cure = if entry.written { "give each its own" } else { "it comes from host and port; give one of them an id" };
     faults.push(entry.at, &section.path_of("id"), wrong.cure(cure));
+}
+
+fn other_backend(at: Position) -> String {
+    if at == Position::FILE { "another backend".to_owned() } else { format!("the backend{}", at.on_line()) }
 }
 
 /// `None` when there is no address, which has been noted.
@@ -391,10 +395,9 @@ fn claim(
     let hosts: &[String] = if route.hosts.is_empty() { &any } else { &route.hosts };
     for host in hosts {
         let key = (host.clone(), route.path.clone());
-        if let Some((other, line)) = taken.get(&key).map(|(name, at)| (name, at.line)) {
+        if let Some((other, line)) = taken.get(&key).map(|(name, at)| (name, at.on_line())) {
             let host = if host.is_empty() { "any host" } else { host };
-            let what =
-                format!("matches the same requests as routing.{other} on line {line}: {host}, path {}", route.path);
+            let what = format!("matches the same requests as routing.{other}{line}: {host}, path {}", route.path);
             faults.push(at, &section.path, Wrong::new(what).cure("change hosts or path of one of them"));
         } else {
             taken.insert(key, (route.name.clone(), at));

@@ -23,12 +23,17 @@ pub struct Position {
 impl Position {
     /// The file as a whole.
     pub const FILE: Position = Position { line: 0, column: 0 };
+
+    /// ` on line N`, or nothing where there are no lines.
+    pub fn on_line(self) -> String {
+        if self.line > 0 { format!(" on line {}", self.line) } else { String::new() }
+    }
 }
 
 /// One thing wrong with a configuration file; the file is not used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigFault {
-    /// The file as it was named.
+    /// The file as it was named; empty when the value came from none.
     pub file: String,
     /// From 1; 0 = the file as a whole.
     pub line: usize,
@@ -83,11 +88,13 @@ impl fmt::Display for ConfigNotice {
 }
 
 fn write_place(f: &mut fmt::Formatter<'_>, file: &str, line: usize, column: usize, key: &str) -> fmt::Result {
-    f.write_str(file)?;
-    if line > 0 {
-        write!(f, ":{line}:{column}")?;
+    if !file.is_empty() {
+        f.write_str(file)?;
+        if line > 0 {
+            write!(f, ":{line}:{column}")?;
+        }
+        f.write_str(": ")?;
     }
-    f.write_str(": ")?;
     if key.is_empty() { Ok(()) } else { write!(f, "{key}: ") }
 }
 

@@ -1,13 +1,15 @@
 //! Configuration: the YAML as written, the checked immutable plan, and every fault of a file with its line.
 //!
 //! Text goes through [`tree`] (YAML with positions), `typed` (each value as [`keys`] says it has to be) and `check`
-//! (the rules between values) to a [`plan::Plan`]; [`file::read`] calls them in this order. Only [`load`] touches the
-//! file system and the environment.
+//! (the rules between values) to a [`plan::Plan`]; [`document::Document`] calls them in this order, for files and for
+//! what management sends. Only [`load`] touches the file system and the environment.
 
 mod check;
+pub mod document;
 mod expand;
 pub mod fault;
 pub mod file;
+pub mod json;
 pub mod keys;
 pub mod load;
 pub mod manual;

@@ -62,7 +62,7 @@ fn the_smallest_file_has_all_defaults() {
 }
 
 /// A sound file with much in it.
-const FULL: &str = r#"
+pub(super) const FULL: &str = r#"
 server:
   host: "::1"
   port: 0
