@@ -61,8 +61,12 @@ const PURE: &[&str] = &[
     "src/config/file",
     "src/config/plan.rs",
     "src/config/check",
+    "src/config/change",
     "src/config/document",
+    "src/config/edit",
     "src/config/json",
+    "src/config/place",
+    "src/config/spell",
 ];
 
 /// What a pure module does not name.

@@ -104,8 +104,7 @@ impl Document {
             && json::section("", &self.root, View::Whole) == json::section("", &other.root, View::Whole)
     }
 
-    #[cfg(test)]
-    fn root(&self) -> &Section {
+    pub(super) fn root(&self) -> &Section {
         &self.root
     }
 }

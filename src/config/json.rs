@@ -8,6 +8,7 @@ use std::path::Path;
 use ipnet::IpNet;
 use serde_json::{Map, Value as Json};
 
+use super::expand::escape;
 use super::keys::{self, Default, Form, Key, Kind};
 use super::plan::{AccessLog, CpuAffinity, HashOn, ListenAddr, Workers};
 use super::typed::{Entry, Section, Value};
@@ -75,7 +76,18 @@ fn sections(pattern: &str, items: &[Entry], view: View) -> Json {
     items.iter().map(below).collect()
 }
 
-fn leaf(key: &Key, value: &Value, view: View) -> Json {
+/// A value without others below it, or an item of a list.
+pub(super) fn leaf(key: &Key, value: &Value, view: View) -> Json {
+    let value = plain_leaf(key, value, view);
+    match value {
+        Json::String(text) if view == View::Written && text.contains("${") => {
+            Json::String(escape(&text, key.kind == Kind::Text(Form::Location)))
+        }
+        value => value,
+    }
+}
+
+fn plain_leaf(key: &Key, value: &Value, view: View) -> Json {
     match value {
         Value::Bool(value) => Json::Bool(*value),
         Value::Integer(value) => (*value).into(),

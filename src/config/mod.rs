@@ -2,10 +2,14 @@
 //!
 //! Text goes through [`tree`] (YAML with positions), `typed` (each value as [`keys`] says it has to be) and `check`
 //! (the rules between values) to a [`plan::Plan`]; [`document::Document`] calls them in this order, for files and for
-//! what management sends. Only [`load`] touches the file system and the environment.
+//! what management sends. The way back is [`edit`]:
+//! the text of a file changed where the meaning differs. Only [`load`] touches the file system and the
+//! environment.
 
+mod change;
 mod check;
 pub mod document;
+pub mod edit;
 mod expand;
 pub mod fault;
 pub mod file;
@@ -13,7 +17,9 @@ pub mod json;
 pub mod keys;
 pub mod load;
 pub mod manual;
+mod place;
 pub mod plan;
+mod spell;
 mod suggest;
 mod table;
 #[cfg(test)]
