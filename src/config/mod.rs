@@ -3,11 +3,12 @@
 //! Text goes through [`tree`] (YAML with positions), `typed` (each value as [`keys`] says it has to be) and `check`
 //! (the rules between values) to a [`plan::Plan`]; [`document::Document`] calls them in this order, for files and for
 //! what management sends. The way back is [`edit`]:
-//! the text of a file changed where the meaning differs. Only [`load`] touches the file system and the
+//! the text of a file changed where the meaning differs. Only [`load`] and [`store`] touch the file system and the
 //! environment.
 
 mod change;
 mod check;
+mod difference;
 pub mod document;
 pub mod edit;
 mod expand;
@@ -20,6 +21,7 @@ pub mod manual;
 mod place;
 pub mod plan;
 mod spell;
+pub mod store;
 mod suggest;
 mod table;
 #[cfg(test)]
