@@ -2,9 +2,8 @@
 //!
 //! Text goes through [`tree`] (YAML with positions), `typed` (each value as [`keys`] says it has to be) and `check`
 //! (the rules between values) to a [`plan::Plan`]; [`document::Document`] calls them in this order, for files and for
-//! what management sends. The way back is [`edit`]:
-//! the text of a file changed where the meaning differs. Only [`load`] and [`store`] touch the file system and the
-//! environment.
+//! what management sends. The way back is [`edit`]: the text of a file changed where its meaning differs. Only
+//! [`load`] and [`store`] touch the file system and the environment.
 
 mod change;
 mod check;

@@ -137,7 +137,7 @@ impl<'t> Reader<'t> {
         after: usize,
         fixed: Option<&'static str>,
     ) -> Place {
-        let written = self.text[span.clone()].trim_end();
+        let written = self.text.get(span.clone()).unwrap_or_default().trim_end();
         let (mut start, mut end, mut fixed) = (span.start, span.start + written.len(), fixed);
         match style {
             ScalarStyle::Plain if text.is_empty() && fixed.is_none() => {

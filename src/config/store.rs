@@ -67,7 +67,7 @@ pub struct Replaced {
 /// stay, access control lists do not. What a crash left behind in an earlier call is removed.
 ///
 /// # Errors
-/// With any error the file is as it was.
+/// With any error the file is as it was; `FILE.bak` may be a copy of it by then.
 pub fn replace(path: &Path, last_read: &str, text: &str) -> Result<Replaced, StoreError> {
     let place = Place::find(path)?;
     let lock = place.lock()?;

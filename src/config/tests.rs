@@ -390,7 +390,7 @@ fn collect(node: &tree::Node, path: &str, leaves: &mut BTreeSet<(String, String)
 }
 
 /// Pieces from which files are put together that come near to being valid.
-fn piece() -> impl Strategy<Value = String> {
+pub(super) fn piece() -> impl Strategy<Value = String> {
     let names: Vec<String> = KEYS.iter().map(|key| format!("{}: ", key.name())).collect();
     let defaults: Vec<&str> = KEYS.iter().filter_map(default_of).collect();
     let structure = ["\n", "\n  ", "\n    ", "\n      ", "- ", "{", "}", "[", "]", ", ", ": ", "\"", "'"];

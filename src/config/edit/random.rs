@@ -7,8 +7,10 @@ use fastrand::Rng;
 use proptest::prelude::*;
 use serde_json::{Map, Value as Json, json};
 
-use super::super::document::Document;
+use super::super::document::{Document, merge_patch};
 use super::super::json::{self, View};
+use super::super::place;
+use super::super::tests::{FULL, piece};
 use super::{CannotEdit, rewrite};
 
 /// A sound configuration; the few names make that two of them share much.
@@ -459,6 +461,43 @@ proptest! {
     fn lines_that_have_nothing_to_do_with_the_change_stay(seed: u64, odd: bool) {
         run(seed, odd);
     }
+}
+
+proptest! {
+    /// Whatever stands in the file by now: an answer.
+    #[test]
+    fn no_text_makes_it_panic(pieces in proptest::collection::vec(piece(), 0..60)) {
+        let text = pieces.concat();
+        let _ = place::parse(&text);
+        let _ = rewrite(&text, &wanted(), |_| None);
+    }
+
+    #[test]
+    fn no_change_of_a_sound_file_makes_it_panic(
+        cuts in proptest::collection::vec((0..FULL.len(), 0..40_usize, piece()), 0..4),
+    ) {
+        let mut text: Vec<char> = FULL.chars().collect();
+        for (from, length, piece) in cuts {
+            let from = from.min(text.len());
+            text.splice(from..(from + length).min(text.len()), piece.chars());
+        }
+        let text: String = text.into_iter().collect();
+        let env = |_: &str| Some("0123456789012345".to_owned());
+        let _ = place::parse(&text);
+        let _ = rewrite(&text, &wanted(), env);
+        if let Ok(present) = Document::from_text(&text, "f", env) {
+            let mut value = present.shown();
+            merge_patch(&mut value, &json!({"server": {"backlog": 7, "listen": []}, "backends": {"b": [{"host": "new", "port": 7}]}}));
+            if let Ok(wanted) = Document::from_value(&value, &present, env) {
+                let _ = rewrite(&text, &wanted, env);
+            }
+        }
+    }
+}
+
+fn wanted() -> Document {
+    let text = "server: {port: 7}\nbackends: {u: [{host: a, port: 1}]}\nrouting: {r: {upstream: u}, s: {path: /s, respond: {}}}";
+    Document::from_text(text, "f", |_| None).unwrap_or_else(|faults| panic!("{faults:#?}"))
 }
 
 /// What is refused stays the exception in files without variables, anchors and the like.
