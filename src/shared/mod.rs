@@ -7,6 +7,7 @@
 pub mod backend;
 pub mod budget;
 pub mod command;
+pub mod histogram;
 pub mod open;
 pub mod queue;
 pub mod stats;
