@@ -123,7 +123,7 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
     let bound = listen::bind_all(&plan.server, workers).map_err(StartError::Bind)?;
     let addresses: Vec<ListenAddr> = bound.iter().map(|b| b.addr.clone()).collect();
     let plan = Arc::new(plan);
-    let mut registry = Registry::default();
+    let mut registry = Registry::new(workers);
     let published = Arc::new(registry.apply(&plan, clock::now_ms()));
     registry.retire(clock::now_ms());
     let open = Arc::new(OpenCount::new(descriptors.clients_max, descriptors.clients_per_table));

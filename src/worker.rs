@@ -107,7 +107,7 @@ pub fn run(setup: Setup, runtime: Runtime, ready: &std::sync::mpsc::Sender<io::R
 async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
     let Setup { id, workers, published, stats, open, mut commands, listeners, doors, inside, .. } = setup;
     let mut rng = Rng::new(fastrand::u64(..));
-    let view = View::new(&published, workers, None, &mut rng);
+    let view = View::new(&published, id, workers, None, &mut rng);
     // Held on to, the first plan would live as long as the worker.
     drop(published);
     let started = Local::new(id, workers, view, stats, open.clone(), rng).and_then(|local| {
@@ -163,7 +163,7 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
 
 fn publish(local: &Local, published: &Published) {
     let before = local.view();
-    let view = View::new(published, local.workers, Some(&before), &mut local.rng.borrow_mut());
+    let view = View::new(published, local.id, local.workers, Some(&before), &mut local.rng.borrow_mut());
     view.close_pools_of_gone(&before);
     local.set_view(view);
 }

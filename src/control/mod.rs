@@ -1,6 +1,9 @@
 //! The control plane: one thread with a runtime of its own and everything that is not on a request's way.
 
 pub mod access_log;
+pub mod figures;
+pub mod history;
+pub mod machine;
 pub mod probe;
 pub mod registry;
 pub mod resolve;

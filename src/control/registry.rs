@@ -10,7 +10,7 @@ use crate::config::plan::{self, BackendAddr, Plan, Scheme};
 use crate::route::RouteTable;
 use crate::shared::backend::{BackendState, Mark};
 use crate::shared::budget::SharedBudget;
-use crate::shared::command::{Published, PublishedUpstream};
+use crate::shared::command::{Published, PublishedUpstream, WorkersStats};
 use crate::shared::queue::UpstreamState;
 
 /// What makes a backend the same through reloads.
@@ -39,12 +39,20 @@ impl Identity {
 }
 
 /// States by identity.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Registry {
+    workers: usize,
     upstreams: HashMap<String, Arc<UpstreamState>>,
     budgets: HashMap<String, Arc<SharedBudget>>,
-    backends: HashMap<Identity, Arc<BackendState>>,
+    backends: HashMap<Identity, Known>,
     changes: Vec<Change>,
+}
+
+/// What is kept of one backend.
+#[derive(Clone, Debug)]
+struct Known {
+    state: Arc<BackendState>,
+    stats: WorkersStats,
 }
 
 /// What a plan makes of the members of an upstream.
@@ -57,6 +65,17 @@ struct Change {
 }
 
 impl Registry {
+    /// Nothing known yet; `workers` will count.
+    pub fn new(workers: usize) -> Self {
+        Registry {
+            workers,
+            upstreams: HashMap::new(),
+            budgets: HashMap::new(),
+            backends: HashMap::new(),
+            changes: Vec::new(),
+        }
+    }
+
     /// Takes a plan over: what it shares with the last one keeps its state, what is new begins empty. Who is a member of
     /// an upstream follows in two steps, [`Registry::enlist`] and [`Registry::retire`].
     pub fn apply(&mut self, plan: &Arc<Plan>, now_ms: u64) -> Published {
@@ -70,17 +89,19 @@ impl Registry {
                 let state = old_upstreams.get(&conf.name).cloned().unwrap_or_else(|| UpstreamState::new(size));
                 state.set_size(size);
                 let backends = conf.backends.iter().map(|b| self.backend(&old_backends, conf, b, &state, now_ms));
-                let backends: Vec<_> = backends.collect();
-                let gone = old_backends.iter().filter(|(id, b)| id.upstream == conf.name && !is_in(&backends, b));
-                let gone = gone.map(|(_, b)| b.clone()).collect();
+                let (backends, stats): (Vec<_>, Vec<_>) = backends.map(|known| (known.state, known.stats)).unzip();
+                let gone =
+                    old_backends.iter().filter(|(id, b)| id.upstream == conf.name && !is_in(&backends, &b.state));
+                let gone = gone.map(|(_, b)| b.state.clone()).collect();
                 self.changes.push(Change { upstream: state.clone(), members: backends.clone(), gone });
                 self.upstreams.insert(conf.name.clone(), state.clone());
                 let budget = self.budgets.entry(conf.name.clone()).or_default().clone();
-                PublishedUpstream { conf: conf.clone(), state, budget, backends }
+                PublishedUpstream { conf: conf.clone(), state, budget, backends, stats }
             })
             .collect();
-        let of =
-            |name: &str| old_backends.iter().filter(|(id, _)| id.upstream == name).map(|(_, b)| b.clone()).collect();
+        let of = |name: &str| {
+            old_backends.iter().filter(|(id, _)| id.upstream == name).map(|(_, b)| b.state.clone()).collect()
+        };
         for (name, gone) in old_upstreams {
             if !self.upstreams.contains_key(&name) {
                 self.changes.push(Change { upstream: gone, members: Vec::new(), gone: of(&name) });
@@ -108,23 +129,26 @@ impl Registry {
 
     fn backend(
         &mut self,
-        old: &HashMap<Identity, Arc<BackendState>>,
+        old: &HashMap<Identity, Known>,
         upstream: &plan::Upstream,
         conf: &plan::Backend,
         state: &Arc<UpstreamState>,
         now_ms: u64,
-    ) -> Arc<BackendState> {
+    ) -> Known {
         let identity = Identity::new(&upstream.name, conf);
         let backend = match old.get(&identity) {
             Some(kept) => {
-                kept.apply(conf, now_ms);
+                kept.state.apply(conf, now_ms);
                 if conf.health_check.is_none() {
                     // Nobody would ever lift it.
-                    kept.set_mark(Mark::CheckDown, false, now_ms);
+                    kept.state.set_mark(Mark::CheckDown, false, now_ms);
                 }
                 kept.clone()
             }
-            None => BackendState::new(state, conf),
+            None => Known {
+                state: BackendState::new(state, conf),
+                stats: (0..self.workers).map(|_| Arc::default()).collect(),
+            },
         };
         self.backends.insert(identity, backend.clone());
         backend

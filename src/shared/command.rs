@@ -10,6 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::backend::BackendState;
 use super::budget::SharedBudget;
 use super::queue::UpstreamState;
+use super::stats::BackendStats;
 use crate::config::plan::{self, AccessFormat, Plan};
 use crate::route::RouteTable;
 
@@ -35,7 +36,12 @@ pub struct PublishedUpstream {
     pub budget: Arc<SharedBudget>,
     /// In the order of `conf.backends`; those of unchanged identity are the same through reloads.
     pub backends: Vec<Arc<BackendState>>,
+    /// What each worker counts of each backend; in the order of `backends`, the same through reloads as they are.
+    pub stats: Vec<WorkersStats>,
 }
+
+/// What the workers count of one backend, by index of the worker.
+pub type WorkersStats = Arc<[Arc<BackendStats>]>;
 
 /// Lines of the access log on their way to its writer.
 #[derive(Debug)]

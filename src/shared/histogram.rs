@@ -75,6 +75,11 @@ impl Histogram {
             self.max_us.store(us, Ordering::Relaxed);
         }
     }
+
+    /// All times together, in microseconds; it stands still when nothing is counted.
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us.load(Ordering::Relaxed)
+    }
 }
 
 /// What one worker counts of the times of one backend's exchanges.
