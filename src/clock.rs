@@ -20,5 +20,6 @@ pub fn now_ms() -> u64 {
 
 /// Microseconds since the clock was first read; for latencies.
 pub fn now_us() -> u64 {
-    elapsed().as_micros() as u64
+    let elapsed = elapsed();
+    elapsed.as_secs() * 1_000_000 + u64::from(elapsed.subsec_micros())
 }

@@ -16,8 +16,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::clock;
 use crate::config::plan::{CpuAffinity, FdTables, ListenAddr, Plan, Server, Workers};
+use crate::control::machine::Tables;
 use crate::control::registry::Registry;
 use crate::control::thread::{Control, Order};
+use crate::control::watch::Watch;
 use crate::handover::Doors;
 use crate::listen::{self, BindError, Bound};
 use crate::shared::command::{Command, Published};
@@ -95,6 +97,7 @@ pub struct Handle {
     stats: Vec<Arc<WorkerStats>>,
     open: Arc<OpenCount>,
     server: Arc<Server>,
+    watch: Arc<Watch>,
     orders: Option<UnboundedSender<Order>>,
     workers: Vec<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
@@ -141,7 +144,10 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
         doors,
     };
     let threads = base.spawn(bound, runtimes, receivers, insides)?;
-    let control = Control::new(registry, published.clone(), senders, open.clone(), descriptors.clients_max);
+    let tables = if descriptors.is_private { Tables::PerWorker } else { Tables::Shared };
+    let watch = Watch::new(published.clone(), stats.clone(), open.clone(), tables);
+    let clients_max = descriptors.clients_max;
+    let control = Control::new(registry, published.clone(), senders, open.clone(), clients_max, watch.clone());
     let (orders, control) = spawn_control(control, control_runtime)?;
     Ok(Handle {
         addresses,
@@ -149,6 +155,7 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
         stats,
         open,
         server: published.plan.server.clone(),
+        watch,
         orders: Some(orders),
         workers: threads,
         control: Some(control),
@@ -270,6 +277,11 @@ impl Handle {
     /// What each worker has counted, by index.
     pub fn worker_stats(&self) -> &[Arc<WorkerStats>] {
         &self.stats
+    }
+
+    /// Figures of the last seconds.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// Client connections open now.

@@ -185,6 +185,7 @@ fn tick(local: &Rc<Local>, now: u32) {
     make_room_for_others(local);
     if now.is_multiple_of(SWEEP_TICKS) {
         local.trim();
+        local.measure();
         view.upstreams.iter().for_each(|upstream| upstream.hand_in_requests(local.now_ms()));
         for (upstream, backend) in view.backends() {
             backend.pool.sweep(before(upstream.conf.keepalive_timeout));
@@ -287,7 +288,7 @@ fn admit(local: &Rc<Local>, Handed { fd, peer, listener }: Handed) {
     let seat = local.seat();
     let parked = Parked { fd, peer, listener, waiting: Waiting::First, since: local.wheel.now() };
     if let Ok(client) = Client::new(parked, false, seat, local) {
-        tokio::task::spawn_local(client.serve());
+        client.spawn();
     }
 }
 
@@ -305,7 +306,7 @@ async fn wake_parked(local: Rc<Local>) {
         for parked in woken.drain(..) {
             let seat = local.resume_seat();
             if let Ok(client) = Client::new(parked, true, seat, &local) {
-                tokio::task::spawn_local(client.serve());
+                client.spawn();
             }
         }
         tokio::task::yield_now().await;

@@ -370,7 +370,6 @@ pub fn server(sources: &Sources<'_>) -> ServerFigures {
 fn proxy(sources: &Sources<'_>) -> ProxyFigures {
     let totals = Totals::sum(sources.workers);
     let Rate { last_1s, last_10s } = sources.history.requests();
-    let waiting: usize = sources.published.upstreams.iter().map(|upstream| upstream.state.waiting()).sum();
     ProxyFigures {
         version: env!("CARGO_PKG_VERSION"),
         uptime: sources.now_ms as f64 / 1e3,
@@ -398,7 +397,7 @@ fn proxy(sources: &Sources<'_>) -> ProxyFigures {
             backend_out: totals.backend_bytes_out,
         },
         latency: LatencyFigures::from(&sources.history.latency()),
-        queue: QueueFigures { waiting: waiting as u64, waited: totals.queue_waits },
+        queue: QueueFigures { waiting: totals.queue_waiting, waited: totals.queue_waits },
         backend_connections: PoolFigures { reused: totals.pool_hits, opened: totals.pool_misses },
         access_log: LogFigures { written: totals.log_lines_written, dropped: totals.log_lines_dropped },
         memory: Memory::from(&totals),

@@ -8,3 +8,4 @@ pub mod probe;
 pub mod registry;
 pub mod resolve;
 pub mod thread;
+pub mod watch;

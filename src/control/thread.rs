@@ -11,9 +11,11 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use super::access_log::Writer;
 use super::registry::{Identity, Registry};
+use super::watch::Watch;
 use super::{probe, resolve};
 use crate::clock;
 use crate::config::plan::{self, AccessLog, BackendAddr, HealthCheck, Plan};
@@ -46,6 +48,8 @@ pub struct Control {
     pub open: Arc<OpenCount>,
     /// What the descriptor tables allow, in client connections.
     pub clients_max: u64,
+    /// Looks at everything once a second.
+    pub watch: Arc<Watch>,
     access: Option<Writer>,
     tasks: HashMap<Identity, Tasks>,
 }
@@ -72,8 +76,9 @@ impl Control {
         workers: Vec<UnboundedSender<Command>>,
         open: Arc<OpenCount>,
         clients_max: u64,
+        watch: Arc<Watch>,
     ) -> Self {
-        Control { registry, published, workers, open, clients_max, access: None, tasks: HashMap::new() }
+        Control { registry, published, workers, open, clients_max, watch, access: None, tasks: HashMap::new() }
     }
 
     /// Runs until told to end or until nobody can tell it any more. The body of control's thread.
@@ -89,6 +94,7 @@ impl Control {
             self.update_tasks();
             let _ = started.send(access);
             let mut clock = tokio::time::interval(Duration::from_secs(1));
+            clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
                     order = orders.recv() => match order {
@@ -100,7 +106,10 @@ impl Control {
                         Some(Order::Drain) => self.tell(&Command::Drain),
                         Some(Order::Stop) | None => break,
                     },
-                    _ = clock.tick() => self.offer(),
+                    _ = clock.tick() => {
+                        self.offer();
+                        self.watch.look();
+                    }
                 }
             }
             self.tell(&Command::Stop);
@@ -122,6 +131,7 @@ impl Control {
         let (done, mut acks) = tokio::sync::mpsc::unbounded_channel();
         self.tell(&Command::Publish(self.published.clone(), done));
         self.update_tasks();
+        self.watch.publish(self.published.clone());
         // Ends when every worker has answered or gone.
         while acks.recv().await.is_some() {}
         self.registry.retire(clock::now_ms());

@@ -84,6 +84,9 @@ pub fn take_head(
     down.keep_backend = head.keep_alive();
     down.keep_client &= exchange.request.keep_alive && !setting.is_uploading && !local.draining.get();
     down.is_event_stream = head.is_event_stream();
+    if down.is_event_stream {
+        exchange.record.begin_event_stream(local);
+    }
     let persistence = match (down.keep_client, exchange.request.version) {
         (true, Version::Http11) => Persistence::Default,
         (true, Version::Http10) => Persistence::KeepAlive,

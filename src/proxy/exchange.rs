@@ -110,7 +110,20 @@ pub enum After {
 
 /// Serves one request whose head was taken in.
 pub async fn run(client: &mut Client, exchange: &mut Exchange) -> After {
-    let after = match exchange.verdict.take() {
+    client.local.stats.exchanges_active.inc();
+    let after = serve(client, exchange).await;
+    client.local.stats.exchanges_active.dec();
+    if matches!(after, After::Tunnel(_)) {
+        // The record went along; it is told when the tunnel ends.
+        return after;
+    }
+    exchange.record.bytes_in = exchange.upload.received;
+    exchange.record.finish(client, exchange.route.as_deref(), exchange.protocol);
+    after
+}
+
+async fn serve(client: &mut Client, exchange: &mut Exchange) -> After {
+    match exchange.verdict.take() {
         Some(Verdict::Fault(fault)) => reply::fault(client, exchange, fault).await,
         Some(Verdict::Answer { status, location, body }) => {
             reply::answer(client, exchange, status, location.as_deref(), &body).await
@@ -123,14 +136,7 @@ pub async fn run(client: &mut Client, exchange: &mut Exchange) -> After {
                 After::Abort
             }
         },
-    };
-    if matches!(after, After::Tunnel(_)) {
-        // The record went along; it is told when the tunnel ends.
-        return after;
     }
-    exchange.record.bytes_in = exchange.upload.received;
-    exchange.record.finish(client, exchange.route.as_deref(), exchange.protocol);
-    after
 }
 
 /// Which backends were tried, and how often still.
@@ -149,6 +155,9 @@ async fn forward(client: &mut Client, exchange: &mut Exchange) -> Result<After, 
         let admitted = select::admit(client, exchange, &upstream, &tries.tried).await?;
         let backend = admitted.slot.backend();
         backend.stats.requests.inc();
+        if exchange.record.retries > 0 {
+            backend.stats.retries.inc();
+        }
         exchange.record.backend = Some(backend.clone());
         let lease = match lease(client, exchange, &upstream, &admitted, tries.met_stale).await {
             Ok(lease) => lease,
@@ -158,6 +167,7 @@ async fn forward(client: &mut Client, exchange: &mut Exchange) -> Result<After, 
                 admitted.failed(client.local.now_ms());
                 if tries.next(client, &upstream, admitted.index) {
                     exchange.record.retries += 1;
+                    exchange.record.begin_try();
                     continue;
                 }
                 return Err(fault);
@@ -188,11 +198,13 @@ async fn forward(client: &mut Client, exchange: &mut Exchange) -> Result<After, 
                 if reused && closed && may_repeat && !tries.met_stale {
                     tries.met_stale = true;
                     exchange.record.retries += 1;
+                    exchange.record.begin_try();
                     continue;
                 }
                 admitted.failed(client.local.now_ms());
                 if may_repeat && tries.next(client, &upstream, admitted.index) {
                     exchange.record.retries += 1;
+                    exchange.record.begin_try();
                     continue;
                 }
                 return Err(fault);

@@ -161,6 +161,8 @@ impl<'a> Relay<'a> {
         }
         let ended = poll_fn(|cx| self.poll(cx)).await;
         self.down.give_buffers_back(&self.local);
+        self.view.stats.bytes_out.add(self.exchange.upload.sent_in_try);
+        self.local.stats.backend_bytes_out.add(self.exchange.upload.sent_in_try);
         ended
     }
 
@@ -175,6 +177,7 @@ impl<'a> Relay<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ended, Broken>> {
+        self.exchange.record.waited();
         if self.is_uploading
             && let Poll::Ready(Err(fault)) = self.poll_upload(cx)
         {
@@ -238,6 +241,7 @@ impl<'a> Relay<'a> {
                     self.down_at = local.wheel.now();
                     self.down.got_bytes = true;
                     self.view.stats.bytes_in.add(n as u64);
+                    local.stats.backend_bytes_in.add(n as u64);
                     self.take(&mut scratch[..n])?;
                 }
                 Ok(_) => self.backend_ended()?,
@@ -269,14 +273,15 @@ impl<'a> Relay<'a> {
                 left => {
                     let from = bytes.len() - left;
                     self.down.partial = self.local.take_buffer();
-                    self.down.partial.extend_from_slice(&bytes[from..]);
+                    self.local.extend_buffer(&mut self.down.partial, &bytes[from..]);
                     Ok(())
                 }
             };
         }
         let mut partial = std::mem::take(&mut self.down.partial);
-        partial.extend_from_slice(bytes);
-        let left = self.take_heads(&mut partial)?;
+        self.local.extend_buffer(&mut partial, bytes);
+        let left =
+            self.take_heads(&mut partial).inspect_err(|_| self.local.give_buffer(std::mem::take(&mut partial)))?;
         if left > 0 {
             let from = partial.len() - left;
             partial.drain(..from);

@@ -108,6 +108,7 @@ fn keeps(client: &mut Client, exchange: &mut Exchange) -> bool {
 
 async fn finish(client: &mut Client, exchange: &mut Exchange, head: Vec<u8>, keep_alive: bool) -> After {
     let sent = send(client, &head).await;
+    exchange.record.waited();
     exchange.record.bytes_out += sent as u64;
     match (sent == head.len(), keep_alive) {
         (true, true) => After::KeepAlive,

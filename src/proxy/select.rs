@@ -68,7 +68,10 @@ pub async fn admit(
             Found::Slot(admitted) => return Ok(admitted),
             Found::Full if upstream.conf.queue.size == 0 => return Err(Reason::BackendsFull.into()),
             Found::Full => match queue(client, &upstream, now).await? {
-                Some(admitted) => return Ok(admitted),
+                Some(admitted) => {
+                    exchange.record.begin_try();
+                    return Ok(admitted);
+                }
                 None => upstream = newer(&client.local, &upstream).unwrap_or(upstream),
             },
             // All of them may have gone with a reload since the request was routed: it goes where requests go now.
@@ -150,8 +153,9 @@ async fn queue(client: &mut Client, upstream: &Rc<UpstreamView>, now: u64) -> Re
     let local = client.local.clone();
     let mut waiter = pin!(upstream.state.join(now).map_err(|_| Fault::from(Reason::QueueFull))?);
     local.stats.queue_waits.inc();
+    local.stats.queue_waiting.inc();
     client.deadline.set_after(ticks(upstream.conf.queue.timeout));
-    let slot = poll_fn(|cx| {
+    let granted = poll_fn(|cx| {
         if let Poll::Ready(granted) = waiter.as_mut().poll(cx) {
             return Poll::Ready(granted.map_err(|_| Fault::from(Reason::NoBackend)));
         }
@@ -161,7 +165,9 @@ async fn queue(client: &mut Client, upstream: &Rc<UpstreamView>, now: u64) -> Re
         }
         client.deadline.poll_expired(cx).map(|()| Err(Reason::QueueTimeout.into()))
     })
-    .await?;
+    .await;
+    local.stats.queue_waiting.dec();
+    let slot = granted?;
     let Some((index, backend)) = known(&local, upstream, slot.state()).await else { return Ok(None) };
     match slot.rebind(backend) {
         Ok(slot) => Ok(Some(Admitted { slot, index })),

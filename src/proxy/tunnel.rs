@@ -80,7 +80,10 @@ impl Clock {
 pub fn spawn(client: Client, tunnel: Tunnel) {
     client.local.stats.tunnels.inc();
     client.local.stats.tunnels_active.inc();
-    tokio::task::spawn_local(run(Box::new(client), tunnel));
+    let local = client.local.clone();
+    let tunnelling = run(Box::new(client), tunnel);
+    local.sizes.tunnel.set(size_of::<Client>() + size_of_val(&tunnelling));
+    tokio::task::spawn_local(tunnelling);
 }
 
 async fn run(mut client: Box<Client>, tunnel: Tunnel) {
@@ -94,6 +97,11 @@ async fn run(mut client: Box<Client>, tunnel: Tunnel) {
     record.reason = reason;
     record.bytes_in += up.moved;
     record.bytes_out += down.moved;
+    let stats = &slot.backend().stats;
+    stats.bytes_out.add(up.moved);
+    stats.bytes_in.add(down.moved);
+    local.stats.backend_bytes_out.add(up.moved);
+    local.stats.backend_bytes_in.add(down.moved);
     up.out.clear(&local);
     down.out.clear(&local);
     local.stats.tunnels_active.dec();

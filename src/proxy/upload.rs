@@ -87,7 +87,7 @@ impl Upload {
         if self.kept.capacity() == 0 {
             self.kept = local.take_buffer();
         }
-        write(&mut self.kept);
+        local.write_buffer(&mut self.kept, write);
         self.sink = if matches!(source, Source::Chunked(_)) { Sink::Chunked } else { Sink::Identity };
         self.is_ended = source.is_done();
         self.source = source;
@@ -212,7 +212,7 @@ impl Upload {
         let parts = [framed.head(), data, end, trailers, empty_line];
         let len: usize = parts.iter().map(|part| part.len()).sum();
         if self.is_replayable && (self.kept.len() + len <= self.kept_max || backend.is_none()) {
-            parts.iter().for_each(|part| self.kept.extend_from_slice(part));
+            parts.iter().for_each(|part| local.extend_buffer(&mut self.kept, part));
             return Ok(());
         }
         if self.is_replayable {

@@ -205,6 +205,8 @@ counted! {
         retries,
         /// Requests that waited in a queue.
         queue_waits,
+        /// Requests that wait in a queue now.
+        queue_waiting,
         /// Lines handed to the access log's writer.
         log_lines_written,
         /// Lines dropped because the writer had fallen behind.
