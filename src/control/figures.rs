@@ -140,7 +140,9 @@ pub struct Requests {
 pub struct Bytes {
     pub client_in: u64,
     pub client_out: u64,
+    /// From the backends of the plan.
     pub backend_in: u64,
+    /// To the backends of the plan.
     pub backend_out: u64,
 }
 
@@ -368,6 +370,9 @@ pub fn server(sources: &Sources<'_>) -> ServerFigures {
 }
 
 fn proxy(sources: &Sources<'_>) -> ProxyFigures {
+    let mut backends = BackendTotals::default();
+    let stats = sources.published.upstreams.iter().flat_map(|upstream| &upstream.stats);
+    stats.flat_map(|workers| workers.iter()).for_each(|stats| backends += &**stats);
     let totals = Totals::sum(sources.workers);
     let Rate { last_1s, last_10s } = sources.history.requests();
     ProxyFigures {
@@ -393,8 +398,8 @@ fn proxy(sources: &Sources<'_>) -> ProxyFigures {
         bytes: Bytes {
             client_in: totals.client_bytes_in,
             client_out: totals.client_bytes_out,
-            backend_in: totals.backend_bytes_in,
-            backend_out: totals.backend_bytes_out,
+            backend_in: backends.bytes_in,
+            backend_out: backends.bytes_out,
         },
         latency: LatencyFigures::from(&sources.history.latency()),
         queue: QueueFigures { waiting: totals.queue_waiting, waited: totals.queue_waits },

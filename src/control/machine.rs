@@ -11,7 +11,6 @@ mod tests;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 /// Whose limits the figures are within.
@@ -196,9 +195,7 @@ impl Sampler {
             Some((cpus, used_us)) => CpuTime::Quota { cpus, used_us },
             None => CpuTime::Machine(ticks),
         };
-        let process = clock_gettime(ClockId::ProcessCPUTime);
-        let process_us = process.tv_sec as u64 * 1_000_000 + process.tv_nsec as u64 / 1000;
-        Counts { at_us: now_us, cpu, network: self.traffic(), process_us }
+        Counts { at_us: now_us, cpu, network: self.traffic(), process_us: crate::sys::process_cpu_us() }
     }
 
     /// Used, limit, and whose limit it is.

@@ -4,8 +4,12 @@ pub mod access_log;
 pub mod figures;
 pub mod history;
 pub mod machine;
+pub mod metrics;
 pub mod probe;
 pub mod registry;
 pub mod resolve;
 pub mod thread;
 pub mod watch;
+
+#[cfg(test)]
+mod tests;

@@ -91,7 +91,7 @@ impl Record {
         self.clear();
         self.client = Some(client);
         local.stats.requests.inc();
-        self.began_us = crate::clock::now_us();
+        self.began_us = crate::clock::stamp_us();
         self.tried_us = self.began_us;
         match kept_id {
             Some(id) => self.note(0, id),
@@ -150,7 +150,7 @@ impl Record {
     /// Connecting took since `from_us` of the process clock.
     pub fn connected(&mut self, from_us: u64) {
         if self.began.is_some() {
-            self.connect_us = Some(crate::clock::now_us().saturating_sub(from_us));
+            self.connect_us = Some(crate::clock::stamp_us().saturating_sub(from_us));
         }
     }
 
@@ -161,12 +161,12 @@ impl Record {
 
     /// Another try begins, or one that had to wait in a queue.
     pub fn begin_try(&mut self) {
-        self.tried_us = crate::clock::now_us();
+        self.tried_us = crate::clock::stamp_us();
     }
 
     /// The answer's head came.
     pub fn answered(&mut self) {
-        let now_us = crate::clock::now_us();
+        let now_us = crate::clock::stamp_us();
         self.now_us = Some(now_us);
         self.first_byte_us = Some(now_us.saturating_sub(self.began_us));
         if let Some(backend) = &self.backend {
@@ -191,7 +191,7 @@ impl Record {
     ///
     /// An answer that came and went in one step ends when its head was there: the clock is not read for the write.
     fn count_latency(&mut self, local: &Local) -> u64 {
-        let now_us = self.now_us.unwrap_or_else(crate::clock::now_us);
+        let now_us = self.now_us.unwrap_or_else(crate::clock::stamp_us);
         let total_us = now_us.saturating_sub(self.began_us);
         let is_whole = self.reason.is_none_or(Reason::is_answered);
         if is_whole && self.status != 101 && !self.is_event_stream {

@@ -162,7 +162,6 @@ impl<'a> Relay<'a> {
         let ended = poll_fn(|cx| self.poll(cx)).await;
         self.down.give_buffers_back(&self.local);
         self.view.stats.bytes_out.add(self.exchange.upload.sent_in_try);
-        self.local.stats.backend_bytes_out.add(self.exchange.upload.sent_in_try);
         ended
     }
 
@@ -241,7 +240,6 @@ impl<'a> Relay<'a> {
                     self.down_at = local.wheel.now();
                     self.down.got_bytes = true;
                     self.view.stats.bytes_in.add(n as u64);
-                    local.stats.backend_bytes_in.add(n as u64);
                     self.take(&mut scratch[..n])?;
                 }
                 Ok(_) => self.backend_ended()?,

@@ -100,8 +100,6 @@ async fn run(mut client: Box<Client>, tunnel: Tunnel) {
     let stats = &slot.backend().stats;
     stats.bytes_out.add(up.moved);
     stats.bytes_in.add(down.moved);
-    local.stats.backend_bytes_out.add(up.moved);
-    local.stats.backend_bytes_in.add(down.moved);
     up.out.clear(&local);
     down.out.clear(&local);
     local.stats.tunnels_active.dec();

@@ -197,10 +197,6 @@ counted! {
         client_bytes_in,
         /// Bytes written to clients.
         client_bytes_out,
-        /// Bytes read from backends.
-        backend_bytes_in,
-        /// Bytes written to backends.
-        backend_bytes_out,
         /// Tries after the first.
         retries,
         /// Requests that waited in a queue.
