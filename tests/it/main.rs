@@ -27,6 +27,7 @@ mod conformance;
 mod drain;
 mod failure;
 mod faults;
+mod figures;
 mod fleet;
 mod h1;
 mod harness;

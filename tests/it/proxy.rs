@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use speedmimi::config::plan::Plan;
 use speedmimi::config::{ConfigFault, file};
+use speedmimi::control::watch::Watch;
 use speedmimi::server::{self, Handle, StartError};
 use speedmimi::shared::stats::Totals;
 
@@ -69,6 +70,11 @@ impl Proxy {
     pub fn reload(&mut self, server: &[(&str, &str)], sections: &str) -> Vec<&'static str> {
         let handle = self.handle.as_mut().expect("a proxy that runs");
         handle.reload(plan(server, sections)).unwrap_or_else(|e| panic!("reloading: {e}"))
+    }
+
+    /// Its figures of the last seconds.
+    pub fn watch(&self) -> &Watch {
+        self.handle().watch()
     }
 
     /// What it has counted so far.
