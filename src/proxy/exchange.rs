@@ -111,19 +111,7 @@ pub enum After {
 /// Serves one request whose head was taken in.
 pub async fn run(client: &mut Client, exchange: &mut Exchange) -> After {
     client.local.stats.exchanges_active.inc();
-    let after = serve(client, exchange).await;
-    client.local.stats.exchanges_active.dec();
-    if matches!(after, After::Tunnel(_)) {
-        // The record went along; it is told when the tunnel ends.
-        return after;
-    }
-    exchange.record.bytes_in = exchange.upload.received;
-    exchange.record.finish(client, exchange.route.as_deref(), exchange.protocol);
-    after
-}
-
-async fn serve(client: &mut Client, exchange: &mut Exchange) -> After {
-    match exchange.verdict.take() {
+    let after = match exchange.verdict.take() {
         Some(Verdict::Fault(fault)) => reply::fault(client, exchange, fault).await,
         Some(Verdict::Answer { status, location, body }) => {
             reply::answer(client, exchange, status, location.as_deref(), &body).await
@@ -136,7 +124,15 @@ async fn serve(client: &mut Client, exchange: &mut Exchange) -> After {
                 After::Abort
             }
         },
+    };
+    client.local.stats.exchanges_active.dec();
+    if matches!(after, After::Tunnel(_)) {
+        // The record went along; it is told when the tunnel ends.
+        return after;
     }
+    exchange.record.bytes_in = exchange.upload.received;
+    exchange.record.finish(client, exchange.route.as_deref(), exchange.protocol);
+    after
 }
 
 /// Which backends were tried, and how often still.

@@ -170,14 +170,16 @@ impl Local {
 
     /// Adds `bytes` to a buffer that was taken here.
     pub fn extend_buffer(&self, buffer: &mut Vec<u8>, bytes: &[u8]) {
-        self.write_buffer(buffer, |buffer| buffer.extend_from_slice(bytes));
+        let before = buffer.capacity();
+        buffer.extend_from_slice(bytes);
+        self.buffer_grew(before, buffer);
     }
 
-    /// Lets `write` add to a buffer that was taken here.
-    pub fn write_buffer(&self, buffer: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-        let before = buffer.capacity();
-        write(buffer);
-        self.lent_bytes.set(self.lent_bytes.get() + (buffer.capacity() - before));
+    /// Takes note that a buffer that was taken here may be larger than `before`.
+    pub fn buffer_grew(&self, before: usize, buffer: &Vec<u8>) {
+        if buffer.capacity() != before {
+            self.lent_bytes.set(self.lent_bytes.get() + buffer.capacity() - before);
+        }
     }
 
     /// Takes a buffer back.

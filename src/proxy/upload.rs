@@ -87,7 +87,9 @@ impl Upload {
         if self.kept.capacity() == 0 {
             self.kept = local.take_buffer();
         }
-        local.write_buffer(&mut self.kept, write);
+        let before = self.kept.capacity();
+        write(&mut self.kept);
+        local.buffer_grew(before, &self.kept);
         self.sink = if matches!(source, Source::Chunked(_)) { Sink::Chunked } else { Sink::Identity };
         self.is_ended = source.is_done();
         self.source = source;
