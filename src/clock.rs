@@ -1,24 +1,32 @@
-//! The process's clock: milliseconds since the first call, monotonic.
+//! The process's clock: microseconds since the first call, monotonic.
 //!
 //! Owns the origin of time that `shared` and the workers agree on. Never sleeps; pure modules get its values as
 //! arguments.
 
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-static START: OnceLock<Instant> = OnceLock::new();
+use crate::sys;
+
+static START_US: OnceLock<u64> = OnceLock::new();
 
 /// Time since the clock was first read.
 pub fn elapsed() -> Duration {
-    START.get_or_init(Instant::now).elapsed()
+    Duration::from_micros(now_us())
 }
 
 /// Milliseconds since the clock was first read.
 pub fn now_ms() -> u64 {
-    elapsed().as_millis() as u64
+    now_us() / 1000
 }
 
-/// Microseconds since the clock was first read; for latencies.
+/// Microseconds since the clock was first read.
 pub fn now_us() -> u64 {
-    elapsed().as_micros() as u64
+    let now_us = sys::monotonic_us();
+    now_us.saturating_sub(*START_US.get_or_init(|| now_us))
+}
+
+/// Microseconds since whenever, never 0; for latencies, which are differences. A third of what `Instant` takes.
+pub fn stamp_us() -> u64 {
+    sys::monotonic_us()
 }

@@ -101,6 +101,8 @@ reasons! {
     /// No local port was left to reach a backend.
     NoLocalPort = "no_local_port", 503, Operator, "proxy_internal_error",
         "no local port is left to reach the backend; add upstreams.NAME.local_addresses";
+    /// An operator took the backend out with `force`.
+    BackendCut = "backend_cut", 503, Operator, "destination_unavailable", "the backend was taken out of service";
     /// `tunnel_timeout` without a byte either way; never sent.
     TunnelIdle = "tunnel_idle", 499, Client, "connection_read_timeout", "the tunnel was idle for too long";
     /// `shutdown_timeout` passed, or a second signal came; never sent.
@@ -110,6 +112,21 @@ reasons! {
 impl Reason {
     /// How many reasons there are; the length of a counter array.
     pub const COUNT: usize = Reason::ALL.len();
+
+    /// The key of the deadline that passed, where one did.
+    pub const fn timer(self) -> Option<&'static str> {
+        match self {
+            Reason::HeadTimeout | Reason::BodyTimeout => Some("server.read_timeout"),
+            Reason::ClientStalled => Some("server.write_timeout"),
+            Reason::ConnectTimeout => Some("upstreams.NAME.connect_timeout"),
+            Reason::ResponseTimeout => Some("upstreams.NAME.response_timeout"),
+            Reason::BackendStalled => Some("upstreams.NAME.read_timeout"),
+            Reason::QueueTimeout => Some("upstreams.NAME.queue.timeout"),
+            Reason::TunnelIdle => Some("server.tunnel_timeout"),
+            Reason::Shutdown => Some("server.shutdown_timeout"),
+            _ => None,
+        }
+    }
 
     /// Whether an answer with this reason can be sent at all.
     pub const fn is_answered(self) -> bool {

@@ -3,6 +3,7 @@
 //! The modules stand in floors, lowest first; each may use those before it and none after it (`tests/tidy.rs` holds
 //! this). `ARCHITECTURE.md` tells the way of a request through them.
 
+pub mod admin;
 pub mod balance;
 pub mod cli;
 pub mod clock;
@@ -14,6 +15,7 @@ pub mod health;
 pub mod http;
 pub mod limits;
 pub mod listen;
+pub mod logging;
 pub mod park;
 pub mod proxy;
 pub mod route;

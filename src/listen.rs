@@ -14,11 +14,13 @@ use std::task::{Context, Poll, ready};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
 use crate::config::plan::{ListenAddr, Server};
 
+/// Management is for few at once.
+const MANAGEMENT_BACKLOG: i32 = 128;
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// One address with a listening socket for each worker.
@@ -38,11 +40,12 @@ pub struct SocketFile {
     path: PathBuf,
     /// Device and inode, which nobody else gets while the socket is open.
     identity: (u64, u64),
+    _socket: OwnedFd,
 }
 
 impl SocketFile {
-    fn new(path: &Path) -> io::Result<SocketFile> {
-        Ok(SocketFile { path: path.to_owned(), identity: identity(path)? })
+    fn new(path: &Path, socket: &Socket) -> io::Result<SocketFile> {
+        Ok(SocketFile { path: path.to_owned(), identity: identity(path)?, _socket: socket.try_clone()?.into() })
     }
 }
 
@@ -65,12 +68,17 @@ pub struct BindError {
     source: io::Error,
 }
 
+impl BindError {
+    /// An error of listening on `addr`.
+    pub fn new(addr: ListenAddr, source: io::Error) -> Self {
+        BindError { addr, source }
+    }
+}
+
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cure = match self.source.kind() {
-            io::ErrorKind::AddrInUse => {
-                "another program has it; choose another server.port or listen address, or stop it"
-            }
+            io::ErrorKind::AddrInUse => "another program has it; choose another port or address, or stop it",
             io::ErrorKind::PermissionDenied => {
                 "this user may not; take a port from 1024 up or grant CAP_NET_BIND_SERVICE"
             }
@@ -109,34 +117,102 @@ fn bind_tcp(addr: SocketAddr, server: &Server, workers: usize) -> io::Result<Bou
     let mut addr = addr;
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
-        let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
-        if addr.is_ipv6() {
-            // So that `[::]` and `0.0.0.0` can be listened on side by side.
-            socket.set_only_v6(true)?;
-        }
-        // Accepted sockets inherit both.
-        socket.set_tcp_nodelay(true)?;
-        if let Some(name) = &server.congestion_control {
-            socket.set_tcp_congestion(name.as_bytes())?;
-        }
-        socket.bind(&addr.into())?;
-        socket.listen(server.backlog.min(i32::MAX as u32) as i32)?;
-        if let Some(actual) = socket.local_addr()?.as_socket() {
+        let socket = open_tcp(addr, server)?;
+        if let Some(actual) = rustix::net::getsockname(&socket).ok().and_then(|a| SocketAddr::try_from(a).ok()) {
             addr = actual;
         }
-        sockets.push(socket.into());
+        sockets.push(socket);
     }
     Ok(Bound { addr: ListenAddr::Tcp(addr), sockets, file: None })
+}
+
+/// One listening socket of the group of `addr`.
+///
+/// # Errors
+/// What the system says.
+pub fn open_tcp(addr: SocketAddr, server: &Server) -> io::Result<OwnedFd> {
+    let socket = reserve_tcp(addr)?;
+    // Accepted sockets inherit both.
+    socket.set_tcp_nodelay(true)?;
+    if let Some(name) = &server.congestion_control {
+        socket.set_tcp_congestion(name.as_bytes())?;
+    }
+    socket.listen(backlog(server))?;
+    Ok(socket.into())
+}
+
+/// An address of which it is sure that it can be listened on while this lives; nobody connects to it yet.
+#[derive(Debug)]
+pub struct Reserved {
+    /// The real port where port 0 was asked for.
+    pub addr: SocketAddr,
+    _socket: Socket,
+}
+
+/// Makes sure of an address before all workers open it.
+///
+/// # Errors
+/// That it can't be had, and why.
+pub fn reserve(addr: SocketAddr) -> Result<Reserved, BindError> {
+    let reserved = reserve_tcp(addr).and_then(|socket| {
+        let actual = socket.local_addr()?.as_socket().unwrap_or(addr);
+        Ok(Reserved { addr: actual, _socket: socket })
+    });
+    reserved.map_err(|source| BindError { addr: ListenAddr::Tcp(addr), source })
+}
+
+fn reserve_tcp(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if addr.is_ipv6() {
+        // So that `[::]` and `0.0.0.0` can be listened on side by side.
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&addr.into())?;
+    Ok(socket)
+}
+
+/// A listening Unix socket for all workers, and its file.
+///
+/// # Errors
+/// That the path can't be had, and why.
+pub fn open_unix(path: &Path, server: &Server) -> Result<(OwnedFd, Option<SocketFile>), BindError> {
+    let opened = bind_unix(path, server, 1).and_then(|bound| {
+        let socket = bound.sockets.into_iter().next().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        Ok((socket, bound.file))
+    });
+    opened.map_err(|source| BindError { addr: ListenAddr::Unix(path.to_owned()), source })
+}
+
+/// A listening socket of management: of this process alone, so that a second program on the port is told.
+///
+/// # Errors
+/// That the address can't be had, and why.
+pub fn open_management(addr: SocketAddr) -> Result<std::net::TcpListener, BindError> {
+    let open = || {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&addr.into())?;
+        socket.listen(MANAGEMENT_BACKLOG)?;
+        Ok(socket.into())
+    };
+    open().map_err(|source| BindError { addr: ListenAddr::Tcp(addr), source })
+}
+
+fn backlog(server: &Server) -> i32 {
+    server.backlog.min(i32::MAX as u32) as i32
 }
 
 fn bind_unix(path: &Path, server: &Server, workers: usize) -> io::Result<Bound> {
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    let file = SocketFile::new(path)?;
-    socket.listen(server.backlog.min(i32::MAX as u32) as i32)?;
+    let file = SocketFile::new(path, &socket)?;
+    socket.listen(backlog(server))?;
     // Unix sockets have no reuse-port groups: the workers share one queue.
     let sockets = (0..workers).map(|_| socket.try_clone().map(OwnedFd::from)).collect::<io::Result<_>>()?;
     Ok(Bound { addr: ListenAddr::Unix(path.to_owned()), sockets, file: Some(file) })
@@ -230,6 +306,19 @@ impl Listener {
                 ) => {}
                 Err(e) => return Err(e.into()),
             }
+        }
+    }
+
+    /// Takes backlog and congestion control from `server`; what is accepted from now on has the latter.
+    ///
+    /// # Errors
+    /// When the system doesn't know the congestion control.
+    pub fn retune(&self, server: &Server) -> io::Result<()> {
+        let socket = SockRef::from(self.fd.get_ref());
+        socket.listen(backlog(server))?;
+        match &server.congestion_control {
+            Some(name) if socket.domain()? != Domain::UNIX => socket.set_tcp_congestion(name.as_bytes()),
+            _ => Ok(()),
         }
     }
 

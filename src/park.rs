@@ -139,6 +139,11 @@ impl Lot {
         self.len
     }
 
+    /// Memory it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.chunks.len() * CHUNK * size_of::<Entry>()
+    }
+
     /// Whether the lot is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0

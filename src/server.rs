@@ -3,9 +3,11 @@
 //! Owns the order in which they start and end. Never reads a file or a signal: that is the command line's.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
+use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Barrier};
 use std::thread::JoinHandle;
@@ -14,12 +16,18 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::admin;
 use crate::clock;
+use crate::config::document::Document;
 use crate::config::plan::{CpuAffinity, FdTables, ListenAddr, Plan, Server, Workers};
+use crate::control::board::Board;
+use crate::control::change::ChangeError;
+use crate::control::entrance;
 use crate::control::registry::Registry;
-use crate::control::thread::{Control, Order};
+use crate::control::thread::{Beginning, Control, Done, Limits, Listening, Order};
+use crate::control::verb::{Refusal, RefusalKind};
 use crate::handover::Doors;
-use crate::listen::{self, BindError, Bound, SocketFile};
+use crate::listen::{self, BindError, Bound};
 use crate::shared::command::{Command, Published};
 use crate::shared::open::OpenCount;
 use crate::shared::stats::{Totals, WorkerStats};
@@ -37,6 +45,8 @@ const RESERVE_MAX: u64 = 65_536;
 pub enum StartError {
     /// An address can't be listened on.
     Bind(BindError),
+    /// What control needs for the configuration can't be had.
+    Change(ChangeError),
     /// The system refused a thread, an event loop, a file.
     System(io::Error),
 }
@@ -45,6 +55,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Bind(error) => error.fmt(f),
+            StartError::Change(error) => error.fmt(f),
             StartError::System(error) => write!(f, "cannot start: {error}"),
         }
     }
@@ -90,29 +101,42 @@ impl Descriptors {
     }
 }
 
+/// What a proxy starts with.
+#[derive(Debug)]
+pub struct Start {
+    /// The configuration.
+    pub document: Document,
+    /// The file it was read from, with its text; `None`: changes are kept nowhere.
+    pub file: Option<(PathBuf, String)>,
+}
+
+impl From<Document> for Start {
+    fn from(document: Document) -> Self {
+        Start { document, file: None }
+    }
+}
+
 /// A running proxy. Dropping it ends it at once.
 #[derive(Debug)]
 pub struct Handle {
-    addresses: Vec<ListenAddr>,
-    /// Removed when it is dropped, after everything has ended.
-    _socket_files: Vec<SocketFile>,
     descriptors: Descriptors,
-    stats: Vec<Arc<WorkerStats>>,
-    open: Arc<OpenCount>,
-    server: Arc<Server>,
+    board: Arc<Board>,
+    management: Option<SocketAddr>,
     orders: Option<UnboundedSender<Order>>,
     workers: Vec<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
 }
 
-/// Starts a proxy by `plan`; returns once it accepts connections.
+/// Starts a proxy; returns once it accepts connections.
 ///
 /// With private descriptor tables, what this process has open at the call stays open in every worker's table: open
 /// nothing that has to be seen closing before it, and everything else after it.
 ///
 /// # Errors
 /// [`StartError`]; nothing is left running.
-pub fn start(plan: Plan) -> Result<Handle, StartError> {
+pub fn start(start: impl Into<Start>) -> Result<Handle, StartError> {
+    let Start { document, file } = start.into();
+    let plan = document.plan();
     let cpus = sys::allowed_cpus();
     let workers = match plan.server.workers {
         Workers::Auto => cpus.len().clamp(1, limits::WORKERS_COUNT_MAX),
@@ -126,11 +150,11 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
     // Everything up to here stays in every table under the same number; of the listeners each worker keeps its own.
     let kept: Arc<[RawFd]> = sys::open_descriptors()?.into();
     let mut bound = listen::bind_all(&plan.server, workers).map_err(StartError::Bind)?;
-    let addresses: Vec<ListenAddr> = bound.iter().map(|b| b.addr.clone()).collect();
-    let socket_files = bound.iter_mut().filter_map(|b| b.file.take()).collect();
-    let plan = Arc::new(plan);
-    let mut registry = Registry::default();
-    let published = Arc::new(registry.apply(&plan, clock::now_ms()));
+    let opening = entrance::prepare(plan.management.as_ref(), None);
+    let opening = opening.map_err(|error| StartError::Change(ChangeError::Management(error)))?;
+    let listening = listening(plan, &mut bound);
+    let mut registry = Registry::new(workers);
+    let published = Arc::new(registry.apply(&Arc::new(plan.clone()), clock::now_ms()));
     registry.retire(clock::now_ms());
     let open = Arc::new(OpenCount::new(descriptors.clients_max, descriptors.clients_per_table));
     crate::upstream::sticky::prepare();
@@ -147,19 +171,29 @@ pub fn start(plan: Plan) -> Result<Handle, StartError> {
         doors,
     };
     let threads = base.spawn(bound, runtimes, receivers, insides)?;
-    let control = Control::new(registry, published.clone(), senders, open.clone(), descriptors.clients_of_tables);
-    let (orders, control) = spawn_control(control, control_runtime)?;
-    Ok(Handle {
-        addresses,
-        _socket_files: socket_files,
-        descriptors,
-        stats,
-        open,
-        server: published.plan.server.clone(),
-        orders: Some(orders),
-        workers: threads,
-        control: Some(control),
-    })
+    let beginning = Beginning { document: Arc::new(document), file, published, registry, listening };
+    let limits =
+        Limits { clients_of_tables: descriptors.clients_of_tables, tables_are_private: descriptors.is_private };
+    let (orders, receiver) = unbounded_channel();
+    let (entrances, openings) = unbounded_channel();
+    let mut control = Control::new(beginning, limits, senders, open, stats, (orders.downgrade(), entrances));
+    let management = control.set_entrance(opening);
+    let board = control.board.clone();
+    let admin = admin::serve(board.clone(), orders.clone(), openings);
+    let control = spawn_control(control, control_runtime, receiver, admin)?;
+    Ok(Handle { descriptors, board, management, orders: Some(orders), workers: threads, control: Some(control) })
+}
+
+/// The listeners in the order of the plan; their slots are their places.
+fn listening(plan: &Plan, bound: &mut [Bound]) -> Vec<Listening> {
+    let all = plan.server.listen.iter().zip(bound).enumerate();
+    let listening = |(slot, (asked, bound)): (usize, (&ListenAddr, &mut Bound))| Listening {
+        slot: slot as u16,
+        asked: asked.clone(),
+        actual: bound.addr.clone(),
+        file: bound.file.take().map(Arc::new),
+    };
+    all.map(listening).collect()
 }
 
 /// A runtime whose descriptors exist before any table is unshared.
@@ -231,32 +265,48 @@ impl Base {
     }
 }
 
-fn spawn_control(control: Control, runtime: Runtime) -> io::Result<(UnboundedSender<Order>, JoinHandle<()>)> {
-    let (orders, receiver) = unbounded_channel();
+fn spawn_control(
+    control: Control,
+    runtime: Runtime,
+    orders: UnboundedReceiver<Order>,
+    admin: impl Future<Output = ()> + Send + 'static,
+) -> Result<JoinHandle<()>, StartError> {
     let (started, ready) = sync_channel(1);
     let thread = std::thread::Builder::new().name("control".into());
     let thread = thread.spawn(move || {
-        control.run(&runtime, receiver, &started);
+        control.run(&runtime, orders, &started, admin);
         // Dropped, it would wait for a look-up of a name that hangs.
         runtime.shutdown_background();
     })?;
-    ready.recv().map_err(|_| io::Error::other("control ended at its start"))??;
-    Ok((orders, thread))
+    let begun = ready.recv().map_err(|_| io::Error::other("control ended at its start"))?;
+    begun.map_err(StartError::Change)?;
+    Ok(thread)
 }
 
 impl Handle {
     /// The addresses listened on, with real ports, in the order of the plan.
-    pub fn addresses(&self) -> &[ListenAddr] {
-        &self.addresses
+    pub fn addresses(&self) -> Arc<Vec<ListenAddr>> {
+        self.board.listening()
     }
 
     /// The `index`-th TCP address listened on.
     pub fn addr(&self, index: usize) -> Option<SocketAddr> {
-        let mut tcp = self.addresses.iter().filter_map(|addr| match addr {
+        let addresses = self.addresses();
+        let mut tcp = addresses.iter().filter_map(|addr| match addr {
             ListenAddr::Tcp(addr) => Some(*addr),
             ListenAddr::Unix(_) => None,
         });
         tcp.nth(index)
+    }
+
+    /// Where management was served at the start; `None` when it is off.
+    pub fn management(&self) -> Option<SocketAddr> {
+        self.management
+    }
+
+    /// What everybody may look at.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
     }
 
     /// How the descriptors are used.
@@ -266,42 +316,48 @@ impl Handle {
 
     /// How many workers there are.
     pub fn workers(&self) -> usize {
-        self.stats.len()
+        self.board.workers.len()
     }
 
     /// What all workers have counted.
     pub fn stats(&self) -> Totals {
-        Totals::sum(&self.stats)
+        Totals::sum(&self.board.workers)
     }
 
     /// What each worker has counted, by index.
     pub fn worker_stats(&self) -> &[Arc<WorkerStats>] {
-        &self.stats
+        &self.board.workers
     }
 
     /// Client connections open now.
     pub fn open(&self) -> u64 {
-        self.open.open()
+        self.board.open.open()
     }
 
-    /// `server.shutdown_delay` of the plan it started with or was last reloaded with.
+    /// `server.shutdown_delay` of the configuration in use.
     pub fn shutdown_delay(&self) -> Duration {
-        self.server.shutdown_delay
+        self.board.shown().published.plan.server.shutdown_delay
     }
 
-    /// Runs by `plan` from now on; returns once every worker does. Returns the keys that differ and need a restart: they
-    /// keep their old values.
+    /// Runs by `document` from now on; returns once every worker does.
     ///
     /// # Errors
-    /// When the access log can't be opened; nothing was changed then.
-    pub fn reload(&mut self, plan: Plan) -> io::Result<Vec<&'static str>> {
-        let (plan, kept) = keep_fixed(plan, &self.server);
-        let server = plan.server.clone();
+    /// When an address, the access log or management can't be had; nothing was changed then.
+    pub fn reload(&self, document: Document) -> Result<Done, Refusal> {
         let (done, result) = sync_channel(1);
-        self.order(Order::Reload(Box::new(plan), done));
-        result.recv().map_err(|_| io::Error::other("control has ended"))??;
-        self.server = server;
-        Ok(kept)
+        self.order(Order::Run(Box::new(document), done));
+        let ended = |_| Refusal::new(RefusalKind::Failed, "control has ended");
+        result.recv().map_err(ended)?
+    }
+
+    /// Reads the configuration's file again; what comes of it is told in the log.
+    pub fn reload_file(&self) {
+        self.order(Order::Reload);
+    }
+
+    /// Tells whoever asks that new requests are not welcome any more; serves them all the same.
+    pub fn retire(&self) {
+        self.order(Order::Retire);
     }
 
     /// Opens the access log again.
@@ -366,28 +422,4 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// Keeps in `plan` what can't change while running, and names what was asked otherwise.
-fn keep_fixed(mut plan: Plan, old: &Server) -> (Plan, Vec<&'static str>) {
-    let mut server = (*plan.server).clone();
-    let mut kept = Vec::new();
-    macro_rules! keep {
-        ($($field:ident = $key:literal),*) => {
-            $(if server.$field != old.$field {
-                server.$field = old.$field.clone();
-                kept.push($key);
-            })*
-        };
-    }
-    keep!(
-        listen = "server.host, server.port, server.listen",
-        workers = "server.workers",
-        cpu_affinity = "server.cpu_affinity",
-        fd_tables = "server.fd_tables",
-        backlog = "server.backlog",
-        congestion_control = "server.congestion_control"
-    );
-    plan.server = Arc::new(server);
-    (plan, kept)
 }

@@ -153,6 +153,26 @@ pub fn release_freed_memory() {
     unsafe { libmimalloc_sys::mi_collect(true) };
 }
 
+/// Microseconds of `CLOCK_MONOTONIC`, without a system call where the machine's clock source allows it.
+#[inline]
+pub fn monotonic_us() -> u64 {
+    clock_us(libc::CLOCK_MONOTONIC)
+}
+
+/// CPU time that all threads of the process have used, in microseconds.
+pub fn process_cpu_us() -> u64 {
+    clock_us(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// 0 for a clock that the kernel does not have; those above it always has.
+#[inline]
+fn clock_us(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer names the live local `time`, which the kernel only writes.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
+}
+
 /// Milliseconds of `CLOCK_MONOTONIC_COARSE`: a few nanoseconds a call, a few milliseconds coarse.
 pub fn coarse_ms() -> u64 {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);

@@ -1,6 +1,9 @@
 //! A worker: one thread, one runtime, its listeners, its connections.
 //!
-//! Owns the thread's loops: accepting, waking parked connections, ticking, obeying control. Never touches a request.
+//! Owns the thread's loops: waking parked connections, ticking, obeying control; accepting is [`accept`]'s. Never
+//! touches a request.
+
+mod accept;
 
 use std::future::poll_fn;
 use std::io;
@@ -14,9 +17,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::LocalSet;
 
 use crate::balance::rng::Rng;
-use crate::handover::{Doors, Handed, Inside};
-use crate::listen::Listener;
-use crate::park::{Parked, Waiting};
+use crate::handover::{Doors, Inside};
+use crate::park::Waiting;
 use crate::proxy::client::Client;
 use crate::proxy::local::Local;
 use crate::proxy::log::Sink;
@@ -25,9 +27,8 @@ use crate::shared::open::OpenCount;
 use crate::shared::stats::WorkerStats;
 use crate::upstream::view::View;
 use crate::wheel::{TICK, ticks};
+use accept::Listeners;
 
-/// Connections accepted in one go; then other tasks get their turn.
-const ACCEPT_BATCH: usize = 64;
 /// Parked connections closed for age in one tick, so that a million that age together do not stall the others.
 const EXPIRE_BATCH: usize = 8192;
 /// Ticks between two sweeps of idle backend connections and spare buffers.
@@ -36,10 +37,8 @@ const SWEEP_TICKS: u32 = 10;
 const CUT_BATCH: usize = 16;
 /// How long a draining worker stays at least, in ticks: another may have handed it a connection a moment before.
 const HANDED_TICKS: u32 = 2;
-/// Idle connections closed at once to make room when descriptors or memory have run out.
-const ROOM_BATCH: usize = 16;
-/// Of its parked connections a worker closes one in so many, and no more than [`ROOM_BATCH`], for another worker's clients.
-const YIELD_DIVISOR: usize = 64;
+/// How long exchanges with a backend that is cut off are looked for, in ticks; control says it again if that was too short.
+const CUT_TICKS: u32 = 20;
 
 /// Whose descriptor table a worker uses.
 #[derive(Debug)]
@@ -61,7 +60,7 @@ pub struct Setup {
     pub cpu: Option<usize>,
     /// Its descriptor table.
     pub table: Table,
-    /// By index of the listen address.
+    /// By slot.
     pub listeners: Vec<OwnedFd>,
     /// What it routes by at first.
     pub published: Arc<Published>,
@@ -109,26 +108,25 @@ pub fn run(setup: Setup, runtime: Runtime, ready: &std::sync::mpsc::Sender<io::R
 async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
     let Setup { id, workers, published, stats, open, mut commands, listeners, doors, inside, .. } = setup;
     let mut rng = Rng::new(fastrand::u64(..));
-    let view = View::new(&published, workers, None, &mut rng);
+    let view = View::new(&published, id, workers, None, &mut rng);
     // Held on to, the first plan would live as long as the worker.
     drop(published);
     let started = Local::new(id, workers, view, stats, open.clone(), rng).and_then(|local| {
-        let listeners =
-            listeners.into_iter().map(|fd| Listener::new(fd).map(Rc::new)).collect::<io::Result<Vec<_>>>()?;
-        Ok((Rc::new(local), listeners, Inside::new(inside)?))
+        let mut open = Listeners::new(Rc::new(local), doors.clone(), open);
+        for (slot, fd) in listeners.into_iter().enumerate() {
+            open.open(slot as u16, fd)?;
+        }
+        Ok((open, Inside::new(inside)?))
     });
-    let (local, listeners, inside) = match started {
+    let (mut listeners, inside) = match started {
         Ok(started) => started,
         Err(error) => {
             let _ = ready.send(Err(error));
             return;
         }
     };
-    for (index, listener) in listeners.iter().enumerate() {
-        let door = (doors.clone(), open.clone());
-        tokio::task::spawn_local(accept(local.clone(), listener.clone(), index as u16, door));
-    }
-    tokio::task::spawn_local(take_in(local.clone(), inside, doors));
+    let local = listeners.local().clone();
+    tokio::task::spawn_local(accept::take_in(local.clone(), inside, doors));
     tokio::task::spawn_local(wake_parked(local.clone()));
     let turns = local.clone();
     tokio::task::spawn_local(async move { turns.turns.deal().await });
@@ -141,12 +139,23 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
         tokio::select! {
             biased;
             command = commands.recv() => match command {
-                Some(Command::Publish(published, _done)) => publish(&local, &published),
+                Some(Command::Publish(published, _done)) => {
+                    publish(&local, &published);
+                    listeners.retune();
+                }
+                Some(Command::Listen { slot, opening, done }) => {
+                    let _ = done.send(accept::socket(&opening).and_then(|fd| listeners.open(slot, fd)));
+                }
+                Some(Command::EndListening(slot)) => listeners.close(slot),
+                Some(Command::Cut) => cut_off(&local),
                 Some(Command::Access(sink)) => {
                     let before = std::mem::replace(&mut *local.access.borrow_mut(), sink.map(Sink::new));
                     before.into_iter().for_each(|mut before| before.flush(&local));
                 }
-                Some(Command::Drain) if drain.is_none() => drain = Some(Drain::begin(&local, &listeners)),
+                Some(Command::Drain) if drain.is_none() => {
+                    listeners.close_all();
+                    drain = Some(Drain::begin(&local));
+                },
                 Some(Command::Drain) => {}
                 Some(Command::Stop) | None => break,
             },
@@ -181,9 +190,16 @@ async fn cut(local: &Local) {
 
 fn publish(local: &Local, published: &Published) {
     let before = local.view();
-    let view = View::new(published, local.workers, Some(&before), &mut local.rng.borrow_mut());
+    let view = View::new(published, local.id, local.workers, Some(&before), &mut local.rng.borrow_mut());
     view.close_pools_of_gone(&before);
     local.set_view(view);
+}
+
+/// Lets every exchange and tunnel see whether its backend has been cut off.
+fn cut_off(local: &Local) {
+    local.is_cutting.set(true);
+    local.cutting_until.set(local.wheel.now().saturating_add(CUT_TICKS));
+    local.wheel.wake_all();
 }
 
 fn tick(local: &Rc<Local>, now: u32) {
@@ -200,116 +216,17 @@ fn tick(local: &Rc<Local>, now: u32) {
     local.stats.connections_parked.set(lot.len() as u64);
     drop(lot);
     local.uncount(left);
-    make_room_for_others(local);
+    accept::make_room_for_others(local);
+    if now >= local.cutting_until.get() {
+        local.is_cutting.set(false);
+    }
     if now.is_multiple_of(SWEEP_TICKS) {
         local.trim();
+        local.measure();
         view.upstreams.iter().for_each(|upstream| upstream.hand_in_requests(local.now_ms()));
         for (upstream, backend) in view.backends() {
             backend.pool.sweep(before(upstream.conf.keepalive_timeout));
         }
-    }
-}
-
-async fn accept(
-    local: Rc<Local>,
-    listener: Rc<Listener>,
-    listener_index: u16,
-    (doors, open): (Arc<Doors>, Arc<OpenCount>),
-) {
-    loop {
-        for _ in 0..ACCEPT_BATCH {
-            make_room(&local, &listener, &open).await;
-            match poll_fn(|cx| listener.poll_accept(cx)).await {
-                Ok((fd, peer)) => {
-                    let handed = Handed { fd, peer, listener: listener_index };
-                    // Refused, it stays: the other worker has not taken in the last ones yet.
-                    let kept = match doors.better_than(local.id).filter(|_| !local.draining.get()) {
-                        Some(to) => doors.hand(to, handed).err(),
-                        None => Some(handed),
-                    };
-                    kept.into_iter().for_each(|handed| admit(&local, handed));
-                }
-                Err(error) if local.draining.get() => {
-                    tracing::debug!(%error, "listener ended");
-                    return;
-                }
-                // Of a Unix socket that all workers share, another has ended the listening already.
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
-                Err(error) => {
-                    // No descriptor or memory: idle connections make room, else somebody has to leave first.
-                    if !local.make_room(ROOM_BATCH) {
-                        tracing::warn!(worker = local.id, %error, "accepting pauses");
-                        local.pause(2).await;
-                    }
-                }
-            }
-            if local.draining.get() {
-                return;
-            }
-        }
-        tokio::task::yield_now().await;
-    }
-}
-
-/// Waits until one more client connection is allowed. For each that knocks, the one that has been parked longest goes;
-/// while nobody does, as many as are allowed may stay.
-async fn make_room(local: &Rc<Local>, listener: &Listener, open: &OpenCount) {
-    while !open.has_room(local.clients() as u64) {
-        let knocked = poll_fn(|cx| listener.poll_waiting(cx)).await;
-        // A listener that failed says so when it is accepted from.
-        if knocked.is_err() || local.draining.get() {
-            return;
-        }
-        if open.has_room(local.clients() as u64) {
-            return;
-        }
-        let evicted = local.lot.borrow_mut().evict(1);
-        local.uncount(evicted);
-        if evicted == 0 {
-            open.want_room(local.clients() as u64);
-            local.pause(1).await;
-        }
-    }
-}
-
-/// Closes a few idle connections for another worker's client: the kernel may have sent it to where nobody is idle.
-fn make_room_for_others(local: &Local) {
-    let parked = local.lot.borrow().len();
-    if parked > 0 && local.open.take_want() {
-        let evicted = local.lot.borrow_mut().evict(parked.div_ceil(YIELD_DIVISOR).min(ROOM_BATCH));
-        local.uncount(evicted);
-    }
-}
-
-/// Takes in what other workers hand over.
-async fn take_in(local: Rc<Local>, inside: Inside, doors: Arc<Doors>) {
-    loop {
-        match poll_fn(|cx| inside.poll_take(cx)).await {
-            Ok(handed) => {
-                admit(&local, handed);
-                doors.taken_in(local.id);
-            }
-            // This table is full; the connection waits at the door.
-            Err(error) if error.kind() == io::ErrorKind::Other => {
-                if !local.make_room(ROOM_BATCH) {
-                    tracing::warn!(worker = local.id, %error, "taking over from other workers pauses");
-                    local.pause(1).await;
-                }
-            }
-            Err(error) => {
-                tracing::error!(worker = local.id, %error, "nothing can be taken over from other workers any more");
-                return;
-            }
-        }
-    }
-}
-
-fn admit(local: &Rc<Local>, Handed { fd, peer, listener }: Handed) {
-    local.stats.connections_accepted.inc();
-    let seat = local.seat();
-    let parked = Parked { fd, peer, listener, waiting: Waiting::First, since: local.wheel.now() };
-    if let Ok(client) = Client::new(parked, false, seat, local) {
-        tokio::task::spawn_local(client.serve());
     }
 }
 
@@ -327,7 +244,7 @@ async fn wake_parked(local: Rc<Local>) {
         for parked in woken.drain(..) {
             let seat = local.resume_seat();
             if let Ok(client) = Client::new(parked, true, seat, &local) {
-                tokio::task::spawn_local(client.serve());
+                client.spawn();
             }
         }
         tokio::task::yield_now().await;
@@ -342,14 +259,8 @@ struct Drain {
 }
 
 impl Drain {
-    /// Takes in who waits in the accept queues, then ends listening.
-    fn begin(local: &Rc<Local>, listeners: &[Rc<Listener>]) -> Drain {
-        for (index, listener) in listeners.iter().enumerate() {
-            while let Ok((fd, peer)) = listener.accept() {
-                admit(local, Handed { fd, peer, listener: index as u16 });
-            }
-            listener.end();
-        }
+    /// After listening has ended.
+    fn begin(local: &Rc<Local>) -> Drain {
         local.draining.set(true);
         let timeout = local.view().server.shutdown_timeout;
         let now = local.wheel.now();

@@ -18,6 +18,8 @@ static ALLOCATOR: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
 const REQUESTS: usize = 5_000;
 /// What the clock's second, a tick's log line or a table that grows once may allocate meanwhile.
 const ALLOCATIONS_MAX: usize = 50;
+/// What one look of control at the machine and the counters may take.
+const LOOK_ALLOCATIONS_MAX: usize = 200;
 
 const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 const GET: &str = "GET /some/path?with=query HTTP/1.1\r\n";
@@ -66,11 +68,12 @@ fn assert_allocates_nothing(what: &str, exchange: Exchange) {
     let exchange = Arc::new(exchange);
     let port = ends::backend(&exchange);
     let text = format!(
-        "server: {{host: 127.0.0.1, port: 0, workers: 1, fd_tables: shared}}\n\
+        "grpc: {{enabled: false}}\n\
+         server: {{host: 127.0.0.1, port: 0, workers: 1, fd_tables: shared}}\n\
          backends: {{default: [{{id: b, host: 127.0.0.1, port: {port}}}]}}\n\
          routing: {{default: {{path: /, upstream: default}}}}\n"
     );
-    let plan = config::file::read(&text, "test.yaml", |_| None).expect("a sound configuration");
+    let plan = config::document::Document::from_text(&text, "test.yaml", |_| None).expect("a sound configuration");
     let proxy = server::start(plan).expect("a started proxy");
     let mut client = ends::connect(proxy.addr(0).expect("an address"));
     ends::ask(&mut client, &exchange, 500);
@@ -80,10 +83,11 @@ fn assert_allocates_nothing(what: &str, exchange: Exchange) {
     let taken = began.elapsed();
     let change = region.change();
     let counted = change.allocations + change.reallocations;
+    // Control looks at the machine once a second, beside.
+    let beside = ALLOCATIONS_MAX + LOOK_ALLOCATIONS_MAX * (1 + taken.as_secs() as usize);
     assert!(
-        counted <= ALLOCATIONS_MAX,
-        "{what}: {counted} allocations in {REQUESTS} exchanges ({taken:?}): {change:?}; at most {ALLOCATIONS_MAX} are no \
-         part of them"
+        counted <= beside,
+        "{what}: {counted} allocations in {REQUESTS} exchanges ({taken:?}): {change:?}; at most {beside} are no part of them"
     );
     drop(client);
     proxy.stop();

@@ -58,9 +58,9 @@ fn init_writes_a_valid_file_and_never_overwrites() {
     let path = directory.path("new.yaml");
     let mut out = Vec::new();
     assert_eq!(init::run(Some(&path), &mut out).unwrap(), ExitStatus::Fine);
-    let checked = load::load(&path).unwrap();
-    assert_eq!(checked.notices, []);
-    assert_eq!((checked.plan.backends().len(), checked.plan.routes.len()), (3, 1));
+    let (_, document) = load::load(&path).unwrap();
+    assert_eq!(document.notices(), []);
+    assert_eq!((document.plan().backends().len(), document.plan().routes.len()), (3, 1));
 
     std::fs::write(&path, "mine").unwrap();
     assert_eq!(init::run(Some(&path), &mut out).unwrap(), ExitStatus::Failed);

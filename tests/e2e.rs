@@ -166,7 +166,8 @@ use crate::wire::{Sock, Trouble};
 /// A file for a proxy in front of `origin`; `server` is further keys of that section, `rest` further sections.
 fn file(origin: &Origin, server: &str, backend: &str, rest: &str) -> String {
     format!(
-        "server: {{host: 127.0.0.1, port: 0, workers: 2, max_conn: 4096, shutdown_timeout: 3s, {server}}}\n\
+        "grpc: {{port: 0}}\n\
+         server: {{host: 127.0.0.1, port: 0, workers: 2, max_conn: 4096, shutdown_timeout: 3s, {server}}}\n\
          backends: {{default: [{{host: 127.0.0.1, port: {}, {backend}}}]}}\n\
          routing: {{default: {{upstream: default}}}}\n{rest}",
         origin.port()
@@ -208,8 +209,12 @@ fn an_address_in_use_is_said_and_ends_with_1() {
     let dir = Dir::new("in-use");
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let port = taken.local_addr().expect("an address").port();
-    let path =
-        dir.write("f.yaml", format!("server: {{host: 127.0.0.1, port: {port}}}\nrouting: {{a: {{respond: {{}}}}}}\n"));
+    let path = dir.write(
+        "f.yaml",
+        format!(
+            "grpc: {{enabled: false}}\nserver: {{host: 127.0.0.1, port: {port}}}\nrouting: {{a: {{respond: {{}}}}}}\n"
+        ),
+    );
     let (status, _, said) = run(&["run", "--config", &path]);
     assert_eq!(status, Some(1), "{said}");
     assert!(said.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{said}");
@@ -217,7 +222,7 @@ fn an_address_in_use_is_said_and_ends_with_1() {
 
 #[test]
 fn the_demo_answers_and_stops_on_sigint() {
-    let mut child = command(&["demo", "--port", "0"]).spawn().expect("the program");
+    let mut child = command(&["demo", "--port", "0", "--management", "0"]).spawn().expect("the program");
     let mut told = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     let line = told.find_map(|line| line.ok().filter(|line| line.contains("proxy "))).expect("the proxy's address");
     let addr = line.split("http://").nth(1).and_then(|rest| rest.trim_end_matches('/').parse().ok());
@@ -247,10 +252,10 @@ fn sighup_reads_the_file_again_and_a_bad_one_changes_nothing() {
     assert!(program.said().contains("did you mean port?"), "{}", program.said());
     assert_eq!(client.get("/").status, 200);
     assert_eq!((old.requests().len(), new.requests().len()), (2, 0));
-    dir.write("f.yaml", file(&new, "backlog: 99, idle_timeout: 1h", "", ""));
+    dir.write("f.yaml", file(&new, "cpu_affinity: [0], idle_timeout: 1h", "", ""));
     program.signal(Signal::HUP);
     program.wait_for("but for keys that need a restart", 1);
-    assert!(program.said().contains("restart_required=\"server.backlog\""), "{}", program.said());
+    assert!(program.said().contains("restart_required=\"server.cpu_affinity\""), "{}", program.said());
     assert_eq!(client.get("/").status, 200);
     assert_eq!(new.requests().len(), 1);
     drop(client);

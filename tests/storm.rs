@@ -25,7 +25,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, getpid};
-use speedmimi::config::file;
+use speedmimi::config::document::Document;
 use speedmimi::server;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{self, SignalKind};
@@ -63,7 +63,8 @@ fn private_tables_keep_every_byte_to_its_connection_under_a_million_wakes_and_a_
     let streams = handle_signals(&runtime);
     let (origin, echo) = (Origin::start(origin::by_path), traffic::echo());
     let text = format!(
-        "server: {{host: 127.0.0.1, port: 0, workers: {WORKERS}, fd_tables: private, park_after: 100ms, \
+        "grpc: {{enabled: false}}\n\
+         server: {{host: 127.0.0.1, port: 0, workers: {WORKERS}, fd_tables: private, park_after: 100ms, \
          read_timeout: 1h, idle_timeout: 1h}}\n\
          backends: {{default: [{{host: 127.0.0.1, port: {}}}], \
          echo: [{{host: 127.0.0.1, port: {echo}, max_conn: {SLOTS}}}]}}\n\
@@ -71,8 +72,8 @@ fn private_tables_keep_every_byte_to_its_connection_under_a_million_wakes_and_a_
          routing: {{default: {{upstream: default}}, echo: {{path: /echo, upstream: echo}}}}\n",
         origin.port()
     );
-    let plan = file::read(&text, "storm.yaml", |_| None).expect("a sound configuration");
-    let mut proxy = server::start(plan.clone()).expect("a started proxy");
+    let document = Document::from_text(&text, "storm.yaml", |_| None).expect("a sound configuration");
+    let proxy = server::start(document.clone()).expect("a started proxy");
     assert!(proxy.descriptors().is_private);
     let addr = proxy.addr(0).expect("an address");
 
@@ -108,7 +109,7 @@ fn private_tables_keep_every_byte_to_its_connection_under_a_million_wakes_and_a_
         };
         while !is_over(wakes) {
             for _ in 0..100 {
-                assert!(proxy.reload(plan.clone()).expect("a reload").is_empty());
+                assert!(proxy.reload(document.clone()).expect("a reload").restart_required.is_empty());
                 wakes += WORKERS;
             }
             tunnel.send_frame(websocket::TEXT, b"in the midst of it");

@@ -42,7 +42,8 @@ fn an_exchange_takes_four_data_calls() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let (file, counts) = (folder.join("syscalls.yaml"), folder.join("syscalls.txt"));
     let text = format!(
-        "server: {{host: 127.0.0.1, port: {port}, workers: 1}}\n\
+        "grpc: {{enabled: false}}\n\
+         server: {{host: 127.0.0.1, port: {port}, workers: 1}}\n\
          backends: {{default: [{{id: b, host: 127.0.0.1, port: {backend_port}}}]}}\n\
          routing: {{default: {{path: /, upstream: default}}}}\n"
     );

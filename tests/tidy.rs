@@ -19,6 +19,7 @@ const FLOORS: &[&str] = &[
     "route",
     "sys",
     "clock",
+    "logging",
     "wheel",
     "shared",
     "listen",
@@ -29,6 +30,7 @@ const FLOORS: &[&str] = &[
     "upstream",
     "proxy",
     "config::load",
+    "config::store",
     "health::probe",
     "control",
     "admin",
@@ -61,6 +63,13 @@ const PURE: &[&str] = &[
     "src/config/file",
     "src/config/plan.rs",
     "src/config/check",
+    "src/config/change",
+    "src/config/difference",
+    "src/config/document",
+    "src/config/edit",
+    "src/config/json",
+    "src/config/place",
+    "src/config/spell",
 ];
 
 /// What a pure module does not name.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::ExitStatus;
 use crate::config::ConfigFault;
-use crate::config::file::Checked;
+use crate::config::document::Document;
 use crate::config::load;
 use crate::config::plan::{ListenAddr, Plan};
 
@@ -16,9 +16,9 @@ use crate::config::plan::{ListenAddr, Plan};
 /// # Errors
 /// Those of writing to `out`.
 pub fn run(path: Option<&Path>, out: &mut impl Write) -> io::Result<ExitStatus> {
-    let result = load::find(path).and_then(|path| load::load(&path).map(|checked| (path, checked)));
+    let result = load::find(path).and_then(|path| load::load(&path).map(|(_, document)| (path, document)));
     match result {
-        Ok((path, checked)) => print_valid(&path, &checked, out).map(|()| ExitStatus::Fine),
+        Ok((path, document)) => print_valid(&path, &document, out).map(|()| ExitStatus::Fine),
         Err(faults) => print_faults(&faults, out).map(|()| ExitStatus::BadConfig),
     }
 }
@@ -34,11 +34,11 @@ pub fn print_faults(faults: &[ConfigFault], out: &mut impl Write) -> io::Result<
     writeln!(out, "{}", counted(faults.len(), "fault"))
 }
 
-fn print_valid(path: &Path, checked: &Checked, out: &mut impl Write) -> io::Result<()> {
-    for notice in &checked.notices {
+fn print_valid(path: &Path, document: &Document, out: &mut impl Write) -> io::Result<()> {
+    for notice in document.notices() {
         writeln!(out, "notice: {notice}")?;
     }
-    writeln!(out, "{}: configuration is valid ({})", path.display(), summary(&checked.plan))
+    writeln!(out, "{}: configuration is valid ({})", path.display(), summary(document.plan()))
 }
 
 fn summary(plan: &Plan) -> String {

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{ExitStatus, log, run};
-use crate::config::file;
+use super::{ExitStatus, run};
+use crate::config::document::Document;
+use crate::logging;
+use crate::server::Start;
 
 /// Name, weight and time to answer of each backend.
 const BACKENDS: [(&str, u32, Duration); 3] = [
@@ -18,33 +20,36 @@ const BACKENDS: [(&str, u32, Duration); 3] = [
     ("slow", 100, Duration::from_millis(40)),
 ];
 
-/// Starts the demo on `port` and serves until a signal ends it.
+/// Starts the demo on `port`, with management on `management`, and serves until a signal ends it.
 ///
 /// # Errors
 /// Those of writing to `out`.
-pub fn run(port: u16, out: &mut impl Write) -> io::Result<ExitStatus> {
+pub fn run(port: u16, management: u16, out: &mut impl Write) -> io::Result<ExitStatus> {
     let listeners = BACKENDS.iter().map(|_| TcpListener::bind("127.0.0.1:0")).collect::<io::Result<Vec<_>>>()?;
     let ports = listeners.iter().map(|l| Ok(l.local_addr()?.port())).collect::<io::Result<Vec<u16>>>()?;
-    let plan = match file::read(&configuration(port, &ports), "demo", |_| None) {
-        Ok(plan) => plan,
+    let text = configuration(port, management, &ports);
+    let document = match Document::from_text(&text, "demo", |_| None) {
+        Ok(document) => document,
         Err(faults) => {
             super::check::print_faults(&faults, out)?;
             return Ok(ExitStatus::Failed);
         }
     };
-    log::start(&plan.log);
-    run::serve(plan, None, |handle| {
+    logging::start(&document.plan().log);
+    run::serve(Start::from(document), |handle| {
         // After the proxy has started: what they open stays out of the workers' descriptor tables.
         for (listener, backend) in listeners.into_iter().zip(BACKENDS) {
             std::thread::Builder::new().name(format!("demo-{}", backend.0)).spawn(move || serve(&listener, backend))?;
         }
         // As asked for, or as the system chose.
-        tell(handle.addr(0).map_or(port, |addr| addr.port()), &ports, out)
+        let port = handle.addr(0).map_or(port, |addr| addr.port());
+        tell(port, handle.management().map_or(management, |addr| addr.port()), &ports, out)
     })
 }
 
-fn configuration(port: u16, ports: &[u16]) -> String {
-    let mut text = format!("server:\n  host: 127.0.0.1\n  port: {port}\nbackends:\n  demo:\n");
+fn configuration(port: u16, management: u16, ports: &[u16]) -> String {
+    let mut text = format!("server:\n  host: 127.0.0.1\n  port: {port}\ngrpc:\n  port: {management}\n");
+    text.push_str("backends:\n  demo:\n");
     for ((name, weight, _), port) in BACKENDS.iter().zip(ports) {
         text.push_str(&format!("    - {{id: {name}, host: 127.0.0.1, port: {port}, weight: {weight}, "));
         text.push_str("health_check: {type: http, path: /health, interval: 5s}}\n");
@@ -54,9 +59,10 @@ fn configuration(port: u16, ports: &[u16]) -> String {
     text
 }
 
-fn tell(port: u16, ports: &[u16], out: &mut impl Write) -> io::Result<()> {
+fn tell(port: u16, management: u16, ports: &[u16], out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "\nSpeedMimi demo\n")?;
     writeln!(out, "  proxy     http://127.0.0.1:{port}/")?;
+    writeln!(out, "  dashboard http://127.0.0.1:{management}/")?;
     for ((name, weight, delay), port) in BACKENDS.iter().zip(ports) {
         let delay = delay.as_millis();
         writeln!(out, "  backend   {name:<7} weight {weight}, answers after {delay} ms (127.0.0.1:{port})")?;

@@ -5,7 +5,6 @@
 pub mod check;
 pub mod demo;
 pub mod init;
-pub mod log;
 pub mod run;
 
 use std::ffi::OsString;
@@ -54,6 +53,9 @@ enum Verb {
         /// Port of the proxy; 0 = one that is free
         #[arg(long, default_value_t = 8080)]
         port: u16,
+        /// Port of management and its dashboard; 0 = one that is free
+        #[arg(long, default_value_t = 9091)]
+        management: u16,
     },
     /// Write a commented configuration to start from
     Init {
@@ -78,11 +80,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut out = io::stdout();
     let done = match arguments.command.unwrap_or(Verb::Run(arguments.file)) {
         Verb::Run(file) => run::run(file.config.as_deref(), &mut io::stderr()),
-        Verb::Demo { port } => demo::run(port, &mut out),
+        Verb::Demo { port, management } => demo::run(port, management, &mut out),
         Verb::Init { file } => init::run(Some(&file), &mut out),
         Verb::Check(file) => check::run(file.config.as_deref(), &mut out),
     };
-    log::finish();
+    crate::logging::finish();
     match done {
         Ok(status) => status.into(),
         Err(error) => {

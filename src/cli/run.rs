@@ -3,47 +3,43 @@
 //! Owns signals and what is printed at the start. Never touches a connection.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{ExitStatus, check, log};
+use super::{ExitStatus, check};
 use crate::config::load;
-use crate::config::plan::Plan;
 use crate::error::Reason;
-use crate::server::{self, Handle};
+use crate::logging;
+use crate::server::{self, Handle, Start};
 
 /// Runs by the named file, or the one that is found.
 ///
 /// # Errors
 /// Those of writing to `out`.
 pub fn run(path: Option<&Path>, out: &mut impl Write) -> io::Result<ExitStatus> {
-    let loaded = load::find(path).and_then(|path| load::load(&path).map(|checked| (path, checked)));
-    let (path, checked) = match loaded {
+    let loaded = load::find(path).and_then(|path| load::load(&path).map(|loaded| (path, loaded)));
+    let (path, (text, document)) = match loaded {
         Ok(loaded) => loaded,
         Err(faults) => {
             check::print_faults(&faults, out)?;
             return Ok(ExitStatus::BadConfig);
         }
     };
-    log::start(&checked.plan.log);
-    for notice in &checked.notices {
+    logging::start(&document.plan().log);
+    for notice in document.notices() {
         tracing::warn!("{notice}");
     }
-    serve(checked.plan, Some(path), |_| Ok(()))
+    serve(Start { document, file: Some((path, text)) }, |_| Ok(()))
 }
 
-/// Starts by `plan`, calls `started`, and serves until a signal ends it.
+/// Starts, calls `started`, and serves until a signal ends it.
 ///
 /// # Errors
 /// Those of `started`.
-pub fn serve(
-    plan: Plan,
-    file: Option<PathBuf>,
-    started: impl FnOnce(&Handle) -> io::Result<()>,
-) -> io::Result<ExitStatus> {
+pub fn serve(start: Start, started: impl FnOnce(&Handle) -> io::Result<()>) -> io::Result<ExitStatus> {
     // The kernel's collapsing of small pages into huge ones fills in again what was given back after a burst: measured,
     // an idle process grew from 31 to 66 MB by itself. What is hot here is small, huge pages would not speed it up.
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
@@ -55,13 +51,13 @@ pub fn serve(
         Ok(signals) => signals,
         Err(error) => return failed(&error),
     };
-    let handle = match server::start(plan) {
+    let handle = match server::start(start) {
         Ok(handle) => handle,
         Err(error) => return failed(&error),
     };
     tell(&handle);
     started(&handle)?;
-    runtime.block_on(signals.obey(handle, file.as_deref()));
+    runtime.block_on(signals.obey(handle));
     Ok(ExitStatus::Fine)
 }
 
@@ -84,6 +80,7 @@ fn tell(handle: &Handle) {
         descriptors = d.limit,
         tables,
         max_conn = d.clients_max,
+        management = handle.management().map(|addr| format!("http://{addr}/")).unwrap_or_else(|| "off".to_owned()),
         "speedmimi {} is running",
         super::VERSION
     );
@@ -107,10 +104,10 @@ impl Signals {
         })
     }
 
-    async fn obey(mut self, mut handle: Handle, file: Option<&Path>) {
+    async fn obey(mut self, handle: Handle) {
         loop {
             tokio::select! {
-                _ = self.hangup.recv() => reload(&mut handle, file),
+                _ = self.hangup.recv() => handle.reload_file(),
                 _ = self.user1.recv() => handle.reopen_logs(),
                 _ = self.interrupt.recv() => break,
                 _ = self.terminate.recv() => break,
@@ -122,6 +119,7 @@ impl Signals {
     /// Drains; a second signal ends at once.
     async fn finish(mut self, handle: Handle) {
         let delay = handle.shutdown_delay();
+        handle.retire();
         tracing::info!(?delay, "stopping: running requests may finish; a second signal ends at once");
         let mut is_hurried = false;
         tokio::select! {
@@ -139,31 +137,5 @@ impl Signals {
         }
         let cut = handle.stop().reasons.of(Reason::Shutdown);
         tracing::info!(after = ?began.elapsed(), cut, "stopped");
-    }
-}
-
-fn reload(handle: &mut Handle, file: Option<&Path>) {
-    let Some(path) = file else { return };
-    let checked = match load::load(path) {
-        Ok(checked) => checked,
-        Err(faults) => {
-            for fault in &faults {
-                tracing::error!("{fault}");
-            }
-            tracing::error!(faults = faults.len(), "not reloaded: the running configuration stays");
-            return;
-        }
-    };
-    for notice in &checked.notices {
-        tracing::warn!("{notice}");
-    }
-    log::set_level(checked.plan.log.level);
-    match handle.reload(checked.plan) {
-        Ok(kept) if kept.is_empty() => tracing::info!(file = %path.display(), "reloaded"),
-        Ok(kept) => {
-            let file = path.display();
-            tracing::warn!(restart_required = kept.join(", "), %file, "reloaded, but for keys that need a restart");
-        }
-        Err(error) => tracing::error!(%error, "not reloaded: the running configuration stays"),
     }
 }

@@ -13,7 +13,7 @@ use super::fault::{Faults, Position, Wrong, shown};
 use super::keys::one_of;
 use super::plan::{
     AccessFormat, Backend, BackendAddr, FdTables, HeaderEdits, HealthCheck, HealthCheckKind, ListenAddr, Log,
-    LogFormat, LogLevel, Plan, Queue, Route, Scheme, Server, Sticky, Target, Upstream, UpstreamId,
+    LogFormat, LogLevel, Management, Plan, Queue, Route, Scheme, Secret, Server, Sticky, Target, Upstream, UpstreamId,
 };
 use super::suggest::did_you_mean;
 use super::tree::push_name;
@@ -26,13 +26,13 @@ use crate::http::write::is_own_field;
 /// Names that a message lists at most.
 const LISTED_NAMES_COUNT_MAX: usize = 10;
 
-/// The plan of a file. It may be run by only when `faults` stays empty.
-pub(super) fn plan(root: &Section, faults: &mut Faults) -> Plan {
+/// The plan of a file; `token` is management's, from the environment. It may be run by only when `faults` stays empty.
+pub(super) fn plan(root: &Section, token: Option<String>, faults: &mut Faults) -> Plan {
     let server = server(root.section("server"), faults);
-    management(root.section("grpc"), faults);
+    let management = management(root.section("grpc"), token, faults);
     let upstreams = upstreams(root, faults);
     let routes = routes(root, &upstreams, &server, faults);
-    Plan { server: Arc::new(server), log: log(root.section("log")), upstreams: upstreams.plans, routes }
+    Plan { server: Arc::new(server), log: log(root.section("log")), management, upstreams: upstreams.plans, routes }
 }
 
 fn server(section: &Section, faults: &mut Faults) -> Server {
@@ -62,6 +62,7 @@ fn server(section: &Section, faults: &mut Faults) -> Server {
         backlog: number(section, "backlog"),
         congestion_control: section.text_if("congestion_control").cloned(),
         proxy_protocol: *section.choice("proxy_protocol") == "accept",
+        watch: *section.boolean("watch"),
         shutdown_delay: *section.duration("shutdown_delay"),
         shutdown_timeout: *section.duration("shutdown_timeout"),
     };
@@ -116,15 +117,55 @@ fn listen(section: &Section, faults: &mut Faults) -> Vec<ListenAddr> {
     all
 }
 
-/// Management that somebody asks for would silently be missing; unasked, its absence misleads nobody.
-fn management(section: &Section, faults: &mut Faults) {
-    if section.entry("enabled").written {
-        return;
+/// `token` is the one of the environment, which counts where the file has none.
+fn management(section: &Section, token: Option<String>, faults: &mut Faults) -> Option<Arc<Management>> {
+    let enabled = *section.boolean("enabled");
+    let written = section.text_if("token").cloned().map(Secret::new);
+    let token_file = section.file_if("token_file").cloned();
+    if let (Some(_), Some(_)) = (&written, &token_file) {
+        let wrong = Wrong::new("grpc.token is given as well").cure("keep one of the two");
+        faults.push(section.entry("token_file").at, &section.path_of("token_file"), wrong);
     }
-    if let Some((name, entry)) = section.entries().find(|(_, entry)| entry.written) {
-        let wrong = Wrong::new("management is not available yet in this version")
-            .cure("add grpc.enabled: false, or remove the section");
-        faults.push(entry.at, &section.path_of(name), wrong);
+    let management = Management {
+        addr: SocketAddr::new(*section.ip("host"), number(section, "port")),
+        token: written.or_else(|| token.filter(|token| !token.is_empty()).map(Secret::new)),
+        token_file,
+        report_token: section.text_if("report_token").cloned().map(Secret::new),
+        read_token: section.text_if("read_token").cloned().map(Secret::new),
+        allowed_hosts: values(section.list("allowed_hosts"), |value| match value {
+            Value::Text(host) => Some(host.clone()),
+            _ => None,
+        }),
+        persist: *section.boolean("persist"),
+    };
+    if enabled {
+        management_rules(section, &management, faults);
+    }
+    enabled.then(|| Arc::new(management))
+}
+
+fn management_rules(section: &Section, management: &Management, faults: &mut Faults) {
+    let has_token = management.token.is_some() || management.token_file.is_some();
+    if !management.addr.ip().is_loopback() && !has_token {
+        let host = section.entry("host");
+        let wrong = Wrong::new(format!("management on {} is open to others and has no token", management.addr.ip()))
+            .cure("set grpc.token, grpc.token_file or SPEEDMIMI_TOKEN, or take 127.0.0.1");
+        faults.push(host.at, &section.path_of("host"), wrong);
+    }
+    for (name, weaker) in [("report_token", &management.report_token), ("read_token", &management.read_token)] {
+        let entry = section.entry(name);
+        if weaker.is_some() && !has_token {
+            let wrong = Wrong::new("without grpc.token everything is allowed to anybody who comes from this machine")
+                .cure("set grpc.token as well, or remove this key");
+            faults.push(entry.at, &section.path_of(name), wrong);
+        } else if weaker.is_some() && *weaker == management.token {
+            let wrong = Wrong::new("is the same as grpc.token, which may do everything").cure("choose another one");
+            faults.push(entry.at, &section.path_of(name), wrong);
+        }
+    }
+    if management.report_token.is_some() && management.report_token == management.read_token {
+        let wrong = Wrong::new("is the same as grpc.report_token").cure("choose another one");
+        faults.push(section.entry("read_token").at, &section.path_of("read_token"), wrong);
     }
 }
 
@@ -217,7 +258,11 @@ fn sticky(section: &Section, faults: &mut Faults) -> Option<Sticky> {
         }
         return None;
     };
-    Some(Sticky { cookie: cookie.clone(), ttl: *section.duration("ttl"), secret: section.text_if("secret").cloned() })
+    Some(Sticky {
+        cookie: cookie.clone(),
+        ttl: *section.duration("ttl"),
+        secret: section.text_if("secret").cloned().map(Secret::new),
+    })
 }
 
 fn backends(upstream: &str, list: &Entry, faults: &mut Faults) -> Vec<Arc<Backend>> {
@@ -248,9 +293,13 @@ fn backends(upstream: &str, list: &Entry, faults: &mut Faults) -> Vec<Arc<Backen
 
 fn same_id(section: &Section, id: &str, first: Position, faults: &mut Faults) {
     let entry = section.entry("id");
-    let wrong = Wrong::new(format!("the backend on line {} has the id {} too", first.line, shown(id)));
+    let wrong = Wrong::new(format!("{} has the id {} too", other_backend(first), shown(id)));
     let cure = if entry.written { "give each its own" } else { "it comes from host and port; give one of them an id" };
     faults.push(entry.at, &section.path_of("id"), wrong.cure(cure));
+}
+
+fn other_backend(at: Position) -> String {
+    if at == Position::FILE { "another backend".to_owned() } else { format!("the backend{}", at.on_line()) }
 }
 
 /// `None` when there is no address, which has been noted.
@@ -392,10 +441,9 @@ fn claim(
     let hosts: &[String] = if route.hosts.is_empty() { &any } else { &route.hosts };
     for host in hosts {
         let key = (host.clone(), route.path.clone());
-        if let Some((other, line)) = taken.get(&key).map(|(name, at)| (name, at.line)) {
+        if let Some((other, line)) = taken.get(&key).map(|(name, at)| (name, at.on_line())) {
             let host = if host.is_empty() { "any host" } else { host };
-            let what =
-                format!("matches the same requests as routing.{other} on line {line}: {host}, path {}", route.path);
+            let what = format!("matches the same requests as routing.{other}{line}: {host}, path {}", route.path);
             faults.push(at, &section.path, Wrong::new(what).cure("change hosts or path of one of them"));
         } else {
             taken.insert(key, (route.name.clone(), at));

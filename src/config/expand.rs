@@ -38,6 +38,32 @@ pub(super) fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>, placehold
     Ok(out)
 }
 
+/// The text that [`expand`] makes `text` of; with `placeholders`, those stay as they are.
+pub(super) fn escape(text: &str, placeholders: bool) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        out.push_str(&rest[..at]);
+        // Behind a dollar sign it would read as an escape itself.
+        let stays = placeholders && !out.ends_with('$') && is_placeholder(&rest[at..]);
+        out.push_str(if stays { "${" } else { "$${" });
+        rest = &rest[at + 2..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Whether a variable of the environment stands in it.
+pub(super) fn has_variable(text: &str, placeholders: bool) -> bool {
+    text.match_indices("${")
+        .any(|(at, _)| !(text[..at].ends_with('$') || (placeholders && is_placeholder(&text[at..]))))
+}
+
+fn is_placeholder(text: &str) -> bool {
+    let inner = text.strip_prefix("${").and_then(|rest| rest.split_once('}'));
+    inner.is_some_and(|(inner, _)| PLACEHOLDERS.contains(&inner))
+}
+
 /// What `NAME` or `NAME:-default` stands for. As in the shell, the default also stands for an empty value.
 fn variable(inner: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, Wrong> {
     let (name, default) = inner.split_once(":-").map_or((inner, None), |(name, default)| (name, Some(default)));
@@ -86,6 +112,19 @@ mod tests {
         ] {
             assert_eq!(expanded(text), Ok(value.to_owned()), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_escaped_is_no_variable() {
+        for text in ["", "$", "a${PORT}", "$${PORT}", "$$${PORT}", "${", "${host}${path}", "$${host}", "${${host}"] {
+            let escaped = escape(text, false);
+            assert_eq!((expanded(&escaped), has_variable(&escaped, false)), (Ok(text.to_owned()), false), "{escaped}");
+            let escaped = escape(text, true);
+            assert_eq!(expand(&escaped, &|_| None, true).ok().as_deref(), Some(text), "{escaped}");
+            assert!(!has_variable(&escaped, true));
+        }
+        assert_eq!(escape("https://${host}/${x}", true), "https://${host}/$${x}");
+        assert!(has_variable("a${B}", true) && has_variable("${host}", false));
     }
 
     #[test]

@@ -23,12 +23,17 @@ pub struct Position {
 impl Position {
     /// The file as a whole.
     pub const FILE: Position = Position { line: 0, column: 0 };
+
+    /// ` on line N`, or nothing where there are no lines.
+    pub fn on_line(self) -> String {
+        if self.line > 0 { format!(" on line {}", self.line) } else { String::new() }
+    }
 }
 
 /// One thing wrong with a configuration file; the file is not used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigFault {
-    /// The file as it was named.
+    /// The file as it was named; empty when the value came from none.
     pub file: String,
     /// From 1; 0 = the file as a whole.
     pub line: usize,
@@ -47,15 +52,16 @@ pub struct ConfigFault {
 impl fmt::Display for ConfigFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_place(f, &self.file, self.line, self.column, &self.key)?;
-        f.write_str(&self.problem)?;
-        if !self.allowed.is_empty() && !self.problem.contains(&self.allowed) {
-            write!(f, "; allowed: {}", self.allowed)?;
-        }
-        if !self.cure.is_empty() {
-            write!(f, " ({})", self.cure)?;
-        }
-        Ok(())
+        write_wrong(f, &self.problem, &self.allowed, &self.cure)
     }
+}
+
+fn write_wrong(f: &mut fmt::Formatter<'_>, problem: &str, allowed: &str, cure: &str) -> fmt::Result {
+    f.write_str(problem)?;
+    if !allowed.is_empty() && !problem.contains(allowed) {
+        write!(f, "; allowed: {allowed}")?;
+    }
+    if cure.is_empty() { Ok(()) } else { write!(f, " ({cure})") }
 }
 
 impl std::error::Error for ConfigFault {}
@@ -83,11 +89,13 @@ impl fmt::Display for ConfigNotice {
 }
 
 fn write_place(f: &mut fmt::Formatter<'_>, file: &str, line: usize, column: usize, key: &str) -> fmt::Result {
-    f.write_str(file)?;
-    if line > 0 {
-        write!(f, ":{line}:{column}")?;
+    if !file.is_empty() {
+        f.write_str(file)?;
+        if line > 0 {
+            write!(f, ":{line}:{column}")?;
+        }
+        f.write_str(": ")?;
     }
-    f.write_str(": ")?;
     if key.is_empty() { Ok(()) } else { write!(f, "{key}: ") }
 }
 
@@ -100,6 +108,12 @@ pub struct Wrong {
     pub allowed: String,
     /// What to do; may be empty.
     pub cure: String,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_wrong(f, &self.problem, &self.allowed, &self.cure)
+    }
 }
 
 impl Wrong {

@@ -1,13 +1,17 @@
 //! From the text of a configuration file to a plan, or to every fault in it.
 //!
-//! Owns the order of the stages. Never touches the file system or the environment: both are handed in.
+//! Owns what a caller gets of a file; the order of the stages is that of [`Document`]. Never touches the file system or
+//! the environment: both are handed in.
 
-use super::fault::{ConfigFault, ConfigNotice, Faults};
+use super::document::Document;
+use super::fault::{ConfigFault, ConfigNotice};
 use super::plan::Plan;
-use super::{check, tree, typed};
 
 /// Where a file is looked for when none is named, in this order.
 pub const SEARCHED: [&str; 2] = ["configs/config.yaml", "/etc/speedmimi/config.yaml"];
+
+/// Management's token, where the file has none.
+pub const TOKEN_VARIABLE: &str = "SPEEDMIMI_TOKEN";
 
 /// A valid file.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,14 +34,6 @@ pub fn read(text: &str, file_name: &str, env: impl Fn(&str) -> Option<String>) -
 /// # Errors
 /// Every fault in the file, in its order; never an empty list.
 pub fn examine(text: &str, file_name: &str, env: impl Fn(&str) -> Option<String>) -> Result<Checked, Vec<ConfigFault>> {
-    let mut faults = Faults::new(file_name);
-    let plan = tree::parse(text, &mut faults).map(|root| {
-        let typed = typed::Reader { env: &env, faults: &mut faults }.root(&root);
-        check::plan(&typed, &mut faults)
-    });
-    let notices = faults.finish()?;
-    match plan {
-        Some(plan) => Ok(Checked { plan, notices }),
-        None => unreachable!("a text without a tree has a fault"),
-    }
+    let (plan, notices) = Document::from_text(text, file_name, env)?.into_parts();
+    Ok(Checked { plan, notices })
 }

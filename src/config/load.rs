@@ -8,8 +8,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::ConfigFault;
+use super::document::Document;
 use super::fault::{Faults, Position, Wrong};
-use super::file::{self, Checked, SEARCHED};
+use super::file::SEARCHED;
 use super::tree::CONFIG_BYTES_MAX;
 
 /// The file to use: the one that was named, else the first of [`SEARCHED`] that is there.
@@ -27,17 +28,37 @@ pub fn find(named: Option<&Path>) -> Result<PathBuf, Vec<ConfigFault>> {
     })
 }
 
-/// Reads and checks a file, with variables from the environment of this process.
+/// A variable of this process's environment.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Reads and checks a file: its text, and what it means.
 ///
 /// # Errors
 /// Every fault in the file; or the one that it cannot be read, is too large or is no text.
-pub fn load(path: &Path) -> Result<Checked, Vec<ConfigFault>> {
-    let name = path.display().to_string();
-    let text = read_text(path).map_err(|wrong| one(&name, wrong))?;
-    file::examine(&text, &name, |variable| std::env::var(variable).ok())
+pub fn load(path: &Path) -> Result<(String, Document), Vec<ConfigFault>> {
+    let text = text(path)?;
+    let document = document(&text, path)?;
+    Ok((text, document))
+}
+
+/// What `text` means, as that of the file at `path`.
+///
+/// # Errors
+/// Every fault in it.
+pub fn document(text: &str, path: &Path) -> Result<Document, Vec<ConfigFault>> {
+    Document::from_text(text, &path.display().to_string(), variable)
 }
 
 /// The text of the file; one byte more than allowed is read at most, and the check then says that it is too large.
+///
+/// # Errors
+/// One fault: that it cannot be read or is no text.
+pub fn text(path: &Path) -> Result<String, Vec<ConfigFault>> {
+    read_text(path).map_err(|wrong| one(&path.display().to_string(), wrong))
+}
+
 fn read_text(path: &Path) -> Result<String, Wrong> {
     let unreadable = |error: std::io::Error| Wrong::new(format!("cannot be read: {error}"));
     let mut bytes = Vec::new();

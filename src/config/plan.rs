@@ -5,6 +5,7 @@
 //! `Arc` of their own, so that an exchange can hold what it uses without holding the whole plan.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub struct UpstreamId(pub u32);
 pub struct Plan {
     pub server: Arc<Server>,
     pub log: Log,
+    /// `None` when `grpc.enabled` is off.
+    pub management: Option<Arc<Management>>,
     /// Sorted by name.
     pub upstreams: Vec<Arc<Upstream>>,
     /// Sorted by name.
@@ -101,6 +104,8 @@ pub struct Server {
     pub congestion_control: Option<String>,
     /// Whether connections open with a PROXY header (only believed from `trusted_proxies`).
     pub proxy_protocol: bool,
+    /// Reload when the file changes.
+    pub watch: bool,
     /// May be zero.
     pub shutdown_delay: Duration,
     pub shutdown_timeout: Duration,
@@ -153,7 +158,7 @@ pub struct Sticky {
     /// `Max-Age` of the cookie; zero = a session cookie.
     pub ttl: Duration,
     /// Signs the cookie; `None` = a key derived from the machine's id and the upstream's name.
-    pub secret: Option<String>,
+    pub secret: Option<Secret>,
 }
 
 /// Where a backend listens.
@@ -282,6 +287,48 @@ impl HeaderEdits {
     pub fn is_empty(&self) -> bool {
         self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
     }
+}
+
+/// A text that never shows itself: not in a message, not in a log, not in a debug print.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    /// Holds `text`.
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Secret(text.into())
+    }
+
+    /// The text itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// The `grpc` section: where management is served, and to whom.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Management {
+    /// A loopback address unless there is a token.
+    pub addr: SocketAddr,
+    /// Who sends it may do everything; from the file or the environment.
+    pub token: Option<Secret>,
+    /// Holds the token instead; read when management starts and at every reload.
+    pub token_file: Option<PathBuf>,
+    /// May only report the load of backends.
+    pub report_token: Option<Secret>,
+    /// May only read.
+    pub read_token: Option<Secret>,
+    /// `Host` values that are allowed beside loopback names and the bound address; lower case, a leading `*.` stands
+    /// for one label or more.
+    pub allowed_hosts: Vec<String>,
+    /// Whether changes are written to the file.
+    pub persist: bool,
 }
 
 /// `log.level`, ordered from quiet to talkative.

@@ -161,9 +161,13 @@ pub const KEYS: &[Key] = &[
         "`accept`: connections from `server.trusted_proxies` open with a PROXY header, version 1 or 2, which tells \
          the client's address. Needs `server.trusted_proxies`.",
     ),
-    key("server.watch", Kind::Bool, "false", "Reload when the configuration file changes.")
-        .only(&["false"])
-        .cure("set server.watch: false and send SIGHUP to reload"),
+    key(
+        "server.watch",
+        Kind::Bool,
+        "false",
+        "Reload when the configuration file changes: also by an editor that replaces it, and when a symbolic link on the \
+         way to it (as of a Kubernetes volume) points elsewhere.",
+    ),
     key(
         "server.shutdown_delay",
         ms(0, HOUR),
@@ -577,38 +581,33 @@ pub const KEYS: &[Key] = &[
     key("routing.NAME.response_headers.remove", Kind::List(Form::FieldName), "[]", "Removes all fields of that name."),
     section(
         "grpc",
-        "Management: REST, gRPC and the dashboard on one port. Not in this version: the keys are checked, and the \
-         section is refused unless it says `enabled: false`.",
+        "Management: REST, gRPC and the dashboard on one port, for operators and never for clients. Anything but a \
+         loopback address is refused without a token.",
     ),
-    key("grpc.enabled", Kind::Bool, "true", "Serve management.").only(&["false"]).cure("set grpc.enabled: false"),
+    key("grpc.enabled", Kind::Bool, "true", "Serve management."),
     key(
         "grpc.host",
         Kind::Text(Form::Ip),
         "127.0.0.1",
         "The address to listen on. Anything but a loopback address needs a token.",
-    )
-    .with_section(),
-    key("grpc.port", Kind::Integer(0, 65535), "9091", "The port to listen on.").with_section(),
+    ),
+    key("grpc.port", Kind::Integer(0, 65535), "9091", "The port to listen on."),
     key(
         "grpc.token",
         Kind::Text(Form::Secret(8)),
         "",
         "Who sends it may do everything. Also from `token_file` or the environment variable `SPEEDMIMI_TOKEN`.",
-    )
-    .with_section(),
-    key("grpc.token_file", Kind::Text(Form::File), "", "A file that holds the token.").with_section(),
-    key("grpc.report_token", Kind::Text(Form::Secret(8)), "", "Who sends it may only report the load of backends.")
-        .with_section(),
-    key("grpc.read_token", Kind::Text(Form::Secret(8)), "", "Who sends it may only read.").with_section(),
+    ),
+    key("grpc.token_file", Kind::Text(Form::File), "", "A file that holds the token."),
+    key("grpc.report_token", Kind::Text(Form::Secret(8)), "", "Who sends it may only report the load of backends."),
+    key("grpc.read_token", Kind::Text(Form::Secret(8)), "", "Who sends it may only read."),
     key(
         "grpc.allowed_hosts",
         Kind::List(Form::HostPattern),
         "[]",
         "`Host` values that browsers may use, further to loopback names and the bound address.",
-    )
-    .with_section(),
-    key("grpc.persist", Kind::Bool, "true", "Changes made through management are written to the configuration file.")
-        .with_section(),
+    ),
+    key("grpc.persist", Kind::Bool, "true", "Changes made through management are written to the configuration file."),
     section("log", "What is logged, and how."),
     key(
         "log.level",

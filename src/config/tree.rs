@@ -1,4 +1,4 @@
-//! YAML text as a tree that knows where each value stands.
+//! YAML text as a tree that knows where each value stands; and JSON as such a tree.
 //!
 //! Owns the step from text to nodes, its bounds (size, depth, aliases) and what is refused of YAML: several documents,
 //! merge keys, tags of one's own, keys that are no plain words, keys given twice. Never knows what a key means.
@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, ScanError, Span, StrInput, Tag};
+use serde_json::Value as Json;
 
 use super::fault::{Faults, Position, Wrong, shown};
 
@@ -71,6 +72,11 @@ impl Node {
     fn scalar(at: Position, text: String, plain: bool) -> Self {
         Node { at, kind: NodeKind::Scalar { text, plain }, size: 1, height: 1 }
     }
+
+    fn above<'n>(at: Position, kind: NodeKind, below: impl Iterator<Item = &'n Rc<Node>>) -> Self {
+        let (size, height) = below.fold((1, 1), |(size, height), node| (size + node.size, height.max(1 + node.height)));
+        Node { at, kind, size, height }
+    }
 }
 
 /// The tree of a text, a map or nothing at its root; `None` when it is no such YAML, which `faults` then says. Keys
@@ -92,6 +98,49 @@ pub fn parse(text: &str, faults: &mut Faults) -> Option<Rc<Node>> {
     let wrong = Wrong::new(format!("{} stands here", root.shape()));
     faults.push(root.at, "", wrong.allowed("a map of keys, such as server:, backends: and routing:"));
     None
+}
+
+/// The tree of a JSON value, without lines; `None` when it is no map or too large, which `faults` then says. `${` stands
+/// for itself.
+pub fn from_value(value: &Json, faults: &mut Faults) -> Option<Rc<Node>> {
+    let mut nodes = 0;
+    let root = json_node(value, 1, &mut nodes).map_err(|wrong| faults.push(Position::FILE, "", wrong)).ok()?;
+    if matches!(root.kind, NodeKind::Map(_)) {
+        return Some(root);
+    }
+    let wrong = Wrong::new(format!("{} stands here", root.shape()));
+    faults.push(Position::FILE, "", wrong.allowed("a map of keys, such as server, backends and routing"));
+    None
+}
+
+fn json_node(value: &Json, depth: usize, nodes: &mut usize) -> Result<Rc<Node>, Wrong> {
+    *nodes += 1;
+    if depth > DEPTH_LEVELS_MAX {
+        return Err(Wrong::new(format!("nested deeper than {DEPTH_LEVELS_MAX} levels")));
+    }
+    if *nodes > NODES_COUNT_MAX {
+        return Err(Wrong::new(format!("more than {NODES_COUNT_MAX} values")));
+    }
+    let at = Position::FILE;
+    Ok(Rc::new(match value {
+        Json::Null => Node::scalar(at, String::new(), true),
+        Json::Bool(value) => Node::scalar(at, value.to_string(), true),
+        Json::Number(value) => Node::scalar(at, value.to_string(), true),
+        Json::String(text) => Node::scalar(at, text.replace("${", "$${"), false),
+        Json::Array(items) => {
+            let items: Vec<_> = items.iter().map(|item| json_node(item, depth + 1, nodes)).collect::<Result<_, _>>()?;
+            let kind = NodeKind::List(items.clone());
+            Node::above(at, kind, items.iter())
+        }
+        Json::Object(map) => {
+            let entry = |(name, value): (&String, &Json)| {
+                json_node(value, depth + 1, nodes).map(|node| (Name { text: name.clone(), at }, node))
+            };
+            let entries: Vec<_> = map.iter().map(entry).collect::<Result<_, _>>()?;
+            let below: Vec<_> = entries.iter().map(|(_, node)| Rc::clone(node)).collect();
+            Node::above(at, NodeKind::Map(entries), below.iter())
+        }
+    }))
 }
 
 /// A fault that ends the reading has been noted.

@@ -72,8 +72,7 @@ pub(super) struct Section {
 impl Section {
     /// The entry of a key. The table and `check` agree on names, or a test fails.
     pub fn entry(&self, name: &str) -> &Entry {
-        let found = self.entries.iter().find(|(known, _)| *known == name);
-        &found.unwrap_or_else(|| panic!("the table of keys has no {name} in {}", self.path)).1
+        self.find(name).unwrap_or_else(|| panic!("the table of keys has no {name} in {}", self.path))
     }
 
     /// The path of a key below, as shown in messages.
@@ -83,7 +82,21 @@ impl Section {
         path
     }
 
-    fn named_mut(&mut self, name: &str) -> &mut Vec<(Name, Entry)> {
+    /// The entry of a key that not every section has.
+    pub fn find(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|(known, _)| *known == name).map(|(_, entry)| entry)
+    }
+
+    /// Gives a key without a value the one that follows from others; it stays unwritten.
+    pub fn put_default(&mut self, name: &str, value: Value) {
+        if let Some((_, entry)) = self.entries.iter_mut().find(|(known, _)| *known == name)
+            && entry.value == Value::Absent
+        {
+            entry.value = value;
+        }
+    }
+
+    pub fn named_mut(&mut self, name: &str) -> &mut Vec<(Name, Entry)> {
         match self.entries.iter_mut().find(|(known, _)| *known == name) {
             Some((_, Entry { value: Value::Named(named), .. })) => named,
             _ => panic!("the table of keys has no names in {name}"),

@@ -10,7 +10,7 @@ use crate::config::plan::{self, BackendAddr, Plan, Scheme};
 use crate::route::RouteTable;
 use crate::shared::backend::BackendState;
 use crate::shared::budget::SharedBudget;
-use crate::shared::command::{Published, PublishedUpstream};
+use crate::shared::command::{Published, PublishedUpstream, WorkersStats};
 use crate::shared::queue::UpstreamState;
 
 /// What makes a backend the same through reloads.
@@ -39,12 +39,34 @@ impl Identity {
 }
 
 /// States by identity.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Registry {
+    workers: usize,
     upstreams: HashMap<String, Arc<UpstreamState>>,
     budgets: HashMap<String, Arc<SharedBudget>>,
-    backends: HashMap<Identity, Arc<BackendState>>,
+    backends: HashMap<Identity, Known>,
     changes: Vec<Change>,
+    leaving: Vec<Leaving>,
+}
+
+/// A backend that no plan names any more, while something still runs with it.
+#[derive(Clone, Debug)]
+pub struct Leaving {
+    /// What it was.
+    pub identity: Identity,
+    /// Counts what is left.
+    pub state: Arc<BackendState>,
+    /// What it has counted.
+    pub stats: WorkersStats,
+    /// Its upstream's queue: should both come back, they are the same.
+    upstream: Arc<UpstreamState>,
+}
+
+/// What is kept of one backend.
+#[derive(Clone, Debug)]
+struct Known {
+    state: Arc<BackendState>,
+    stats: WorkersStats,
 }
 
 /// What a plan makes of the members of an upstream.
@@ -57,6 +79,18 @@ struct Change {
 }
 
 impl Registry {
+    /// Nothing known yet; `workers` will count.
+    pub fn new(workers: usize) -> Self {
+        Registry {
+            workers,
+            upstreams: HashMap::new(),
+            budgets: HashMap::new(),
+            backends: HashMap::new(),
+            changes: Vec::new(),
+            leaving: Vec::new(),
+        }
+    }
+
     /// Takes a plan over: what it shares with the last one keeps its state, what is new begins empty. Who is a member of
     /// an upstream follows in two steps, [`Registry::enlist`] and [`Registry::retire`].
     pub fn apply(&mut self, plan: &Arc<Plan>, now_ms: u64) -> Published {
@@ -67,26 +101,35 @@ impl Registry {
             .iter()
             .map(|conf| {
                 let size = conf.queue.size;
-                let state = old_upstreams.get(&conf.name).cloned().unwrap_or_else(|| UpstreamState::new(size));
+                let leaving = || self.leaving.iter().find(|l| l.identity.upstream == conf.name).map(|l| &l.upstream);
+                let state = old_upstreams.get(&conf.name).or_else(leaving).cloned();
+                let state = state.unwrap_or_else(|| UpstreamState::new(size));
                 state.set_size(size);
                 let backends = conf.backends.iter().map(|b| self.backend(&old_backends, conf, b, &state, now_ms));
-                let backends: Vec<_> = backends.collect();
-                let gone = old_backends.iter().filter(|(id, b)| id.upstream == conf.name && !is_in(&backends, b));
-                let gone = gone.map(|(_, b)| b.clone()).collect();
+                let (backends, stats): (Vec<_>, Vec<_>) = backends.map(|known| (known.state, known.stats)).unzip();
+                let gone =
+                    old_backends.iter().filter(|(id, b)| id.upstream == conf.name && !is_in(&backends, &b.state));
+                let gone = gone.map(|(_, b)| b.state.clone()).collect();
                 self.changes.push(Change { upstream: state.clone(), members: backends.clone(), gone });
                 self.upstreams.insert(conf.name.clone(), state.clone());
                 let budget = self.budgets.entry(conf.name.clone()).or_default().clone();
-                PublishedUpstream { conf: conf.clone(), state, budget, backends }
+                PublishedUpstream { conf: conf.clone(), state, budget, backends, stats }
             })
             .collect();
-        let of =
-            |name: &str| old_backends.iter().filter(|(id, _)| id.upstream == name).map(|(_, b)| b.clone()).collect();
-        for (name, gone) in old_upstreams {
-            if !self.upstreams.contains_key(&name) {
-                self.changes.push(Change { upstream: gone, members: Vec::new(), gone: of(&name) });
+        let of = |name: &str| {
+            old_backends.iter().filter(|(id, _)| id.upstream == name).map(|(_, b)| b.state.clone()).collect()
+        };
+        for (name, gone) in &old_upstreams {
+            if !self.upstreams.contains_key(name) {
+                self.changes.push(Change { upstream: gone.clone(), members: Vec::new(), gone: of(name) });
             }
         }
         self.budgets.retain(|name, _| self.upstreams.contains_key(name));
+        for (identity, known) in old_backends.into_iter().filter(|(id, _)| !self.backends.contains_key(id)) {
+            if let Some(upstream) = old_upstreams.get(&identity.upstream).cloned() {
+                self.leaving.push(Leaving { identity, state: known.state, stats: known.stats, upstream });
+            }
+        }
         Published { plan: plan.clone(), table: Arc::new(RouteTable::build(&plan.routes)), upstreams }
     }
 
@@ -111,23 +154,41 @@ impl Registry {
                 change.upstream.set_members(change.members, now_ms);
             }
         }
+        self.forget();
+    }
+
+    /// Forgets the removed backends with which nothing runs any more. To be called about once a second.
+    pub fn forget(&mut self) {
+        let known = &self.backends;
+        self.leaving.retain(|l| l.state.in_flight() > 0 && !known.contains_key(&l.identity));
+    }
+
+    /// Removed backends with which something still runs.
+    pub fn leaving(&self) -> &[Leaving] {
+        &self.leaving
     }
 
     fn backend(
         &mut self,
-        old: &HashMap<Identity, Arc<BackendState>>,
+        old: &HashMap<Identity, Known>,
         upstream: &plan::Upstream,
         conf: &plan::Backend,
         state: &Arc<UpstreamState>,
         now_ms: u64,
-    ) -> Arc<BackendState> {
+    ) -> Known {
         let identity = Identity::new(&upstream.name, conf);
-        let backend = match old.get(&identity) {
+        // One that comes back while something of its first life still runs is the same: its limit holds for both.
+        let leaving = |l: &Leaving| Known { state: l.state.clone(), stats: l.stats.clone() };
+        let leaving = || self.leaving.iter().find(|l| l.identity == identity).map(leaving);
+        let backend = match old.get(&identity).cloned().or_else(leaving) {
             Some(kept) => {
-                kept.apply(conf, now_ms);
-                kept.clone()
+                kept.state.apply(conf, now_ms);
+                kept
             }
-            None => BackendState::new(state, conf),
+            None => Known {
+                state: BackendState::new(state, conf),
+                stats: (0..self.workers).map(|_| Arc::default()).collect(),
+            },
         };
         self.backends.insert(identity, backend.clone());
         backend

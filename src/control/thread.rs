@@ -3,35 +3,108 @@
 //! Owns the registry and every task beside the data path. Never serves a request.
 
 use std::collections::HashMap;
-use std::io;
+use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, WeakUnboundedSender};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use super::access_log::Writer;
+use super::board::{Board, ChangeRecord, Shown};
+use super::change::{self, ChangeError};
+use super::entrance::{self, Entrance};
+use super::machine::Tables;
 use super::registry::{Identity, Registry};
+use super::source::Source;
+use super::verb::{self, Refusal, RefusalKind, Verb};
+use super::watch::Watch;
 use super::{probe, resolve};
 use crate::clock;
-use crate::config::plan::{self, AccessLog, BackendAddr, HealthCheck, Plan};
-use crate::shared::backend::Mark;
+use crate::config::document::Document;
+use crate::config::load;
+use crate::config::plan::{self, BackendAddr, HealthCheck, ListenAddr};
+use crate::listen::SocketFile;
+use crate::shared::backend::{BackendState, Mark};
 use crate::shared::command::{AccessSink, Command, Published};
 use crate::shared::open::OpenCount;
+use crate::shared::stats::WorkerStats;
+
+/// Paths that the log of changes tells of one change at most.
+const CHANGED_PATHS_COUNT_MAX: usize = 20;
+
+/// A change that somebody asks for.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// What.
+    pub verb: Verb,
+    /// Only if the configuration is still this one (`If-Match`, RFC 9110, section 13.1.1).
+    pub if_match: Option<String>,
+    /// Whether the file is written as well, where management may.
+    pub persist: bool,
+    /// Who: the name of the token, `signal`, `watch`.
+    pub who: String,
+    /// From where; may be empty.
+    pub from: String,
+}
+
+/// A change that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// Names the configuration in use now.
+    pub etag: String,
+    /// Whether the file says so too.
+    pub persisted: bool,
+    /// Keys that keep their old values until a restart.
+    pub restart_required: Vec<&'static str>,
+    /// Paths of what changed.
+    pub changed: Vec<String>,
+}
+
+impl Asked {
+    /// Asked by the program itself or by whoever may send it signals.
+    fn from_inside(verb: Verb, who: &str) -> Self {
+        Asked { verb, if_match: None, persist: false, who: who.to_owned(), from: String::new() }
+    }
+}
 
 /// An order to control.
 #[derive(Debug)]
 pub enum Order {
-    /// Run by this plan; the answer comes when every worker does.
-    Reload(Box<Plan>, SyncSender<io::Result<()>>),
+    /// Run by this configuration; the answer comes when every worker does.
+    Run(Box<Document>, SyncSender<Result<Done, Refusal>>),
+    /// Make a change; the answer comes when every worker runs by it.
+    Change(Box<Asked>, oneshot::Sender<Result<Done, Refusal>>),
+    /// Read the file again. It is told in the log.
+    Reload,
     /// Open the access log again.
     ReopenLogs,
+    /// Tell whoever asks that new requests are not welcome any more.
+    Retire,
     /// Stop accepting and finish.
     Drain,
     /// End now.
     Stop,
+    /// The patience with what runs at this backend is over.
+    Cut(Arc<BackendState>),
+}
+
+/// A listener of all workers.
+#[derive(Clone, Debug)]
+pub struct Listening {
+    /// Names it to the workers.
+    pub slot: u16,
+    /// As the plan has it.
+    pub asked: ListenAddr,
+    /// With its real port.
+    pub actual: ListenAddr,
+    /// Removed with the last holder, where it is a Unix socket.
+    pub file: Option<Arc<SocketFile>>,
 }
 
 /// Everything control works with.
@@ -45,15 +118,30 @@ pub struct Control {
     pub workers: Vec<UnboundedSender<Command>>,
     /// Client connections of the whole process.
     pub open: Arc<OpenCount>,
-    /// What the descriptor tables allow, in client connections.
-    pub clients_max: u64,
-    access: Option<Writer>,
-    tasks: HashMap<Identity, Tasks>,
+    /// What the descriptor tables allow.
+    pub limits: Limits,
+    /// What everybody may look at.
+    pub board: Arc<Board>,
+    /// Where is listened.
+    pub listening: Vec<Listening>,
+    /// To the server of management.
+    pub entrances: UnboundedSender<entrance::Opening>,
+    /// How management is served now.
+    pub entrance: Option<Entrance>,
+    /// The configuration's file.
+    pub source: Option<Source>,
+    /// To itself, for what is due later; weak, so that it ends when nobody else can order.
+    pub orders: WeakUnboundedSender<Order>,
+    pub(super) access: Option<Writer>,
+    pub(super) tasks: HashMap<Identity, Tasks>,
+    /// Drawn at the start: with `version` it names a configuration.
+    boot: u32,
+    version: u64,
 }
 
 /// What runs for one backend.
 #[derive(Debug, Default)]
-struct Tasks {
+pub(super) struct Tasks {
     check: Option<(HealthCheck, JoinHandle<()>)>,
     resolve: Option<JoinHandle<()>>,
 }
@@ -65,44 +153,88 @@ impl Drop for Tasks {
     }
 }
 
+/// What control begins with.
+#[derive(Debug)]
+pub struct Beginning {
+    /// The configuration.
+    pub document: Arc<Document>,
+    /// Its file, with its text.
+    pub file: Option<(PathBuf, String)>,
+    /// What the workers run by.
+    pub published: Arc<Published>,
+    /// Its states.
+    pub registry: Registry,
+    /// Where is listened.
+    pub listening: Vec<Listening>,
+}
+
+/// What the descriptor tables allow.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Client connections in all, whatever `max_conn` says.
+    pub clients_of_tables: u64,
+    /// Whether each worker has a table of its own.
+    pub tables_are_private: bool,
+}
+
 impl Control {
-    /// Control over workers that run by `published`.
+    /// Control over `workers`. `channels`: to itself, and to the server of management.
     pub fn new(
-        registry: Registry,
-        published: Arc<Published>,
+        beginning: Beginning,
+        limits: Limits,
         workers: Vec<UnboundedSender<Command>>,
         open: Arc<OpenCount>,
-        clients_max: u64,
+        stats: Vec<Arc<WorkerStats>>,
+        (orders, entrances): (WeakUnboundedSender<Order>, UnboundedSender<entrance::Opening>),
     ) -> Self {
-        Control { registry, published, workers, open, clients_max, access: None, tasks: HashMap::new() }
+        let Beginning { document, file, published, registry, listening } = beginning;
+        let source = file.map(|(path, text)| Source::new(path, text, document.clone()));
+        let boot = fastrand::u32(..);
+        let shown = Shown {
+            document,
+            published: published.clone(),
+            etag: etag(boot, 0),
+            restart_required: Vec::new(),
+            file: source.as_ref().map(|source| source.path().to_owned()),
+        };
+        let tables = if limits.tables_are_private { Tables::PerWorker } else { Tables::Shared };
+        let watch = Watch::new(published.clone(), stats.clone(), open.clone(), tables);
+        let board = Arc::new(Board::new(shown, watch, stats, open.clone()));
+        Control {
+            registry,
+            published,
+            workers,
+            open,
+            limits,
+            board,
+            listening,
+            entrances,
+            entrance: None,
+            source,
+            orders,
+            access: None,
+            tasks: HashMap::new(),
+            boot,
+            version: 0,
+        }
     }
 
-    /// Runs until told to end or until nobody can tell it any more. The body of control's thread.
+    /// Runs until told to end or until nobody can tell it any more. The body of control's thread. `beside` runs on the
+    /// same thread: the server of management.
     pub fn run(
         mut self,
         runtime: &Runtime,
         mut orders: UnboundedReceiver<Order>,
-        started: &SyncSender<io::Result<()>>,
+        started: &SyncSender<Result<(), ChangeError>>,
+        beside: impl Future<Output = ()> + Send + 'static,
     ) {
         runtime.block_on(async {
-            let access = self.apply_access(&self.published.plan.log.clone());
-            self.resolve_first().await;
-            self.update_tasks();
-            let _ = started.send(access);
-            let mut clock = tokio::time::interval(Duration::from_secs(1));
-            loop {
-                tokio::select! {
-                    order = orders.recv() => match order {
-                        Some(Order::Reload(plan, done)) => {
-                            let result = self.reload(*plan).await;
-                            let _ = done.send(result);
-                        }
-                        Some(Order::ReopenLogs) => self.access.iter().for_each(Writer::reopen),
-                        Some(Order::Drain) => self.tell(&Command::Drain),
-                        Some(Order::Stop) | None => break,
-                    },
-                    _ = clock.tick() => self.offer(),
-                }
+            tokio::spawn(beside);
+            let begun = self.begin().await;
+            let is_sound = begun.is_ok();
+            let _ = started.send(begun);
+            if is_sound {
+                self.obey_until_stopped(&mut orders).await;
             }
             self.tell(&Command::Stop);
             self.workers.clear();
@@ -113,24 +245,226 @@ impl Control {
         }
     }
 
-    async fn reload(&mut self, plan: Plan) -> io::Result<()> {
-        let log = plan.log.clone();
-        self.apply_access(&log)?;
-        self.open.set_max(plan.server.max_conn.min(self.clients_max));
-        self.published = Arc::new(self.registry.apply(&Arc::new(plan), clock::now_ms()));
+    /// What the first configuration needs of control.
+    async fn begin(&mut self) -> Result<(), ChangeError> {
+        let log = &self.published.plan.log;
+        self.access = Writer::start(&log.access).map_err(ChangeError::AccessLog)?;
+        let sink = self.access.as_ref().map(|w| AccessSink { format: log.access_format, writer: w.sender.clone() });
+        self.tell(&Command::Access(sink));
         self.resolve_first().await;
-        self.registry.enlist(clock::now_ms());
-        let (done, mut acks) = tokio::sync::mpsc::unbounded_channel();
-        self.tell(&Command::Publish(self.published.clone(), done));
         self.update_tasks();
-        // Ends when every worker has answered or gone.
-        while acks.recv().await.is_some() {}
-        self.registry.retire(clock::now_ms());
+        self.board.show_listening(self.listening.iter().map(|l| l.actual.clone()).collect());
+        self.board.set_ready(true);
         Ok(())
     }
 
+    async fn obey_until_stopped(&mut self, orders: &mut UnboundedReceiver<Order>) {
+        let mut clock = tokio::time::interval(Duration::from_secs(1));
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(Order::Stop) | None => return,
+                    Some(order) => self.obey(order).await,
+                },
+                _ = clock.tick() => self.tick().await,
+            }
+        }
+    }
+
+    async fn obey(&mut self, order: Order) {
+        match order {
+            Order::Run(document, done) => {
+                let asked = Asked::from_inside(Verb::Reload, "program");
+                let result = self.take_over(*document, &asked, None).await;
+                let _ = done.send(result);
+            }
+            Order::Change(asked, done) => {
+                let result = self.change(&asked).await;
+                let _ = done.send(result);
+            }
+            Order::Reload => self.reload("signal").await,
+            Order::ReopenLogs => self.access.iter().for_each(Writer::reopen),
+            Order::Retire => self.board.set_ready(false),
+            Order::Drain => {
+                self.board.set_ready(false);
+                self.tell(&Command::Drain);
+            }
+            Order::Cut(backend) => {
+                if change::cut(&backend) {
+                    self.tell(&Command::Cut);
+                }
+            }
+            Order::Stop => {}
+        }
+    }
+
+    async fn tick(&mut self) {
+        self.offer();
+        self.board.watch.look();
+        self.registry.retire(clock::now_ms());
+        if !(self.registry.leaving().is_empty() && self.board.leaving().is_empty()) {
+            self.board.show_leaving(self.registry.leaving().to_vec());
+        }
+        // A worker that was too busy to see it gets another chance.
+        let leaving = self.registry.leaving().iter().map(|l| &l.state);
+        let mut known = self.published.upstreams.iter().flat_map(|u| &u.backends).chain(leaving);
+        if known.any(|b| b.is(Mark::Cut) && b.in_flight() > 0) {
+            self.tell(&Command::Cut);
+        }
+        if !self.published.plan.server.watch {
+            return;
+        }
+        match self.source.as_mut().map(Source::has_changed) {
+            Some(Ok(true)) => self.reload("watch").await,
+            Some(Err(refusal)) => tracing::error!("not reloaded: {refusal}"),
+            Some(Ok(false)) | None => {}
+        }
+    }
+
+    /// Reads the file again, for somebody who gets no answer.
+    async fn reload(&mut self, who: &str) {
+        let _ = self.change(&Asked::from_inside(Verb::Reload, who)).await;
+    }
+
+    /// Makes a change, and notes and logs it or its refusal.
+    async fn change(&mut self, asked: &Asked) -> Result<Done, Refusal> {
+        let result = self.try_change(asked).await;
+        let file = self.source.as_ref().map(|s| s.path().display().to_string()).unwrap_or_default();
+        let (who, from, what) = (&asked.who, &asked.from, asked.verb.to_string());
+        match (&asked.verb, &result) {
+            (Verb::Reload, Ok(done)) if done.restart_required.is_empty() => tracing::info!(who, from, file, "reloaded"),
+            (Verb::Reload, Ok(done)) => {
+                let restart_required = done.restart_required.join(", ");
+                tracing::warn!(restart_required, who, from, file, "reloaded, but for keys that need a restart");
+            }
+            (Verb::Reload, Err(refusal)) => {
+                refusal.faults.iter().for_each(|fault| tracing::error!("{fault}"));
+                let error = if refusal.faults.is_empty() { refusal.error.as_str() } else { "" };
+                let faults = refusal.faults.len();
+                tracing::error!(faults, error, who, from, "not reloaded: the running configuration stays");
+            }
+            (_, Ok(done)) => {
+                let changed = done.changed.join(", ");
+                tracing::info!(who, from, what, changed, persisted = done.persisted, etag = done.etag, "changed");
+            }
+            (_, Err(refusal)) => tracing::warn!(who, from, what, error = refusal.error, "change refused"),
+        }
+        if matches!(asked.verb, Verb::Reload) && self.source.is_some() {
+            self.board.show_trouble(result.as_ref().err().map(|refusal| refusal.error.clone()));
+        }
+        self.board.note(ChangeRecord {
+            at: std::time::SystemTime::now(),
+            who: asked.who.clone(),
+            from: asked.from.clone(),
+            what,
+            paths: result.as_ref().map(|done| done.changed.clone()).unwrap_or_default(),
+            refused: result.as_ref().err().map(|refusal| refusal.error.clone()),
+        });
+        result
+    }
+
+    async fn try_change(&mut self, asked: &Asked) -> Result<Done, Refusal> {
+        let shown = self.board.shown();
+        if asked.if_match.as_ref().is_some_and(|wanted| *wanted != shown.etag) {
+            let error = "If-Match: the configuration was changed since (read it again, and repeat the change)";
+            return Err(Refusal::new(RefusalKind::Stale, error));
+        }
+        if asked.verb == Verb::Reload {
+            let source = self.source.as_ref().ok_or_else(|| {
+                Refusal::new(RefusalKind::Conflict, "the proxy was started without a configuration file")
+            })?;
+            let (text, document) = source.read()?;
+            return self.take_over(document, asked, Some(text)).await;
+        }
+        let wanted = verb::wanted(&asked.verb, shown.document.shown())?;
+        let document = Document::from_value(&wanted, &shown.document, load::variable);
+        let document = document.map_err(|faults| Refusal::faults(&faults))?;
+        self.take_over(document, asked, None).await
+    }
+
+    /// Runs by `document`. `text` is that of the file, where it came from there.
+    async fn take_over(&mut self, document: Document, asked: &Asked, text: Option<String>) -> Result<Done, Refusal> {
+        let shown = self.board.shown();
+        let is_from_inside = asked.verb == Verb::Reload;
+        for notice in document.notices().iter().filter(|_| is_from_inside) {
+            tracing::warn!("{notice}");
+        }
+        let changed = verb::changed_paths(&shown.document.shown(), &document.shown(), CHANGED_PATHS_COUNT_MAX);
+        let (plan, kept) =
+            change::keep_fixed(document.plan().clone(), &self.published.plan, self.limits.tables_are_private);
+        if !kept.is_empty() && !is_from_inside {
+            let error =
+                format!("{}: can't be changed without a restart (change the file, and restart)", kept.join(", "));
+            return Err(Refusal::new(RefusalKind::Conflict, error));
+        }
+        let prepared = self.prepare(plan).await;
+        let prepared = prepared.map_err(|error| Refusal::new(RefusalKind::Conflict, error.to_string()))?;
+        let persisted = match self.persist(asked).await {
+            Ok(persisted) => persisted,
+            Err(refusal) => {
+                self.give_up(prepared);
+                return Err(refusal);
+            }
+        };
+        let before = self.backend_of(&asked.verb);
+        self.commit(prepared).await;
+        let document = Arc::new(document);
+        if let (Some(source), Some(text)) = (&mut self.source, text) {
+            source.is_now(text, document.clone());
+        }
+        self.version += u64::from(!shown.document.means_the_same(&document));
+        self.show(document, kept.clone());
+        self.force_later(&asked.verb, before);
+        Ok(Done { etag: self.board.shown().etag.clone(), persisted, restart_required: kept, changed })
+    }
+
+    /// Writes the change to the file. Whether it did: somebody may want it unwritten, or there is no file.
+    async fn persist(&mut self, asked: &Asked) -> Result<bool, Refusal> {
+        let may = self.published.plan.management.as_ref().is_some_and(|management| management.persist);
+        match &mut self.source {
+            Some(source) if asked.persist && may && asked.verb != Verb::Reload => {
+                source.write(&asked.verb).await.map(|()| true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn show(&mut self, document: Arc<Document>, restart_required: Vec<&'static str>) {
+        let shown = Shown {
+            document,
+            published: self.published.clone(),
+            etag: etag(self.boot, self.version),
+            restart_required,
+            file: self.source.as_ref().map(|source| source.path().to_owned()),
+        };
+        self.board.show(shown);
+        self.board.show_leaving(self.registry.leaving().to_vec());
+    }
+
+    /// The state of the backend that is to be forced out, as long as it is known by name.
+    fn backend_of(&self, verb: &Verb) -> Option<Arc<BackendState>> {
+        let (Verb::RemoveBackend { backend, .. } | Verb::Disconnect { backend, .. }) = verb else { return None };
+        let upstream = self.published.upstreams.iter().find(|u| u.conf.name == backend.upstream)?;
+        let at = upstream.conf.backends.iter().position(|b| b.id == backend.id)?;
+        upstream.backends.get(at).cloned()
+    }
+
+    /// Cuts what still runs there once its time is up.
+    fn force_later(&self, verb: &Verb, backend: Option<Arc<BackendState>>) {
+        let (Verb::RemoveBackend { force, .. } | Verb::Disconnect { force, .. }) = verb else { return };
+        let (Some(force), Some(backend)) = (*force, backend) else { return };
+        let orders = self.orders.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(force).await;
+            if let Some(orders) = orders.upgrade() {
+                let _ = orders.send(Order::Cut(backend));
+            }
+        });
+    }
+
     /// New names have their addresses before the first request asks for them, if the resolver is quick.
-    async fn resolve_first(&self) {
+    pub(super) async fn resolve_first(&self) {
         let look_ups = self.backends().filter_map(|(_, conf, state)| match &conf.addr {
             BackendAddr::Name(name, port) if state.addresses().is_empty() => {
                 let (name, port, state) = (name.clone(), *port, state.clone());
@@ -162,7 +496,7 @@ impl Control {
     }
 
     /// Starts, leaves and ends probes and resolvers as the published plan says.
-    fn update_tasks(&mut self) {
+    pub(super) fn update_tasks(&mut self) {
         let mut old = std::mem::take(&mut self.tasks);
         let mut new = HashMap::new();
         for (upstream, conf, state) in self.backends() {
@@ -190,23 +524,7 @@ impl Control {
         self.tasks = new;
     }
 
-    /// Starts, leaves or ends the access log's writer.
-    fn apply_access(&mut self, log: &plan::Log) -> io::Result<()> {
-        let current = self.access.as_ref().map_or(&AccessLog::Off, |writer| &writer.target);
-        let before = if *current == log.access {
-            None
-        } else {
-            let writer = Writer::start(&log.access)?;
-            std::mem::replace(&mut self.access, writer)
-        };
-        let sink = self.access.as_ref().map(|w| AccessSink { format: log.access_format, writer: w.sender.clone() });
-        self.tell(&Command::Access(sink));
-        // The old writer ends by itself once the workers have let go of it; nobody waits for it here.
-        drop(before);
-        Ok(())
-    }
-
-    fn tell(&self, command: &Command) {
+    pub(super) fn tell(&self, command: &Command) {
         for worker in &self.workers {
             let _ = worker.send(command.clone());
         }
@@ -223,26 +541,38 @@ impl Control {
     }
 }
 
+/// A strong entity tag (RFC 9110, section 8.8.3).
+fn etag(boot: u32, version: u64) -> String {
+    format!("\"{boot:08x}-{version}\"")
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc::unbounded_channel;
+
     use super::*;
-    use crate::config::file;
 
     #[test]
     fn a_check_that_is_gone_leaves_no_verdict_however_late_it_came() {
-        let plan = |check: &str| {
+        let document = |check: &str| {
             let text =
                 format!("backends: {{a: [{{host: 127.0.0.1, port: 1, {check}}}]}}\nrouting: {{r: {{upstream: a}}}}\n");
-            Arc::new(file::read(&text, "test.yaml", |_| None).unwrap())
+            Document::from_text(&text, "test.yaml", |_| None).unwrap()
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _inside = runtime.enter();
-        let mut registry = Registry::default();
-        let published = Arc::new(registry.apply(&plan("health_check: {interval: 1h}"), 0));
+        let mut registry = Registry::new(1);
+        let document_at_first = Arc::new(document("health_check: {interval: 1h}"));
+        let published = Arc::new(registry.apply(&Arc::new(document_at_first.plan().clone()), 0));
         let backend = published.upstreams[0].backends[0].clone();
-        let mut control = Control::new(registry, published, Vec::new(), Arc::new(OpenCount::new(1, 1)), 1);
+        let beginning =
+            Beginning { document: document_at_first, file: None, published, registry, listening: Vec::new() };
+        let limits = Limits { clients_of_tables: 1, tables_are_private: false };
+        let channels = (unbounded_channel().0.downgrade(), unbounded_channel().0);
+        let open = Arc::new(OpenCount::new(1, 1));
+        let mut control = Control::new(beginning, limits, Vec::new(), open, Vec::new(), channels);
         control.update_tasks();
-        control.published = Arc::new(control.registry.apply(&plan(""), 0));
+        control.published = Arc::new(control.registry.apply(&Arc::new(document("").plan().clone()), 0));
         // What the last check said, which ended while names of the new plan were looked up.
         backend.set_mark(Mark::CheckDown, true, 1);
         control.update_tasks();

@@ -75,6 +75,9 @@ pub fn take_head(
     // What is still to come of a body could not be told from the next request.
     down.keep_client &= exchange.request.keep_alive && exchange.upload.is_received() && !local.draining.get();
     down.is_event_stream = head.is_event_stream();
+    if down.is_event_stream {
+        exchange.record.begin_event_stream(local);
+    }
     let persistence = persistence(down.keep_client, exchange.request.version);
     write::write_response(&mut out, &head, &Answer { framing, persistence, date: &date, set_cookie, edits });
     Ok(HeadTaken::Final(used))

@@ -69,7 +69,12 @@ impl Input {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
-        self.bytes.extend_from_slice(bytes);
+        local.extend_buffer(&mut self.bytes, bytes);
+    }
+
+    /// Forgets what is there.
+    pub fn clear(&mut self, local: &Local) {
+        self.consume(self.len(), local);
     }
 }
 
@@ -141,8 +146,15 @@ impl Client {
         })
     }
 
-    /// Serves the connection until it is parked, closed or became a tunnel.
-    pub async fn serve(mut self) {
+    /// Serves the connection, as a task of its own, until it is parked, closed or became a tunnel.
+    pub fn spawn(self) {
+        let local = self.local.clone();
+        let serving = self.serve();
+        local.sizes.connection.set(size_of_val(&serving));
+        tokio::task::spawn_local(serving);
+    }
+
+    async fn serve(mut self) {
         loop {
             match self.next().await {
                 Next::Request(mut exchange) => {
@@ -155,7 +167,7 @@ impl Client {
                             tokio::task::coop::consume_budget().await;
                         }
                         After::Close => return self.close_gently().await,
-                        After::Abort => return,
+                        After::Abort => return self.close(),
                         After::Tunnel(tunnel) => return tunnel::spawn(self, *tunnel),
                     }
                 }
@@ -164,9 +176,14 @@ impl Client {
                     return self.close_gently().await;
                 }
                 Next::Park => return self.park(),
-                Next::Close => return,
+                Next::Close => return self.close(),
             }
         }
+    }
+
+    fn close(mut self) {
+        let local = self.local.clone();
+        self.input.clear(&local);
     }
 
     fn begin_waiting(&mut self) {
@@ -357,6 +374,6 @@ impl Client {
             Poll::Ready(())
         })
         .await;
-        self.input.consume(self.input.len(), &local);
+        self.input.clear(&local);
     }
 }

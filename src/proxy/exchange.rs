@@ -111,6 +111,7 @@ pub enum After {
 
 /// Serves one request whose head was taken in.
 pub async fn run(client: &mut Client, exchange: &mut Exchange) -> After {
+    client.local.stats.exchanges_active.inc();
     let after = match exchange.verdict.take() {
         Some(Verdict::Fault(fault)) => reply::fault(client, exchange, fault).await,
         Some(Verdict::Answer { status, location, body }) => {
@@ -125,6 +126,7 @@ pub async fn run(client: &mut Client, exchange: &mut Exchange) -> After {
             }
         },
     };
+    client.local.stats.exchanges_active.dec();
     if matches!(after, After::Tunnel(_)) {
         // The record went along; it is told when the tunnel ends.
         return after;
@@ -147,6 +149,9 @@ async fn forward(client: &mut Client, exchange: &mut Exchange) -> Result<After, 
         };
         let backend = admitted.slot.backend();
         backend.stats.requests.inc();
+        if exchange.record.retries > 0 {
+            backend.stats.retries.inc();
+        }
         exchange.record.backend = Some(backend.clone());
         let lease = lease::take(client, exchange, &upstream, &admitted, tries.met_stale).await;
         match attempt(lease, client, exchange, &upstream, &admitted).await {
@@ -157,6 +162,7 @@ async fn forward(client: &mut Client, exchange: &mut Exchange) -> Result<After, 
             Err(failed) => held = tries.weigh(failed, client, &upstream, admitted)?,
         }
         exchange.record.retries += 1;
+        exchange.record.begin_try();
     }
 }
 

@@ -68,7 +68,7 @@ fn prepare(client: &Client, view: &View, head: &RequestHead<'_>, exchange: &mut 
     }
     let Some(route) = exchange.route.clone() else { return };
     let Some(upstream) = route.upstream.as_deref() else { return };
-    exchange.key = hash_key(exchange.algorithm(), upstream, head, from.address);
+    exchange.key = hash_key(exchange.algorithm(), &upstream.conf.hash_on, head, from.address);
     exchange.sticky = upstream.sticky.as_ref().and_then(|s| s.read(head.fields().cookie(s.cookie())?));
     forward(client, server, &route, upstream, head, exchange, (from.address, from.peer_is_trusted));
 }
@@ -120,7 +120,10 @@ fn route(
 }
 
 /// The path that routes are matched with: always the canonical one, whatever is forwarded.
-fn matched_path<'a>(head: &RequestHead<'a>, room: &'a mut Vec<u8>) -> Result<&'a [u8], Fault> {
+///
+/// # Errors
+/// [`Reason::BadRequest`] for a path that climbs above its root or has broken escapes.
+pub fn matched_path<'a>(head: &RequestHead<'a>, room: &'a mut Vec<u8>) -> Result<&'a [u8], Fault> {
     if head.form() == TargetForm::Asterisk {
         return Ok(b"/");
     }
@@ -178,9 +181,9 @@ fn strip<'a>(path: &'a [u8], prefix: &[u8]) -> &'a [u8] {
     }
 }
 
-/// What the hash rules hash.
-fn hash_key(algorithm: Algorithm, upstream: &UpstreamView, head: &RequestHead<'_>, client: IpAddr) -> u64 {
-    match (algorithm, &upstream.conf.hash_on) {
+/// What the hash rules hash; 0 for the others.
+pub fn hash_key(algorithm: Algorithm, hash_on: &HashOn, head: &RequestHead<'_>, client: IpAddr) -> u64 {
+    match (algorithm, hash_on) {
         (Algorithm::Hash, HashOn::Header(name)) => head.fields().get(name).map_or(0, key::of_bytes),
         (Algorithm::Hash, HashOn::Cookie(name)) => head.fields().cookie(name).map_or(0, key::of_bytes),
         (Algorithm::Hash, HashOn::Uri) => key::of_bytes(head.target()),

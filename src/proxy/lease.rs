@@ -38,7 +38,7 @@ pub async fn take(
     let keep = if exchange.request.is_idempotent { keep } else { keep / 2 };
     // While descriptors are used up: so long for one that comes free, or for a connection that somebody gives back.
     let until = local.wheel.now().saturating_add(ticks(upstream.conf.connect_timeout));
-    let from_us = if exchange.record.is_told() { crate::clock::now_us() } else { 0 };
+    let from_us = if exchange.record.is_told() { crate::clock::stamp_us() } else { 0 };
     let opened = loop {
         if let Some(stream) = kept(client, backend, keep, wants_new) {
             return Ok(Lease { stream, reused: true });

@@ -56,6 +56,10 @@ pub struct Local {
     pub draining: Cell<bool>,
     /// Whether connections without a request are closed now.
     pub closing_idle: Cell<bool>,
+    /// Whether a backend was cut off a moment ago: exchanges look whether it is theirs.
+    pub is_cutting: Cell<bool>,
+    /// Until which tick they look.
+    pub cutting_until: Cell<u32>,
     /// Whether the worker ends now: whatever runs is cut.
     pub ending: Cell<bool>,
     /// Client connections of the whole process.
@@ -71,11 +75,24 @@ pub struct Local {
     now_ms: Cell<u64>,
     view: RefCell<Rc<View>>,
     spare: RefCell<Spare>,
+    /// Bytes of buffers that are in use.
+    lent_bytes: Cell<usize>,
+    /// Of the tasks of connections.
+    pub sizes: Sizes,
     /// Tasks and kept backend connections: the most since memory was given back last, and at the last look.
     held_most: Cell<usize>,
     held_before: Cell<usize>,
     date: RefCell<Date>,
     request_id: Cell<(u64, u64)>,
+}
+
+/// How large tasks are, in bytes; 0 until there was one.
+#[derive(Debug, Default)]
+pub struct Sizes {
+    /// That of a client's connection.
+    pub connection: Cell<usize>,
+    /// That of a tunnel.
+    pub tunnel: Cell<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -118,6 +135,8 @@ impl Local {
             rng: RefCell::new(rng),
             draining: Cell::new(false),
             closing_idle: Cell::new(false),
+            is_cutting: Cell::new(false),
+            cutting_until: Cell::new(0),
             ending: Cell::new(false),
             open,
             clients: Cell::new(0),
@@ -127,6 +146,8 @@ impl Local {
             now_ms: Cell::new(crate::clock::now_ms()),
             view: RefCell::new(Rc::new(view)),
             spare: RefCell::default(),
+            lent_bytes: Cell::new(0),
+            sizes: Sizes::default(),
             held_most: Cell::new(0),
             held_before: Cell::new(0),
             date: RefCell::new(Date { text: [b' '; 29], second: 0 }),
@@ -151,11 +172,30 @@ impl Local {
         let mut spare = self.spare.borrow_mut();
         let buffer = spare.buffers.pop();
         spare.unused = spare.unused.min(spare.buffers.len());
-        buffer.unwrap_or_else(|| Vec::with_capacity(SPARE_BYTES_MIN))
+        let buffer = buffer.unwrap_or_else(|| Vec::with_capacity(SPARE_BYTES_MIN));
+        self.lent_bytes.set(self.lent_bytes.get() + buffer.capacity());
+        buffer
+    }
+
+    /// Adds `bytes` to a buffer that was taken here.
+    pub fn extend_buffer(&self, buffer: &mut Vec<u8>, bytes: &[u8]) {
+        let before = buffer.capacity();
+        buffer.extend_from_slice(bytes);
+        self.buffer_grew(before, buffer);
+    }
+
+    /// Takes note that a buffer that was taken here may be larger than `before`.
+    pub fn buffer_grew(&self, before: usize, buffer: &Vec<u8>) {
+        if buffer.capacity() != before {
+            self.lent_bytes.set(self.lent_bytes.get() + buffer.capacity() - before);
+        }
     }
 
     /// Takes a buffer back.
     pub fn give_buffer(&self, mut buffer: Vec<u8>) {
+        // One that is dropped elsewhere would be counted for ever; one that was made elsewhere never was.
+        debug_assert!(self.lent_bytes.get() >= buffer.capacity(), "a buffer from elsewhere");
+        self.lent_bytes.set(self.lent_bytes.get().saturating_sub(buffer.capacity()));
         if (1..=SPARE_BYTES_MAX).contains(&buffer.capacity()) {
             buffer.clear();
             self.spare.borrow_mut().buffers.push(buffer);
@@ -234,6 +274,29 @@ impl Local {
             spare.buffers.shrink_to_fit();
         }
         spare.unused = spare.buffers.len();
+    }
+
+    /// Tells how much memory is used for what; called about once a second.
+    pub fn measure(&self) {
+        let (stats, exchange) = (&self.stats, size_of::<Exchange>());
+        let parked = self.lot.borrow().len();
+        let [tunnels, waiting] = [&stats.tunnels_active, &stats.queue_waiting].map(|count| count.get() as usize);
+        let under_way = stats.exchanges_active.get() as usize;
+        let awake = self.clients().saturating_sub(parked + tunnels + waiting);
+        let kept = self.exchanges.borrow().len();
+        let (connection, tunnel) = (self.sizes.connection.get(), self.sizes.tunnel.get());
+        stats.memory_buffers.set(self.buffers_bytes() as u64);
+        stats.memory_exchanges.set(((under_way.saturating_sub(waiting) + kept) * exchange) as u64);
+        stats.memory_connections.set((awake * connection) as u64);
+        stats.memory_parked.set(self.lot.borrow().bytes() as u64);
+        stats.memory_tunnels.set((tunnels * tunnel) as u64);
+        stats.memory_queues.set((waiting * (connection + exchange)) as u64);
+    }
+
+    /// Of buffers in use and spare, and of those that all connections share.
+    fn buffers_bytes(&self) -> usize {
+        let spare: usize = self.spare.borrow().buffers.iter().map(Vec::capacity).sum();
+        self.scratch.borrow().len() + self.head.borrow().capacity() + self.lent_bytes.get() + spare
     }
 
     /// The date of this second in the form of RFC 9110, section 5.6.7.

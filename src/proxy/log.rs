@@ -15,6 +15,7 @@ use crate::error::Reason;
 use crate::http::class::Protocol;
 use crate::http::head::RequestHead;
 use crate::shared::command::{AccessSink, LogBatch};
+use crate::shared::trouble::Trouble;
 use crate::upstream::view::{BackendView, RouteView};
 
 /// Longest path, host, method, referrer or agent that goes into a line, in bytes; what is longer is cut.
@@ -58,8 +59,15 @@ pub struct Record {
     text: Vec<u8>,
     ends: [u16; 7],
     client: Option<IpAddr>,
+    /// When its head was taken in; 0 for what is no request.
     began_us: u64,
+    /// When the try with the backend began that served it last.
+    tried_us: u64,
+    /// What the clock said last, while that is still so: nothing was waited for since.
+    now_us: Option<u64>,
+    /// On the clock on the wall; only while a log is written.
     began: Option<SystemTime>,
+    is_event_stream: bool,
     /// Microseconds of connecting; `None` on a kept connection.
     pub connect_us: Option<u64>,
     /// Microseconds from the request's head to the answer's.
@@ -68,6 +76,8 @@ pub struct Record {
     pub status: u16,
     /// Why the proxy answered or ended it itself.
     pub reason: Option<Reason>,
+    /// What exactly was wrong, where the reason's own words say too little; empty else.
+    pub detail: &'static str,
     /// Who served it last.
     pub backend: Option<Rc<BackendView>>,
     /// Tries after the first.
@@ -84,6 +94,8 @@ impl Record {
         self.clear();
         self.client = Some(client);
         local.stats.requests.inc();
+        self.began_us = crate::clock::stamp_us();
+        self.tried_us = self.began_us;
         match kept_id {
             Some(id) => self.note(0, id),
             None => self.note(0, &local.new_request_id()),
@@ -91,7 +103,6 @@ impl Record {
         if local.access.borrow().is_none() {
             return;
         }
-        self.began_us = crate::clock::now_us();
         self.began = Some(SystemTime::now());
         let version: &[u8] = match head.version() {
             crate::http::head::Version::Http10 => b"HTTP/1.0",
@@ -112,7 +123,6 @@ impl Record {
         self.client = Some(client);
         self.note(0, &local.new_request_id());
         if local.access.borrow().is_some() {
-            self.began_us = crate::clock::now_us();
             self.began = Some(SystemTime::now());
             self.ends = [self.ends[0]; 7];
         }
@@ -143,7 +153,7 @@ impl Record {
     /// Connecting took since `from_us` of the process clock.
     pub fn connected(&mut self, from_us: u64) {
         if self.began.is_some() {
-            self.connect_us = Some(crate::clock::now_us().saturating_sub(from_us));
+            self.connect_us = Some(crate::clock::stamp_us().saturating_sub(from_us));
         }
     }
 
@@ -152,11 +162,48 @@ impl Record {
         self.began.is_some()
     }
 
+    /// Another try begins, or one that had to wait in a queue.
+    pub fn begin_try(&mut self) {
+        self.tried_us = crate::clock::stamp_us();
+    }
+
     /// The answer's head came.
     pub fn answered(&mut self) {
-        if self.began.is_some() {
-            self.first_byte_us = Some(crate::clock::now_us() - self.began_us);
+        let now_us = crate::clock::stamp_us();
+        self.now_us = Some(now_us);
+        self.first_byte_us = Some(now_us.saturating_sub(self.began_us));
+        if let Some(backend) = &self.backend {
+            backend.stats.latency().first_byte.record(now_us.saturating_sub(self.tried_us));
         }
+    }
+
+    /// The answer is an event stream, which ends when the client likes.
+    pub fn begin_event_stream(&mut self, local: &Local) {
+        if !std::mem::replace(&mut self.is_event_stream, true) {
+            local.stats.event_streams_active.inc();
+        }
+    }
+
+    /// Something was waited for: the time is not what it was.
+    pub fn waited(&mut self) {
+        self.now_us = None;
+    }
+
+    /// Counts how long it took, if an answer's end says anything about that: not where somebody left before it, nor for
+    /// what lasts as long as its client likes. Returns the time in microseconds.
+    ///
+    /// An answer that came and went in one step ends when its head was there: the clock is not read for the write.
+    fn count_latency(&mut self, local: &Local) -> u64 {
+        let now_us = self.now_us.unwrap_or_else(crate::clock::stamp_us);
+        let total_us = now_us.saturating_sub(self.began_us);
+        let is_whole = self.reason.is_none_or(Reason::is_answered);
+        if is_whole && self.status != 101 && !self.is_event_stream {
+            local.stats.latency().record(total_us);
+            if let Some(backend) = self.backend.as_ref().filter(|_| self.reason.is_none()) {
+                backend.stats.latency().total.record(now_us.saturating_sub(self.tried_us));
+            }
+        }
+        total_us
     }
 
     /// Counts the exchange, and writes its line.
@@ -167,17 +214,46 @@ impl Record {
         stats.statuses.count(self.status);
         if let Some(reason) = self.reason {
             stats.reasons.count(reason);
+            if reason.is_answered() {
+                stats.troubles().push(self.trouble(reason, route));
+            }
         }
+        if self.is_event_stream {
+            stats.event_streams_active.dec();
+        }
+        let total_us = if self.began_us > 0 { self.count_latency(&client.local) } else { 0 };
         let mut access = client.local.access.borrow_mut();
         if let Some(sink) = access.as_mut() {
             match sink.access.format {
-                AccessFormat::Json => self.json(&mut sink.batch, route, protocol, client.tls),
+                AccessFormat::Json => self.json(&mut sink.batch, route, protocol, (client.tls, total_us)),
                 AccessFormat::Combined => self.combined(&mut sink.batch),
             }
             sink.lines += 1;
             if sink.batch.len() >= BATCH_BYTES {
                 sink.flush(&client.local);
             }
+        }
+    }
+
+    /// What management tells of an answer that was not the backend's.
+    fn trouble(&self, reason: Reason, route: Option<&RouteView>) -> Trouble {
+        let text = |i| String::from_utf8_lossy(self.part(i)).into_owned();
+        // A query may hold what is nobody else's business.
+        let path = text(3).split('?').next().unwrap_or_default().to_owned();
+        Trouble {
+            at: SystemTime::now(),
+            request_id: text(0),
+            reason,
+            detail: if self.detail.is_empty() { reason.detail() } else { self.detail },
+            status: self.status(),
+            route: route.map(|route| route.conf.clone()),
+            upstream: route.and_then(|route| route.upstream.as_ref()).map(|upstream| upstream.conf.clone()),
+            backend: self.backend.as_ref().map(|backend| backend.conf.clone()),
+            client: self.client,
+            method: text(1),
+            host: text(2),
+            path,
+            retries: self.retries,
         }
     }
 
@@ -188,7 +264,13 @@ impl Record {
         }
     }
 
-    fn json(&self, out: &mut Vec<u8>, route: Option<&RouteView>, protocol: Option<Protocol>, tls: bool) {
+    fn json(
+        &self,
+        out: &mut Vec<u8>,
+        route: Option<&RouteView>,
+        protocol: Option<Protocol>,
+        (tls, total_us): (bool, u64),
+    ) {
         let mut line = Json { out, is_first: true };
         line.text("time", timestamp(self.began).as_bytes());
         line.text("request_id", self.part(0));
@@ -207,7 +289,7 @@ impl Record {
         line.number("bytes_out", self.bytes_out);
         line.millis("connect_ms", self.connect_us);
         line.millis("first_byte_ms", self.first_byte_us);
-        line.millis("total_ms", Some(crate::clock::now_us().saturating_sub(self.began_us)));
+        line.millis("total_ms", Some(total_us));
         line.number("retries", u64::from(self.retries));
         line.raw("tls", if tls { b"true" } else { b"false" });
         out.extend_from_slice(b"}\n");

@@ -30,14 +30,14 @@ impl Outflow {
         if self.bytes.capacity() == 0 {
             self.bytes = local.take_buffer();
         }
-        self.bytes.extend_from_slice(bytes);
+        local.extend_buffer(&mut self.bytes, bytes);
     }
 
     /// Adds what a client sent and nobody used yet.
     pub fn append_input(&mut self, local: &Local, input: &mut Input) {
         if !input.is_empty() {
             self.append(local, input.unread());
-            input.consume(input.len(), local);
+            input.clear(local);
         }
     }
 

@@ -19,6 +19,7 @@ use super::upload::{UploadFault, WaitsFor};
 use crate::error::{Fault, Reason};
 use crate::http::parse::HeadEnd;
 use crate::limits::{INTERIM_COUNT_MAX, RESPONSE_HEAD_BYTES_MAX};
+use crate::shared::backend::Mark;
 use crate::stream::Stream;
 use crate::upstream::view::{BackendView, UpstreamView};
 use crate::wheel::ticks;
@@ -149,6 +150,7 @@ impl<'a> Relay<'a> {
         }
         let ended = poll_fn(|cx| self.poll(cx)).await;
         self.down.give_buffers_back(&self.local);
+        self.view.stats.bytes_out.add(self.exchange.upload.sent_in_try);
         ended
     }
 
@@ -163,13 +165,14 @@ impl<'a> Relay<'a> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ended, Broken>> {
+        self.exchange.record.waited();
         if self.local.ending.get() {
-            return Poll::Ready(Err(self.broken_by_client(Reason::Shutdown.into())));
+            return Poll::Ready(Err(self.broken_by_others(Reason::Shutdown.into())));
         }
         if self.is_uploading
             && let Poll::Ready(Err(fault)) = self.poll_upload(cx)
         {
-            return Poll::Ready(Err(self.broken_by_client(fault)));
+            return Poll::Ready(Err(self.broken_by_others(fault)));
         }
         if let Poll::Ready(ended) = self.poll_download(cx) {
             return Poll::Ready(ended);
@@ -177,7 +180,10 @@ impl<'a> Relay<'a> {
         if !self.is_uploading
             && let Poll::Ready(reason) = self.client.poll_gone(cx)
         {
-            return Poll::Ready(Err(self.broken_by_client(reason.into())));
+            return Poll::Ready(Err(self.broken_by_others(reason.into())));
+        }
+        if self.local.is_cutting.get() && self.view.state.is(Mark::Cut) {
+            return Poll::Ready(Err(self.broken_by_others(Reason::BackendCut.into())));
         }
         self.client.deadline.set(self.next_deadline());
         ready!(self.client.deadline.poll_expired(cx));
@@ -248,7 +254,7 @@ impl<'a> Relay<'a> {
             self.down_at = self.local.wheel.now();
             self.exchange.record.bytes_out += sent;
         }
-        ready!(flushed).map_err(|_| self.broken_by_client(Reason::ClientClosed.into()))?;
+        ready!(flushed).map_err(|_| self.broken_by_others(Reason::ClientClosed.into()))?;
         Poll::Ready(Ok(()))
     }
 
@@ -262,14 +268,15 @@ impl<'a> Relay<'a> {
                 left => {
                     let from = bytes.len() - left;
                     self.down.partial = self.local.take_buffer();
-                    self.down.partial.extend_from_slice(&bytes[from..]);
+                    self.local.extend_buffer(&mut self.down.partial, &bytes[from..]);
                     Ok(())
                 }
             };
         }
         let mut partial = std::mem::take(&mut self.down.partial);
-        partial.extend_from_slice(bytes);
-        let left = self.take_heads(&mut partial)?;
+        self.local.extend_buffer(&mut partial, bytes);
+        let left =
+            self.take_heads(&mut partial).inspect_err(|_| self.local.give_buffer(std::mem::take(&mut partial)))?;
         if left > 0 {
             let from = partial.len() - left;
             partial.drain(..from);
@@ -383,7 +390,7 @@ impl<'a> Relay<'a> {
                 self.exchange.record.bytes_out += n as u64;
                 Ok(())
             }
-            Err(_) => Err(self.broken_by_client(Reason::ClientClosed.into())),
+            Err(_) => Err(self.broken_by_others(Reason::ClientClosed.into())),
         }
     }
 
@@ -422,7 +429,7 @@ impl<'a> Relay<'a> {
         self.cut(fault)
     }
 
-    fn broken_by_client(&mut self, fault: Fault) -> Broken {
+    fn broken_by_others(&mut self, fault: Fault) -> Broken {
         if self.down.stage == Stage::Head && self.down.to_client.is_empty() {
             return Broken::Client(fault);
         }
@@ -477,12 +484,12 @@ impl<'a> Relay<'a> {
         let now = self.local.wheel.now();
         if self.up_deadline() <= now {
             return match self.exchange.upload.waits_for {
-                WaitsFor::Client => self.broken_by_client(Reason::BodyTimeout.into()),
+                WaitsFor::Client => self.broken_by_others(Reason::BodyTimeout.into()),
                 WaitsFor::Backend => self.broken_by_backend(Reason::BackendStalled.into()),
             };
         }
         if !self.down.to_client.is_empty() {
-            return self.broken_by_client(Reason::ClientStalled.into());
+            return self.broken_by_others(Reason::ClientStalled.into());
         }
         match self.down.stage {
             Stage::Head => self.broken_by_backend(Reason::ResponseTimeout.into()),

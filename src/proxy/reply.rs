@@ -32,6 +32,7 @@ struct Answer<'a> {
 /// Answers a request with an error.
 pub async fn fault(client: &mut Client, exchange: &mut Exchange, fault: Fault) -> After {
     exchange.record.reason = Some(fault.reason);
+    exchange.record.detail = fault.detail;
     let body = body_of(fault, exchange.record.request_id());
     // Where these broke a body off is not known any more: what follows must not be taken for a request.
     let lost = matches!(fault.reason, Reason::BadRequest | Reason::BodyTooLarge | Reason::HeadTooLarge);
@@ -57,6 +58,7 @@ pub async fn refuse(client: &mut Client, fault: Fault) {
     let mut record = Record::default();
     record.begin_unread(&local, client.peer.ip());
     record.reason = Some(fault.reason);
+    record.detail = fault.detail;
     record.status = fault.reason.status();
     let body = body_of(fault, record.request_id());
     let answer = Answer {
@@ -109,6 +111,7 @@ fn keeps(client: &mut Client, exchange: &mut Exchange) -> bool {
 
 async fn finish(client: &mut Client, exchange: &mut Exchange, head: Vec<u8>, keep_alive: bool) -> After {
     let sent = send(client, &head).await;
+    exchange.record.waited();
     exchange.record.bytes_out += sent as u64;
     match (sent == head.len(), keep_alive) {
         (true, true) => After::KeepAlive,

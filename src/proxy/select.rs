@@ -68,7 +68,10 @@ pub async fn admit(
             Found::Slot(admitted) => return Ok(admitted),
             Found::Full if upstream.conf.queue.size == 0 => return Err(Reason::BackendsFull.into()),
             Found::Full => match queue(client, &upstream, now).await? {
-                Some(admitted) => return Ok(admitted),
+                Some(admitted) => {
+                    exchange.record.begin_try();
+                    return Ok(admitted);
+                }
                 None => upstream = newer(&client.local, &upstream).unwrap_or(upstream),
             },
             // All of them may have gone with a reload since the request was routed: it goes where requests go now.
@@ -124,16 +127,8 @@ fn pick(
     now: u64,
 ) -> Option<usize> {
     let load = |i: usize| {
-        let backend: &BackendView = &upstream.backends[i];
-        let state: &BackendState = &backend.state;
-        if state.standing(now) != best || avoid.contains(&i) {
-            return None;
-        }
-        let occupancy = state.occupancy();
-        occupancy.check().ok()?;
-        let ramp = state.ramp_start_ms().map_or(1.0, |since| ramp(now, since));
-        let headroom = state.load().map_or(1.0, |report| Score::from(report).headroom(now));
-        Some(Load { in_flight: occupancy.in_flight(), ramp, headroom })
+        let state: &BackendState = &upstream.backends[i].state;
+        if state.standing(now) != best || avoid.contains(&i) { None } else { load_of(state, now) }
     };
     policy::pick(
         exchange.algorithm(),
@@ -145,13 +140,23 @@ fn pick(
     )
 }
 
+/// What the balancing rules look at; `None` when it has no room.
+pub fn load_of(state: &BackendState, now_ms: u64) -> Option<Load> {
+    let occupancy = state.occupancy();
+    occupancy.check().ok()?;
+    let ramp = state.ramp_start_ms().map_or(1.0, |since| ramp(now_ms, since));
+    let headroom = state.load().map_or(1.0, |report| Score::from(report).headroom(now_ms));
+    Some(Load { in_flight: occupancy.in_flight(), ramp, headroom })
+}
+
 /// Waits in line. `None` when a reload took away what was granted: then it has to be asked for again.
 async fn queue(client: &mut Client, upstream: &Rc<UpstreamView>, now: u64) -> Result<Option<Admitted>, Fault> {
     let local = client.local.clone();
     let mut waiter = pin!(upstream.state.join(now).map_err(|_| Fault::from(Reason::QueueFull))?);
     local.stats.queue_waits.inc();
+    local.stats.queue_waiting.inc();
     client.deadline.set_after(ticks(upstream.conf.queue.timeout));
-    let slot = poll_fn(|cx| {
+    let granted = poll_fn(|cx| {
         if let Poll::Ready(granted) = waiter.as_mut().poll(cx) {
             return Poll::Ready(granted.map_err(|_| Fault::from(Reason::NoBackend)));
         }
@@ -161,7 +166,9 @@ async fn queue(client: &mut Client, upstream: &Rc<UpstreamView>, now: u64) -> Re
         }
         client.deadline.poll_expired(cx).map(|()| Err(Reason::QueueTimeout.into()))
     })
-    .await?;
+    .await;
+    local.stats.queue_waiting.dec();
+    let slot = granted?;
     let Some((index, backend)) = known(&local, upstream, slot.state()).await else { return Ok(None) };
     match slot.rebind(backend) {
         Ok(slot) => Ok(Some(Admitted { slot, index })),

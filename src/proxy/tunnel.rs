@@ -12,7 +12,7 @@ use super::log::Record;
 use super::outflow::Outflow;
 use crate::error::Reason;
 use crate::limits::TUNNEL_HALF_CLOSED_SECONDS_MAX;
-use crate::shared::backend::Slot;
+use crate::shared::backend::{Mark, Slot};
 use crate::stream::Stream;
 use crate::upstream::view::BackendView;
 use crate::wheel::ticks;
@@ -80,7 +80,10 @@ impl Clock {
 pub fn spawn(client: Client, tunnel: Tunnel) {
     client.local.stats.tunnels.inc();
     client.local.stats.tunnels_active.inc();
-    tokio::task::spawn_local(run(Box::new(client), tunnel));
+    let local = client.local.clone();
+    let tunnelling = run(Box::new(client), tunnel);
+    local.sizes.tunnel.set(size_of::<Client>() + size_of_val(&tunnelling));
+    tokio::task::spawn_local(tunnelling);
 }
 
 async fn run(mut client: Box<Client>, tunnel: Tunnel) {
@@ -90,10 +93,20 @@ async fn run(mut client: Box<Client>, tunnel: Tunnel) {
     up.out.append_input(&local, &mut client.input);
     let mut down = Way { out: to_client, ..Way::default() };
     let mut clock = Clock { last_moved: local.wheel.now(), half_closed: None };
-    let reason = poll_fn(|cx| poll(cx, &client, &backend, &mut up, &mut down, &local, &mut clock)).await;
+    let state = slot.state();
+    let reason = poll_fn(|cx| {
+        if local.is_cutting.get() && state.is(Mark::Cut) {
+            return Poll::Ready(Some(Reason::BackendCut));
+        }
+        poll(cx, &client, &backend, &mut up, &mut down, &local, &mut clock)
+    })
+    .await;
     record.reason = reason;
     record.bytes_in += up.moved;
     record.bytes_out += down.moved;
+    let stats = &slot.backend().stats;
+    stats.bytes_out.add(up.moved);
+    stats.bytes_in.add(down.moved);
     up.out.clear(&local);
     down.out.clear(&local);
     local.stats.tunnels_active.dec();

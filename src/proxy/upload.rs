@@ -87,7 +87,9 @@ impl Upload {
         if self.kept.capacity() == 0 {
             self.kept = local.take_buffer();
         }
+        let before = self.kept.capacity();
         write(&mut self.kept);
+        local.buffer_grew(before, &self.kept);
         self.sink = if matches!(source, Source::Chunked(_)) { Sink::Chunked } else { Sink::Identity };
         self.is_ended = source.is_done();
         self.source = source;
@@ -212,7 +214,7 @@ impl Upload {
         let parts = [framed.head(), data, end, trailers, empty_line];
         let len: usize = parts.iter().map(|part| part.len()).sum();
         if self.is_replayable && (self.kept.len() + len <= self.kept_max || backend.is_none()) {
-            self.keep(&parts, len);
+            self.keep(local, &parts, len);
             return Ok(());
         }
         if self.is_replayable {
@@ -229,13 +231,15 @@ impl Upload {
 
     /// Adds `len` bytes in parts to what is kept. Grows to no more than may be kept in all: what grew further by doubling
     /// would be too large a buffer to use again, so that each upload would make one anew.
-    fn keep(&mut self, parts: &[&[u8]], len: usize) {
+    fn keep(&mut self, local: &Local, parts: &[&[u8]], len: usize) {
         let needed = self.kept.len() + len;
-        if needed > self.kept.capacity() {
-            let room = needed.max(self.kept_max.min(2 * self.kept.capacity()));
+        let before = self.kept.capacity();
+        if needed > before {
+            let room = needed.max(self.kept_max.min(2 * before));
             self.kept.reserve_exact(room - self.kept.len());
         }
         parts.iter().for_each(|part| self.kept.extend_from_slice(part));
+        local.buffer_grew(before, &self.kept);
     }
 }
 

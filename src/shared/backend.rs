@@ -127,6 +127,8 @@ pub enum Mark {
     /// No member of its upstream: not yet, or gone with a reload and finishing what is in flight. Follows
     /// [`UpstreamState::set_members`] alone.
     Draining = 1 << 4,
+    /// What still runs with it is to end now. Set beside a mark that keeps new requests away.
+    Cut = 1 << 5,
 }
 
 impl Mark {
@@ -367,7 +369,7 @@ impl BackendState {
     /// Whether the backend is a member of its upstream; a new member isn't ramped, it never went away.
     pub(super) fn set_member(&self, member: bool) {
         if member {
-            self.marks.fetch_and(!(Mark::Draining as u32), Ordering::AcqRel);
+            self.marks.fetch_and(!(Mark::Draining as u32 | Mark::Cut as u32), Ordering::AcqRel);
         } else {
             self.marks.fetch_or(Mark::Draining as u32, Ordering::AcqRel);
         }
@@ -376,7 +378,10 @@ impl BackendState {
     /// Only under the queue's lock, so that the two steps are one to everybody who writes.
     fn store_marks(&self, mask: u32, marks: u32, now_ms: u64) {
         let before = self.marks.load(Ordering::Relaxed);
-        let after = before & !mask | marks & mask;
+        let mut after = before & !mask | marks & mask;
+        if after & Mark::OUT == 0 {
+            after &= !(Mark::Cut as u32);
+        }
         if before & Mark::OUT != 0 && after & Mark::OUT == 0 {
             self.ramp_start_ms.store(now_ms.max(1), Ordering::Relaxed);
         }

@@ -2,6 +2,9 @@
 //!
 //! Owns the messages. Never says how they are carried out.
 
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
@@ -10,6 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::backend::BackendState;
 use super::budget::SharedBudget;
 use super::queue::UpstreamState;
+use super::stats::BackendStats;
 use crate::config::plan::{self, AccessFormat, Plan};
 use crate::route::RouteTable;
 
@@ -35,7 +39,12 @@ pub struct PublishedUpstream {
     pub budget: Arc<SharedBudget>,
     /// In the order of `conf.backends`; those of unchanged identity are the same through reloads.
     pub backends: Vec<Arc<BackendState>>,
+    /// What each worker counts of each backend; in the order of `backends`, the same through reloads as they are.
+    pub stats: Vec<WorkersStats>,
 }
+
+/// What the workers count of one backend, by index of the worker.
+pub type WorkersStats = Arc<[Arc<BackendStats>]>;
 
 /// Lines of the access log on their way to its writer.
 #[derive(Debug)]
@@ -55,11 +64,33 @@ pub struct AccessSink {
     pub writer: SyncSender<LogBatch>,
 }
 
+/// How a worker comes by a listening socket while it runs.
+#[derive(Clone, Debug)]
+pub enum Opening {
+    /// Each worker makes its own, in its own descriptor table; the address was tried by control before.
+    Tcp(SocketAddr, Arc<plan::Server>),
+    /// All workers share the queue of this one; only while they share a descriptor table.
+    Shared(Arc<OwnedFd>),
+}
+
 /// One message to a worker.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Route by this from now on, and let go of the sender once that is so.
     Publish(Arc<Published>, UnboundedSender<()>),
+    /// Accept from one more listener, and say whether that works.
+    Listen {
+        /// Names it for its end.
+        slot: u16,
+        /// How to get the socket.
+        opening: Opening,
+        /// Told the outcome.
+        done: UnboundedSender<io::Result<()>>,
+    },
+    /// Take in who waits at the listener of this slot, then end listening there.
+    EndListening(u16),
+    /// A backend was marked [`super::backend::Mark::Cut`]: end what runs with it.
+    Cut,
     /// Log exchanges so from now on, or not at all.
     Access(Option<AccessSink>),
     /// Stop accepting, let what runs finish, close what is idle after half of `server.shutdown_timeout` and end after

@@ -7,10 +7,12 @@
 pub mod backend;
 pub mod budget;
 pub mod command;
+pub mod histogram;
 pub mod open;
 pub mod queue;
 pub mod stats;
 mod sync;
+pub mod trouble;
 
 #[cfg(test)]
 mod tests;

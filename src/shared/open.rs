@@ -30,6 +30,11 @@ impl OpenCount {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// How many may be open in all.
+    pub fn max(&self) -> u64 {
+        self.max.load(Ordering::Relaxed)
+    }
+
     /// Counts one in.
     pub fn add(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);

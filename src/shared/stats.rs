@@ -5,9 +5,11 @@
 //! outside: that is management's.
 
 use std::ops::{Add, AddAssign};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use super::histogram::{Histogram, Latency};
+use super::trouble::Troubles;
 use crate::error::Reason;
 
 /// A number that one thread writes and any may read; wraps around.
@@ -112,12 +114,14 @@ impl Sums<{ Reason::COUNT }> {
     }
 }
 
-/// The field-by-field shape of a set of counters and of its sum, so that no counter is left out of the sum.
+/// The field-by-field shape of a set of counters and of its sum, so that no counter is left out of the sum. What is
+/// lazy is not summed here: `control::history` reads it.
 macro_rules! counted {
     (
         $(#[$stats_doc:meta])* $stats:ident, $(#[$totals_doc:meta])* $totals:ident,
         numbers { $($(#[$number_doc:meta])* $number:ident,)* }
         arrays { $($(#[$array_doc:meta])* $array:ident: $count:expr,)* }
+        lazy { $($(#[$lazy_doc:meta])* $lazy:ident, $read:ident: $made:ty,)* }
     ) => {
         $(#[$stats_doc])*
         #[derive(Debug, Default)]
@@ -125,6 +129,21 @@ macro_rules! counted {
         pub struct $stats {
             $($(#[$number_doc])* pub $number: Counter,)*
             $($(#[$array_doc])* pub $array: Counters<{ $count }>,)*
+            $($lazy: OnceLock<Box<$made>>,)*
+        }
+
+        impl $stats {
+            $($(#[$lazy_doc])*
+            ///
+            /// Made at the first call, which is the worker's it belongs to.
+            pub fn $lazy(&self) -> &$made {
+                self.$lazy.get_or_init(Box::default)
+            }
+
+            /// What is there of it, for those who read.
+            pub fn $read(&self) -> Option<&$made> {
+                self.$lazy.get().map(Box::as_ref)
+            })*
         }
 
         $(#[$totals_doc])*
@@ -169,20 +188,22 @@ counted! {
         tunnels_active,
         /// Tunnels ever opened.
         tunnels,
+        /// Event streams under way now.
+        event_streams_active,
         /// Requests whose head was read.
         requests,
+        /// Requests under way now, queued ones included and tunnels not.
+        exchanges_active,
         /// Bytes read from clients, as on the wire (inside TLS).
         client_bytes_in,
         /// Bytes written to clients.
         client_bytes_out,
-        /// Bytes read from backends.
-        backend_bytes_in,
-        /// Bytes written to backends.
-        backend_bytes_out,
         /// Tries after the first.
         retries,
         /// Requests that waited in a queue.
         queue_waits,
+        /// Requests that wait in a queue now.
+        queue_waiting,
         /// Lines handed to the access log's writer.
         log_lines_written,
         /// Lines dropped because the writer had fallen behind.
@@ -191,12 +212,30 @@ counted! {
         pool_hits,
         /// Exchanges that had to connect.
         pool_misses,
+        /// Bytes of buffers, in use and spare; this and what follows as of the last second.
+        memory_buffers,
+        /// Bytes of exchanges under way and of room kept for the next.
+        memory_exchanges,
+        /// Bytes of connections that are neither parked nor tunnels.
+        memory_connections,
+        /// Bytes of the parking lot.
+        memory_parked,
+        /// Bytes of tunnels.
+        memory_tunnels,
+        /// Bytes of requests that wait in queues.
+        memory_queues,
     }
     arrays {
         /// Answers sent to clients, interim ones too, by class of status.
         statuses: CLASSES_COUNT,
         /// Exchanges that the proxy answered or ended itself, by [`Reason`].
         reasons: Reason::COUNT,
+    }
+    lazy {
+        /// Times from a request's head to its answer's end; no tunnels and no event streams.
+        latency, latency_so_far: Histogram,
+        /// The last answers of its own that told of something wrong.
+        troubles, troubles_so_far: Troubles,
     }
 }
 
@@ -228,5 +267,9 @@ counted! {
     arrays {
         /// Its answers, interim ones too, by class of status.
         statuses: CLASSES_COUNT,
+    }
+    lazy {
+        /// How long its answers took.
+        latency, latency_so_far: Latency,
     }
 }

@@ -22,7 +22,7 @@ pub struct Signer {
 impl Signer {
     /// The key comes from the configured secret, else from the machine's id, so that cookies outlive restarts.
     pub fn new(upstream: &str, conf: &Sticky) -> Signer {
-        let secret = conf.secret.as_deref().map_or_else(machine_secret, |s| s.as_bytes().to_vec());
+        let secret = conf.secret.as_ref().map_or_else(machine_secret, |s| s.reveal().as_bytes().to_vec());
         let mut key = [0u8; 32];
         key.copy_from_slice(&tag(&secret, &[b"speedmimi sticky cookie"]));
         Signer { key, upstream: upstream.to_owned(), conf: conf.clone() }
@@ -93,9 +93,11 @@ fn machine_secret() -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::plan::Secret;
 
     fn signer(upstream: &str) -> Signer {
-        let conf = Sticky { cookie: "b".into(), ttl: std::time::Duration::from_secs(60), secret: Some("s".into()) };
+        let conf =
+            Sticky { cookie: "b".into(), ttl: std::time::Duration::from_secs(60), secret: Some(Secret::new("s")) };
         Signer::new(upstream, &conf)
     }
 

@@ -30,7 +30,7 @@ pub struct BackendView {
     pub state: Arc<BackendState>,
     /// This worker's idle connections to it; moves on to the next view of the same backend.
     pub pool: Rc<Pool>,
-    /// This worker's counters of it; move on likewise.
+    /// This worker's counters of it; the same through reloads.
     pub stats: Arc<BackendStats>,
     /// Its stable key for the hash rules.
     pub hash: u64,
@@ -95,11 +95,12 @@ pub struct View {
 }
 
 impl View {
-    /// A view of `published` for one of `workers` workers. Backends that `before` knows keep their idle connections and
-    /// counters.
-    pub fn new(published: &Published, workers: usize, before: Option<&View>, rng: &mut Rng) -> View {
+    /// A view of `published` for one of `workers` workers, the one at index `worker`. Backends that `before` knows keep
+    /// their idle connections.
+    pub fn new(published: &Published, worker: usize, workers: usize, before: Option<&View>, rng: &mut Rng) -> View {
+        let upstreams = published.upstreams.iter();
         let upstreams: Vec<Rc<UpstreamView>> =
-            published.upstreams.iter().map(|u| Rc::new(UpstreamView::new(u, workers, before, rng))).collect();
+            upstreams.map(|u| Rc::new(UpstreamView::new(u, worker, workers, before, rng))).collect();
         let routes = published
             .plan
             .routes
@@ -132,16 +133,22 @@ impl View {
 }
 
 impl UpstreamView {
-    fn new(published: &PublishedUpstream, workers: usize, before: Option<&View>, rng: &mut Rng) -> UpstreamView {
+    fn new(
+        published: &PublishedUpstream,
+        worker: usize,
+        workers: usize,
+        before: Option<&View>,
+        rng: &mut Rng,
+    ) -> UpstreamView {
         let old = before.and_then(|view| view.upstreams.iter().find(|u| Arc::ptr_eq(&u.state, &published.state)));
         let backends = published
             .conf
             .backends
             .iter()
-            .zip(&published.backends)
-            .map(|(conf, state)| {
+            .zip(published.backends.iter().zip(&published.stats))
+            .map(|(conf, (state, stats))| {
                 let kept = old.and_then(|u| u.backends.iter().find(|b| Arc::ptr_eq(&b.state, state)));
-                Rc::new(BackendView::new(conf, state, kept.map(Rc::as_ref)))
+                Rc::new(BackendView::new(conf, state, &stats[worker], kept.map(Rc::as_ref)))
             })
             .collect();
         let conf = published.conf.clone();
@@ -189,13 +196,18 @@ impl UpstreamView {
 }
 
 impl BackendView {
-    fn new(conf: &Arc<plan::Backend>, state: &Arc<BackendState>, kept: Option<&BackendView>) -> BackendView {
+    fn new(
+        conf: &Arc<plan::Backend>,
+        state: &Arc<BackendState>,
+        stats: &Arc<BackendStats>,
+        kept: Option<&BackendView>,
+    ) -> BackendView {
         BackendView {
             hash: crate::balance::key::of_bytes(conf.id.as_bytes()),
             conf: conf.clone(),
             state: state.clone(),
             pool: kept.map_or_else(Rc::default, |b| b.pool.clone()),
-            stats: kept.map_or_else(Arc::default, |b| b.stats.clone()),
+            stats: stats.clone(),
             next_address: Cell::new(0),
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! Owns the contract's table as a second opinion on `speedmimi::error`. [`Reason::NoDescriptor`] needs a process whose
 //! descriptors are used up, which tests that share one process can't have; [`Reason::Shutdown`] is told by the tests of
-//! draining.
+//! draining, [`Reason::BackendCut`] by those of management.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -53,7 +53,7 @@ fn contract(reason: Reason) -> Option<(u16, &'static str)> {
         Reason::ConnectTimeout => (504, "connection_timeout"),
         Reason::ResponseTimeout => (504, "http_response_timeout"),
         Reason::BackendStalled => (504, "connection_read_timeout"),
-        Reason::NoBackend => (503, "destination_unavailable"),
+        Reason::NoBackend | Reason::BackendCut => (503, "destination_unavailable"),
         Reason::BackendsFull | Reason::QueueFull | Reason::QueueTimeout => (503, "connection_limit_reached"),
         Reason::NoDescriptor | Reason::NoLocalPort => (503, "proxy_internal_error"),
         Reason::ClientClosed | Reason::ClientStalled | Reason::TunnelIdle | Reason::Shutdown => return None,

@@ -4,6 +4,8 @@
 //! Never sleeps to wait for something and never uses a fixed port.
 
 #[allow(dead_code)]
+mod api;
+#[allow(dead_code)]
 mod client;
 #[allow(dead_code)]
 mod dir;
@@ -20,17 +22,20 @@ mod wire;
 
 mod access_log;
 mod address;
+mod admin;
 mod balance;
 mod bodies;
 mod conformance;
 mod drain;
 mod faults;
+mod figures;
 mod fleet;
 mod h1;
 mod harness;
 mod health;
 mod limits;
 mod park;
+mod persist;
 mod reload;
 mod retry;
 mod review;

@@ -3,12 +3,15 @@
 //! Owns the keys that every test wants and the end of the proxy. Never looks inside it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use speedmimi::config::plan::Plan;
-use speedmimi::config::{ConfigFault, file};
-use speedmimi::server::{self, Handle, StartError};
+use speedmimi::config::ConfigFault;
+use speedmimi::config::document::Document;
+use speedmimi::control::board::Board;
+use speedmimi::control::watch::Watch;
+use speedmimi::server::{self, Handle, Start, StartError};
 use speedmimi::shared::stats::Totals;
 
 use crate::client::Client;
@@ -38,7 +41,31 @@ impl Proxy {
 
     /// As [`Proxy::start`], where starting may fail.
     pub fn try_start(server: &[(&str, &str)], sections: &str) -> Result<Proxy, StartError> {
-        Ok(Proxy { handle: Some(server::start(plan(server, sections))?) })
+        Ok(Proxy { handle: Some(server::start(document(server, sections))?) })
+    }
+
+    /// By a file, in which management has to be on; changes are written to it.
+    pub fn from_file(path: &Path) -> Proxy {
+        let text = std::fs::read_to_string(path).expect("a configuration file");
+        let document = checked(&text);
+        let start = Start { document, file: Some((path.to_owned(), text)) };
+        let handle = server::start(start).unwrap_or_else(|e| panic!("starting the proxy: {e}"));
+        Proxy { handle: Some(handle) }
+    }
+
+    /// Where management is served.
+    pub fn management(&self) -> SocketAddr {
+        self.handle().management().expect("management that is on")
+    }
+
+    /// As SIGHUP does.
+    pub fn reload_file(&self) {
+        self.handle().reload_file();
+    }
+
+    /// What management looks at.
+    pub fn board(&self) -> &Board {
+        self.handle().board()
     }
 
     /// One route to one origin.
@@ -67,8 +94,13 @@ impl Proxy {
 
     /// Puts another plan in place; the keys that keep their old values until a restart.
     pub fn reload(&mut self, server: &[(&str, &str)], sections: &str) -> Vec<&'static str> {
-        let handle = self.handle.as_mut().expect("a proxy that runs");
-        handle.reload(plan(server, sections)).unwrap_or_else(|e| panic!("reloading: {e}"))
+        let handle = self.handle.as_ref().expect("a proxy that runs");
+        handle.reload(document(server, sections)).unwrap_or_else(|e| panic!("reloading: {e}")).restart_required
+    }
+
+    /// Its figures of the last seconds.
+    pub fn watch(&self) -> &Watch {
+        &self.handle().board().watch
     }
 
     /// What it has counted so far.
@@ -142,13 +174,20 @@ pub fn balanced(origins: &[(&Origin, &str)], upstream: &str, route: &str) -> Str
     )
 }
 
-fn plan(server: &[(&str, &str)], sections: &str) -> Plan {
+fn document(server: &[(&str, &str)], sections: &str) -> Document {
     let own = SERVER.iter().filter(|(key, _)| !server.iter().any(|(other, _)| other == key));
     let lines: String = own.chain(server).map(|(key, value)| format!("  {key}: {value}\n")).collect();
-    let text = format!("server:\n{lines}{sections}");
+    // Management has a fixed port by default.
+    let is_given = sections.lines().any(|line| line.starts_with("grpc:"));
+    let management = if is_given { "" } else { "grpc: {enabled: false}\n" };
+    let text = format!("server:\n{lines}{management}{sections}");
+    checked(&text)
+}
+
+fn checked(text: &str) -> Document {
     let faults = |faults: Vec<ConfigFault>| {
         let list: Vec<String> = faults.iter().map(ToString::to_string).collect();
         panic!("{text}\n{}", list.join("\n"))
     };
-    file::read(&text, "test.yaml", |_| None).unwrap_or_else(faults)
+    Document::from_text(text, "test.yaml", |_| None).unwrap_or_else(faults)
 }

@@ -1,0 +1,247 @@
+//! The REST skin of what is looked at and not changed: figures, live state, reports of backends.
+//!
+//! Owns the way from a board to JSON. Never counts.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{RawQuery, State};
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value as Json, json};
+use tokio::time::MissedTickBehavior;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::IntervalStream;
+
+use super::Desk;
+use super::rest::{Query, invalid, nothing_else, object, text, told};
+use crate::balance::score::{Report, Score};
+use crate::clock;
+use crate::control::board::Board;
+use crate::control::explain::{self, Question};
+use crate::control::metrics::{self, Format};
+use crate::control::verb::{Refusal, RefusalKind};
+use crate::shared::trouble::{TROUBLES_COUNT_MAX, Trouble, Troubles};
+
+type Shared = State<Arc<Desk>>;
+type Answer = Result<Response, Refusal>;
+
+/// CPUs of a backend at most, in a report.
+const CPUS_MAX: f64 = 65_536.0;
+
+pub(super) async fn server(State(desk): Shared) -> Response {
+    told(StatusCode::OK, &json(&desk.board.watch.server()))
+}
+
+pub(super) async fn backend(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
+    let query = Query::read(query, &["upstream", "backend_id"])?;
+    let (upstream, id) = (query.required("upstream")?, query.required("backend_id")?);
+    let found = desk.board.watch.backend(upstream, id);
+    found.map(|found| told(StatusCode::OK, &json(&found))).ok_or_else(|| unknown(&desk.board, upstream, Some(id)))
+}
+
+pub(super) async fn backends(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
+    let query = Query::read(query, &["upstream"])?;
+    let upstream = query.get("upstream");
+    if let Some(name) = upstream
+        && desk.board.shown().published.plan.upstream(name).is_none()
+    {
+        return Err(unknown(&desk.board, name, None));
+    }
+    Ok(told(StatusCode::OK, &all(&desk.board, upstream)))
+}
+
+/// Backends with their figures, and those that were removed while something still runs with them.
+fn all(board: &Board, upstream: Option<&str>) -> Json {
+    let leaving = board.leaving();
+    let leaving = leaving.iter().filter(|l| upstream.is_none_or(|name| l.identity.upstream == name));
+    let leaving = leaving.map(|l| {
+        let (upstream, id) = (&l.identity.upstream, &l.identity.id);
+        json!({"upstream": upstream, "backend_id": id, "state": "draining", "in_flight": l.state.in_flight()})
+    });
+    json!({
+        "backends": json(&board.watch.backends(upstream)),
+        "removed": leaving.collect::<Vec<_>>(),
+    })
+}
+
+pub(super) async fn upstreams(State(desk): Shared) -> Response {
+    let shown = desk.board.shown();
+    let all = desk.board.watch.backends(None);
+    let told_of = shown.published.upstreams.iter().map(|upstream| {
+        let name = &upstream.conf.name;
+        let routes = shown.published.plan.routes.iter().filter(|route| {
+            matches!(route.target, crate::config::plan::Target::Upstream(id)
+                if shown.published.plan.upstreams.get(id.0 as usize).is_some_and(|u| u.name == *name))
+        });
+        json!({
+            "name": name,
+            "routes": routes.map(|route| route.name.as_str()).collect::<Vec<_>>(),
+            "waiting": upstream.state.waiting(),
+            "queue_size": upstream.conf.queue.size,
+            "backends": json(&all.iter().filter(|backend| backend.upstream == *name).collect::<Vec<_>>()),
+        })
+    });
+    told(StatusCode::OK, &json!({"upstreams": told_of.collect::<Vec<_>>()}))
+}
+
+/// An event a second, for as long as somebody listens.
+pub(super) async fn stream(State(desk): Shared) -> Response {
+    let mut clock = tokio::time::interval(Duration::from_secs(1));
+    clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let events = IntervalStream::new(clock).map(move |_| {
+        let mut value = all(&desk.board, None);
+        value["server"] = json(&desk.board.watch.server());
+        value["etag"] = desk.board.shown().etag.as_str().into();
+        value["ready"] = desk.board.is_ready().into();
+        Ok::<_, Infallible>(Event::default().data(value.to_string()))
+    });
+    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+}
+
+fn json(figures: &impl serde::Serialize) -> Json {
+    serde_json::to_value(figures).unwrap_or_default()
+}
+
+fn unknown(board: &Board, upstream: &str, id: Option<&str>) -> Refusal {
+    let shown = board.shown();
+    let named = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let error = match (shown.published.plan.upstream(upstream), id) {
+        (Some(known), Some(id)) => {
+            let ids = named(known.backends.iter().map(|b| b.id.as_str()).collect());
+            format!("backend_id: {upstream} has no backend {id:?}; it has: {ids}")
+        }
+        _ => {
+            let names = named(shown.published.plan.upstreams.iter().map(|u| u.name.as_str()).collect());
+            format!("upstream: there is no {upstream:?}; there are: {names}")
+        }
+    };
+    Refusal::new(RefusalKind::Unknown, error)
+}
+
+/// `{"upstream", "backend_id", "performance": {…}}`. What else agents put into `performance` is passed over.
+pub(super) async fn report(State(desk): Shared, body: Bytes) -> Answer {
+    let mut body = object(&body)?;
+    let upstream = text(&mut body, &["upstream", "upstream_id"])?;
+    let id = text(&mut body, &["backend_id", "id"])?;
+    let Some(Json::Object(performance)) = body.remove("performance") else {
+        return Err(invalid("performance: missing; allowed: {cpu_usage, memory_usage, load_avg_1, cpus}"));
+    };
+    nothing_else(&body, "upstream, backend_id and performance")?;
+    let report = read_report(&performance)?;
+    take_report(&desk.board, &upstream, &id, report)?;
+    Ok(told(StatusCode::ACCEPTED, &json!({"accepted": true})))
+}
+
+fn read_report(performance: &Map<String, Json>) -> Result<Report, Refusal> {
+    let cpu = within(performance, "cpu_usage", 100.0)?;
+    let memory = within(performance, "memory_usage", 100.0)?;
+    let load = within(performance, "load_avg_1", f64::MAX)?;
+    let cpus = within(performance, "cpus", CPUS_MAX)?.unwrap_or(1.0).max(1.0);
+    if cpu.is_none() && memory.is_none() && load.is_none() {
+        return Err(invalid("performance: says nothing; allowed: cpu_usage, memory_usage and load_avg_1"));
+    }
+    let part = |percent: Option<f64>| (percent.unwrap_or(0.0) / 100.0) as f32;
+    Report::new(part(cpu), part(memory), (load.unwrap_or(0.0) / cpus) as f32)
+        .ok_or_else(|| invalid("performance: a value is not a number"))
+}
+
+fn within(performance: &Map<String, Json>, name: &str, max: f64) -> Result<Option<f64>, Refusal> {
+    let Some(value) = performance.get(name) else { return Ok(None) };
+    match value.as_f64() {
+        Some(value) if (0.0..=max).contains(&value) => Ok(Some(value)),
+        _ if max == f64::MAX => Err(invalid(format!("performance.{name}: {value} is no number from 0 up"))),
+        _ => Err(invalid(format!("performance.{name}: {value} is outside 0..={max}"))),
+    }
+}
+
+/// Lets a report count in the balancing.
+///
+/// # Errors
+/// When it names nothing.
+pub(super) fn take_report(board: &Board, upstream: &str, id: &str, report: Report) -> Result<(), Refusal> {
+    let shown = board.shown();
+    let state = shown.published.upstreams.iter().find(|u| u.conf.name == upstream).and_then(|u| {
+        let at = u.conf.backends.iter().position(|backend| backend.id == id)?;
+        u.backends.get(at)
+    });
+    let state = state.ok_or_else(|| unknown(board, upstream, Some(id)))?;
+    let now_ms = clock::now_ms();
+    state.update_load(|last| Score::after(last.map(Score::from), now_ms, report).into());
+    Ok(())
+}
+
+pub(super) async fn metrics(State(desk): Shared, headers: HeaderMap) -> Response {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
+    let format = Format::accepted(accept);
+    let mut page = desk.board.watch.with(|sources| metrics::page(sources, format));
+    let end = if format == Format::OpenMetrics { page.find("# EOF") } else { None };
+    page.insert_str(end.unwrap_or(page.len()), &configuration(&desk.board));
+    (StatusCode::OK, [(CONTENT_TYPE, format.content_type())], page).into_response()
+}
+
+/// What of the configuration somebody should be woken for.
+fn configuration(board: &Board) -> String {
+    let shown = board.shown();
+    let gauge = |name: &str, help: &str, value: u64| {
+        format!("# HELP speedmimi_{name} {help}\n# TYPE speedmimi_{name} gauge\nspeedmimi_{name} {value}\n")
+    };
+    let refused = u64::from(board.trouble().is_some());
+    let required = shown.restart_required.len() as u64;
+    gauge("ready", "Whether new requests are welcome.", board.is_ready().into())
+        + &gauge("config_file_refused", "Whether the last reading of the file was refused.", refused)
+        + &gauge("config_restart_required_keys", "Keys that keep their old values until a restart.", required)
+}
+
+/// `?method=&host=&path=&client=&header=Name: value` (the last as often as needed).
+pub(super) async fn explain(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
+    let (headers, query) = Query::read_with_list(query, "header", &["method", "host", "path", "client"])?;
+    let client = query.get("client").unwrap_or("127.0.0.1");
+    let question = Question {
+        method: query.get("method").unwrap_or("GET").to_owned(),
+        host: query.required("host")?.to_owned(),
+        path: query.get("path").unwrap_or("/").to_owned(),
+        client: client.parse().map_err(|_| invalid(format!("client: {client:?} is no IP address")))?,
+        headers,
+    };
+    let told_of = explain::explain(&desk.board.shown().published, &question, clock::now_ms())?;
+    Ok(told(StatusCode::OK, &told_of))
+}
+
+/// The last answers that the proxy made because something was wrong.
+pub(super) async fn errors(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
+    let query = Query::read(query, &["limit"])?;
+    let limit = query.get("limit").map_or(Ok(TROUBLES_COUNT_MAX), |limit| match limit.parse() {
+        Ok(limit @ 1..=TROUBLES_COUNT_MAX) => Ok(limit),
+        _ => Err(invalid(format!("limit: {limit:?} is outside 1..={TROUBLES_COUNT_MAX}"))),
+    })?;
+    let rings = desk.board.workers.iter().filter_map(|worker| worker.troubles_so_far());
+    let errors = Troubles::last(rings);
+    let errors: Vec<Json> = errors.iter().take(limit).map(error).collect();
+    Ok(told(StatusCode::OK, &json!({"errors": errors})))
+}
+
+fn error(trouble: &Trouble) -> Json {
+    let since = trouble.at.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let noted = |text: &str| if text.is_empty() { Json::Null } else { text.into() };
+    json!({
+        "timestamp": since.as_millis() as u64,
+        "request_id": trouble.request_id,
+        "reason": trouble.reason.code(),
+        "status": trouble.status,
+        "detail": trouble.detail,
+        "timer": trouble.timer(),
+        "route": trouble.route.as_ref().map(|route| route.name.as_str()),
+        "upstream": trouble.upstream.as_ref().map(|upstream| upstream.name.as_str()),
+        "backend": trouble.backend.as_ref().map(|backend| backend.id.as_str()),
+        "client": trouble.client.map(|client| client.to_string()),
+        "method": noted(&trouble.method),
+        "host": noted(&trouble.host),
+        "path": noted(&trouble.path),
+        "retries": trouble.retries,
+    })
+}

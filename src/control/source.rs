@@ -1,0 +1,155 @@
+//! The configuration file while the proxy runs: what was last read of it or written to it, and whether it changed since.
+//!
+//! Owns that memory. Never decides what a change means.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::verb::{self, Refusal, RefusalKind, Verb};
+use crate::config::document::Document;
+use crate::config::store::{self, Replaced, StoreError};
+use crate::config::{edit, load};
+
+/// A configuration file.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    /// Its text as last read or written.
+    text: String,
+    /// What that text means.
+    document: Arc<Document>,
+    seen: Option<Stamp>,
+    /// Looked different a moment ago: whoever writes it may not have finished.
+    unsettled: Option<Stamp>,
+}
+
+/// Tells one state of a file from another without reading it. Of the file at the end of symbolic links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified_ns: i128,
+    changed_ns: i128,
+}
+
+impl From<Metadata> for Stamp {
+    fn from(file: Metadata) -> Self {
+        let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
+        Stamp {
+            device: file.dev(),
+            inode: file.ino(),
+            bytes: file.size(),
+            modified_ns: ns(file.mtime(), file.mtime_nsec()),
+            changed_ns: ns(file.ctime(), file.ctime_nsec()),
+        }
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    std::fs::metadata(path).ok().map(Stamp::from)
+}
+
+impl Source {
+    /// The file of this text.
+    pub fn new(path: PathBuf, text: String, document: Arc<Document>) -> Self {
+        let seen = stamp(&path);
+        Source { path, text, document, seen, unsettled: None }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its text as last read or written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What that text means.
+    pub fn document(&self) -> &Arc<Document> {
+        &self.document
+    }
+
+    /// It has this text now.
+    pub fn is_now(&mut self, text: String, document: Arc<Document>) {
+        *self = Source::new(std::mem::take(&mut self.path), text, document);
+    }
+
+    /// Writes a change to it, with only the lines of what changed rewritten. What is in use and was never written stays
+    /// unwritten: the verb is carried out on what the file says.
+    ///
+    /// # Errors
+    /// Where that can't be done exactly, somebody else has changed the file, or it can't be written; the file is as it
+    /// was then.
+    pub async fn write(&mut self, verb: &Verb) -> Result<(), Refusal> {
+        let conflict = |error: String| Refusal::new(RefusalKind::Conflict, error);
+        let unwritten = |refusal: Refusal| {
+            conflict(format!(
+                "{refusal}: the file knows nothing of it (persist=false applies a change without writing)"
+            ))
+        };
+        let wanted = verb::wanted(verb, self.document.shown()).map_err(unwritten)?;
+        let document = Document::from_value(&wanted, &self.document, load::variable)
+            .map_err(|faults| unwritten(Refusal::faults(&faults)))?;
+        let path = self.path.display();
+        let text = edit::rewrite(&self.text, &document, load::variable)
+            .map_err(|error| conflict(format!("{path}: {error} (persist=false applies a change without writing)")))?;
+        if text == self.text {
+            return Ok(());
+        }
+        let (file, before, after) = (self.path.clone(), self.text.clone(), text.clone());
+        // Disks may take their time.
+        let replaced = tokio::task::spawn_blocking(move || store::replace(&file, &before, &after)).await;
+        let replaced = replaced.map_err(|error| Refusal::new(RefusalKind::Failed, format!("{path}: {error}")))?;
+        match replaced {
+            Ok(Replaced { unconfirmed: None }) => {}
+            Ok(Replaced { unconfirmed: Some(error) }) => {
+                tracing::warn!(file = %path, %error, "written, but the disk did not confirm the file's name");
+            }
+            Err(error @ StoreError::Failed { .. }) => return Err(Refusal::new(RefusalKind::Failed, error.to_string())),
+            Err(error @ StoreError::Changed { .. }) => return Err(conflict(format!("{path}: {error}"))),
+            Err(error) => return Err(conflict(error.to_string())),
+        }
+        self.is_now(text, Arc::new(document));
+        Ok(())
+    }
+
+    /// Reads it again.
+    ///
+    /// # Errors
+    /// That it can't be read, or every fault in it. The memory stays as it was.
+    pub fn read(&self) -> Result<(String, Document), Refusal> {
+        let text = load::text(&self.path).map_err(|faults| Refusal::faults(&faults))?;
+        match load::document(&text, &self.path) {
+            Ok(document) => Ok((text, document)),
+            Err(faults) => Err(Refusal::faults(&faults)),
+        }
+    }
+
+    /// Whether it has another text than it had. To be asked about once a second: a change counts when the file looks the
+    /// same at two calls, so that nobody's half-written file is read. A file that is gone has not changed; it may be on
+    /// its way back.
+    ///
+    /// # Errors
+    /// That it can't be read; told once for each state of the file.
+    pub fn has_changed(&mut self) -> Result<bool, Refusal> {
+        let Some(now) = stamp(&self.path) else { return Ok(false) };
+        if self.seen == Some(now) {
+            self.unsettled = None;
+            return Ok(false);
+        }
+        if self.unsettled != Some(now) {
+            self.unsettled = Some(now);
+            return Ok(false);
+        }
+        self.seen = self.unsettled.take();
+        let text = load::text(&self.path);
+        let text = text.map_err(|faults| Refusal { kind: RefusalKind::Failed, ..Refusal::faults(&faults) })?;
+        // What we wrote ourselves, or what was only touched.
+        Ok(text != self.text)
+    }
+}

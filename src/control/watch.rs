@@ -1,0 +1,96 @@
+//! What control keeps at hand for whoever asks for figures: looked at once a second, beside everything else.
+//!
+//! Owns history and sampler. Never on a request's way: the workers don't know that they are watched.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use super::figures::{self, BackendFigures, ServerFigures, Sources};
+use super::history::History;
+use super::machine::{Machine, Sampler, Tables};
+use crate::clock;
+use crate::shared::command::Published;
+use crate::shared::open::OpenCount;
+use crate::shared::stats::WorkerStats;
+
+/// Shared by control, which looks, and by those who ask.
+#[derive(Debug)]
+pub struct Watch(Mutex<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    published: Arc<Published>,
+    workers: Vec<Arc<WorkerStats>>,
+    open: Arc<OpenCount>,
+    sampler: Sampler,
+    history: History,
+    machine: Machine,
+}
+
+impl Watch {
+    /// A watch over these workers. `tables` says where the process's descriptors are.
+    pub fn new(
+        published: Arc<Published>,
+        workers: Vec<Arc<WorkerStats>>,
+        open: Arc<OpenCount>,
+        tables: Tables,
+    ) -> Arc<Watch> {
+        let now_us = clock::now_us();
+        let root = Path::new("/");
+        let mut sampler = Sampler::new(root, root, tables, now_us);
+        let machine = sampler.sample(now_us);
+        let mut history = History::default();
+        history.look(now_us, &workers, &published);
+        Arc::new(Watch(Mutex::new(Inner { published, workers, open, sampler, history, machine })))
+    }
+
+    /// Samples the machine and looks at the counters; to be called about once a second.
+    pub fn look(&self) {
+        let mut inner = self.lock();
+        let Inner { published, workers, sampler, history, machine, .. } = &mut *inner;
+        let now_us = clock::now_us();
+        *machine = sampler.sample(now_us);
+        history.look(now_us, workers, published);
+    }
+
+    /// Watches the backends of another plan from now on.
+    pub fn publish(&self, published: Arc<Published>) {
+        self.lock().published = published;
+    }
+
+    /// The server's figures, for `GET /api/v1/stats/server`.
+    pub fn server(&self) -> ServerFigures {
+        self.with(figures::server)
+    }
+
+    /// One backend's figures, for `GET /api/v1/stats/backend`; `None` when the plan has no such backend.
+    pub fn backend(&self, upstream: &str, id: &str) -> Option<BackendFigures> {
+        self.with(|sources| figures::backend(sources, upstream, id))
+    }
+
+    /// The figures of all backends, or of those of one upstream.
+    pub fn backends(&self, upstream: Option<&str>) -> Vec<BackendFigures> {
+        self.with(|sources| figures::backends(sources, upstream))
+    }
+
+    /// Makes anything else of the same sources, all as of one moment.
+    pub fn with<R>(&self, make: impl FnOnce(&Sources<'_>) -> R) -> R {
+        let inner = self.lock();
+        let unix_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+        make(&Sources {
+            published: &inner.published,
+            workers: &inner.workers,
+            history: &inner.history,
+            machine: &inner.machine,
+            connections_max: inner.open.max(),
+            now_ms: clock::now_ms(),
+            unix_ms,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Numbers to look at: a look cut short makes the next one no worse.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,204 @@
+//! A worker's listeners: opened and closed while it runs, accepted from, and what other workers hand over.
+//!
+//! Owns the listening sockets and the room that a new connection needs. Never reads from a connection.
+
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::task::AbortHandle;
+
+use crate::handover::{Doors, Handed, Inside};
+use crate::listen::{self, Listener};
+use crate::park::{Parked, Waiting};
+use crate::proxy::client::Client;
+use crate::proxy::local::Local;
+use crate::shared::command::Opening;
+use crate::shared::open::OpenCount;
+
+/// Connections accepted in one go; then other tasks get their turn.
+const ACCEPT_BATCH: usize = 64;
+/// Idle connections closed at once to make room when descriptors or memory have run out.
+const ROOM_BATCH: usize = 16;
+/// Of its parked connections a worker closes one in so many, and no more than [`ROOM_BATCH`], for another worker's clients.
+const YIELD_DIVISOR: usize = 64;
+
+/// The socket that a command is about. To be called on the worker's own thread, as the socket comes into its table.
+pub(super) fn socket(opening: &Opening) -> io::Result<OwnedFd> {
+    match opening {
+        Opening::Tcp(addr, server) => listen::open_tcp(*addr, server),
+        Opening::Shared(socket) => socket.try_clone(),
+    }
+}
+
+/// The listeners of one worker.
+pub(super) struct Listeners {
+    local: Rc<Local>,
+    doors: Arc<Doors>,
+    open: Arc<OpenCount>,
+    listening: Vec<Listening>,
+}
+
+struct Listening {
+    slot: u16,
+    listener: Rc<Listener>,
+    task: AbortHandle,
+}
+
+impl Listeners {
+    /// None yet.
+    pub fn new(local: Rc<Local>, doors: Arc<Doors>, open: Arc<OpenCount>) -> Self {
+        Listeners { local, doors, open, listening: Vec::new() }
+    }
+
+    /// Whose they are.
+    pub fn local(&self) -> &Rc<Local> {
+        &self.local
+    }
+
+    /// Accepts from a listening socket from now on.
+    ///
+    /// # Errors
+    /// When the event loop can't take it.
+    pub fn open(&mut self, slot: u16, fd: OwnedFd) -> io::Result<()> {
+        let listener = Rc::new(Listener::new(fd)?);
+        let door = (self.doors.clone(), self.open.clone());
+        let task = tokio::task::spawn_local(accept(self.local.clone(), listener.clone(), slot, door)).abort_handle();
+        self.listening.push(Listening { slot, listener, task });
+        Ok(())
+    }
+
+    /// Ends listening there, after taking in who waits in the accept queue: the end of listening would reset them.
+    pub fn close(&mut self, slot: u16) {
+        for closed in self.listening.extract_if(.., |listening| listening.slot == slot) {
+            closed.end(&self.local);
+        }
+    }
+
+    /// Ends all listening.
+    pub fn close_all(&mut self) {
+        for closed in self.listening.drain(..) {
+            closed.end(&self.local);
+        }
+    }
+
+    /// Gives the sockets what the plan says now of backlog and congestion control.
+    pub fn retune(&self) {
+        let view = self.local.view();
+        for listening in &self.listening {
+            if let Err(error) = listening.listener.retune(&view.server) {
+                tracing::warn!(worker = self.local.id, %error, "a listener keeps its backlog or congestion control");
+            }
+        }
+    }
+}
+
+impl Listening {
+    fn end(self, local: &Rc<Local>) {
+        while let Ok((fd, peer)) = self.listener.accept() {
+            admit(local, Handed { fd, peer, listener: self.slot });
+        }
+        self.listener.end();
+        self.task.abort();
+    }
+}
+
+async fn accept(local: Rc<Local>, listener: Rc<Listener>, slot: u16, (doors, open): (Arc<Doors>, Arc<OpenCount>)) {
+    loop {
+        for _ in 0..ACCEPT_BATCH {
+            make_room(&local, &listener, &open).await;
+            match poll_fn(|cx| listener.poll_accept(cx)).await {
+                Ok((fd, peer)) => {
+                    let handed = Handed { fd, peer, listener: slot };
+                    // Refused, it stays: the other worker has not taken in the last ones yet.
+                    let kept = match doors.better_than(local.id).filter(|_| !local.draining.get()) {
+                        Some(to) => doors.hand(to, handed).err(),
+                        None => Some(handed),
+                    };
+                    kept.into_iter().for_each(|handed| admit(&local, handed));
+                }
+                Err(error) if local.draining.get() => {
+                    tracing::debug!(%error, "listener ended");
+                    return;
+                }
+                // Of a Unix socket that all workers share, another has ended the listening already.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
+                Err(error) => {
+                    // No descriptor or memory: idle connections make room, else somebody has to leave first.
+                    if !local.make_room(ROOM_BATCH) {
+                        tracing::warn!(worker = local.id, %error, "accepting pauses");
+                        local.pause(2).await;
+                    }
+                }
+            }
+            if local.draining.get() {
+                return;
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Waits until one more client connection is allowed. For each that knocks, the one that has been parked longest goes;
+/// while nobody does, as many as are allowed may stay.
+async fn make_room(local: &Rc<Local>, listener: &Listener, open: &OpenCount) {
+    while !open.has_room(local.clients() as u64) {
+        let knocked = poll_fn(|cx| listener.poll_waiting(cx)).await;
+        // A listener that failed says so when it is accepted from.
+        if knocked.is_err() || local.draining.get() {
+            return;
+        }
+        if open.has_room(local.clients() as u64) {
+            return;
+        }
+        let evicted = local.lot.borrow_mut().evict(1);
+        local.uncount(evicted);
+        if evicted == 0 {
+            open.want_room(local.clients() as u64);
+            local.pause(1).await;
+        }
+    }
+}
+
+/// Closes a few idle connections for another worker's client: the kernel may have sent it to where nobody is idle.
+pub(super) fn make_room_for_others(local: &Local) {
+    let parked = local.lot.borrow().len();
+    if parked > 0 && local.open.take_want() {
+        let evicted = local.lot.borrow_mut().evict(parked.div_ceil(YIELD_DIVISOR).min(ROOM_BATCH));
+        local.uncount(evicted);
+    }
+}
+
+/// Takes in what other workers hand over.
+pub(super) async fn take_in(local: Rc<Local>, inside: Inside, doors: Arc<Doors>) {
+    loop {
+        match poll_fn(|cx| inside.poll_take(cx)).await {
+            Ok(handed) => {
+                admit(&local, handed);
+                doors.taken_in(local.id);
+            }
+            // This table is full; the connection waits at the door.
+            Err(error) if error.kind() == io::ErrorKind::Other => {
+                if !local.make_room(ROOM_BATCH) {
+                    tracing::warn!(worker = local.id, %error, "taking over from other workers pauses");
+                    local.pause(1).await;
+                }
+            }
+            Err(error) => {
+                tracing::error!(worker = local.id, %error, "nothing can be taken over from other workers any more");
+                return;
+            }
+        }
+    }
+}
+
+fn admit(local: &Rc<Local>, Handed { fd, peer, listener }: Handed) {
+    local.stats.connections_accepted.inc();
+    let seat = local.seat();
+    let parked = Parked { fd, peer, listener, waiting: Waiting::First, since: local.wheel.now() };
+    if let Ok(client) = Client::new(parked, false, seat, local) {
+        client.spawn();
+    }
+}
