@@ -21,7 +21,8 @@ use super::Desk;
 use super::rest::{Query, invalid, nothing_else, object, text, told};
 use crate::balance::score::{Report, Score};
 use crate::clock;
-use crate::control::board::Board;
+use crate::config::plan::Target;
+use crate::control::board::{Board, Shown};
 use crate::control::explain::{self, Question};
 use crate::control::metrics::{self, Format};
 use crate::control::verb::{Refusal, RefusalKind};
@@ -74,19 +75,25 @@ pub(super) async fn upstreams(State(desk): Shared) -> Response {
     let all = desk.board.watch.backends(None);
     let told_of = shown.published.upstreams.iter().map(|upstream| {
         let name = &upstream.conf.name;
-        let routes = shown.published.plan.routes.iter().filter(|route| {
-            matches!(route.target, crate::config::plan::Target::Upstream(id)
-                if shown.published.plan.upstreams.get(id.0 as usize).is_some_and(|u| u.name == *name))
-        });
         json!({
             "name": name,
-            "routes": routes.map(|route| route.name.as_str()).collect::<Vec<_>>(),
+            "routes": routes_to(&shown, name),
             "waiting": upstream.state.waiting(),
             "queue_size": upstream.conf.queue.size,
             "backends": json(&all.iter().filter(|backend| backend.upstream == *name).collect::<Vec<_>>()),
         })
     });
     told(StatusCode::OK, &json!({"upstreams": told_of.collect::<Vec<_>>()}))
+}
+
+/// Names of the routes that lead to an upstream.
+pub(super) fn routes_to<'s>(shown: &'s Shown, upstream: &str) -> Vec<&'s str> {
+    let plan = &shown.published.plan;
+    let leads_there = |target: &Target| match target {
+        Target::Upstream(id) => plan.upstreams.get(id.0 as usize).is_some_and(|u| u.name == upstream),
+        _ => false,
+    };
+    plan.routes.iter().filter(|route| leads_there(&route.target)).map(|route| route.name.as_str()).collect()
 }
 
 /// An event a second, for as long as somebody listens.
@@ -107,7 +114,7 @@ fn json(figures: &impl serde::Serialize) -> Json {
     serde_json::to_value(figures).unwrap_or_default()
 }
 
-fn unknown(board: &Board, upstream: &str, id: Option<&str>) -> Refusal {
+pub(super) fn unknown(board: &Board, upstream: &str, id: Option<&str>) -> Refusal {
     let shown = board.shown();
     let named = |names: Vec<&str>| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     let error = match (shown.published.plan.upstream(upstream), id) {
@@ -137,7 +144,11 @@ pub(super) async fn report(State(desk): Shared, body: Bytes) -> Answer {
     Ok(told(StatusCode::ACCEPTED, &json!({"accepted": true})))
 }
 
-fn read_report(performance: &Map<String, Json>) -> Result<Report, Refusal> {
+/// A report of these figures.
+///
+/// # Errors
+/// When it says nothing, or something outside its range.
+pub(super) fn read_report(performance: &Map<String, Json>) -> Result<Report, Refusal> {
     let cpu = within(performance, "cpu_usage", 100.0)?;
     let memory = within(performance, "memory_usage", 100.0)?;
     let load = within(performance, "load_avg_1", f64::MAX)?;
@@ -200,16 +211,37 @@ fn configuration(board: &Board) -> String {
 /// `?method=&host=&path=&client=&header=Name: value` (the last as often as needed).
 pub(super) async fn explain(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
     let (headers, query) = Query::read_with_list(query, "header", &["method", "host", "path", "client"])?;
-    let client = query.get("client").unwrap_or("127.0.0.1");
-    let question = Question {
-        method: query.get("method").unwrap_or("GET").to_owned(),
-        host: query.required("host")?.to_owned(),
-        path: query.get("path").unwrap_or("/").to_owned(),
-        client: client.parse().map_err(|_| invalid(format!("client: {client:?} is no IP address")))?,
-        headers,
-    };
+    let given = |name: &str| query.get(name).unwrap_or("").to_owned();
+    let question = question(given("host"), given("method"), given("path"), given("client"), headers)?;
     let told_of = explain::explain(&desk.board.shown().published, &question, clock::now_ms())?;
     Ok(told(StatusCode::OK, &told_of))
+}
+
+/// What is asked about a request; what is empty has its default.
+///
+/// # Errors
+/// Without a host, or with a client that is no address.
+pub(super) fn question(
+    host: String,
+    method: String,
+    path: String,
+    client: String,
+    headers: Vec<String>,
+) -> Result<Question, Refusal> {
+    let or = |text: String, default: &str| if text.is_empty() { default.to_owned() } else { text };
+    let client = or(client, "127.0.0.1");
+    Ok(Question {
+        host: Some(host).filter(|host| !host.is_empty()).ok_or_else(|| invalid("host: missing"))?,
+        method: or(method, "GET"),
+        path: or(path, "/"),
+        client: client.parse().map_err(|_| invalid(format!("client: {client:?} is no IP address")))?,
+        headers,
+    })
+}
+
+/// Newest first, of all workers.
+pub(super) fn troubles(board: &Board) -> Vec<Trouble> {
+    Troubles::last(board.workers.iter().filter_map(|worker| worker.troubles_so_far()))
 }
 
 /// The last answers that the proxy made because something was wrong.
@@ -219,9 +251,7 @@ pub(super) async fn errors(State(desk): Shared, RawQuery(query): RawQuery) -> An
         Ok(limit @ 1..=TROUBLES_COUNT_MAX) => Ok(limit),
         _ => Err(invalid(format!("limit: {limit:?} is outside 1..={TROUBLES_COUNT_MAX}"))),
     })?;
-    let rings = desk.board.workers.iter().filter_map(|worker| worker.troubles_so_far());
-    let errors = Troubles::last(rings);
-    let errors: Vec<Json> = errors.iter().take(limit).map(error).collect();
+    let errors: Vec<Json> = troubles(&desk.board).iter().take(limit).map(error).collect();
     Ok(told(StatusCode::OK, &json!({"errors": errors})))
 }
 

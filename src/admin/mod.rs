@@ -5,6 +5,7 @@
 
 pub mod auth;
 pub mod figures;
+pub mod grpc;
 pub mod rate;
 pub mod rest;
 

@@ -14,11 +14,12 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
 use serde_json::{Map, Value as Json, json};
+use tonic::Code;
 
 use super::Desk;
 use super::auth::{self, Denial, Need, Peer, Who};
-use super::figures;
 use super::rate::Kind;
+use super::{figures, grpc};
 use crate::clock;
 use crate::config::tree::CONFIG_BYTES_MAX;
 use crate::config::values;
@@ -26,7 +27,7 @@ use crate::control::thread::{Asked, Done};
 use crate::control::verb::{BackendName, Refusal, RefusalKind, Verb};
 
 /// Bytes of a body that is no configuration.
-const BODY_BYTES_MAX: usize = 64 * 1024;
+pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
 /// For a whole request; event streams begin in it and go on after.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a forced end waits where nobody says.
@@ -92,13 +93,19 @@ pub fn routes(desk: Arc<Desk>) -> Router {
         .route("/metrics", allowing(get(figures::metrics), "GET, HEAD"))
         .route("/healthz", allowing(get(|| async { plain(StatusCode::OK, "ok\n") }), "GET, HEAD"))
         .route("/readyz", allowing(get(ready), "GET, HEAD"))
-        .fallback(|uri: Uri| async move {
-            let error = format!("{}: there is nothing here (GET /api/v1/openapi.json lists what there is)", uri.path());
-            Refusal::new(RefusalKind::Unknown, error)
-        })
+        .merge(grpc::routes(&desk))
+        .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(desk.clone(), guard))
         .with_state(desk)
+}
+
+async fn nothing_here(uri: Uri, headers: HeaderMap) -> Response {
+    if grpc::is_spoken(&headers) {
+        return grpc::refused(Code::Unimplemented, "there is no such service here (reflection lists what there is)");
+    }
+    let error = format!("{}: there is nothing here (GET /api/v1/openapi.json lists what there is)", uri.path());
+    Refusal::new(RefusalKind::Unknown, error).into_response()
 }
 
 /// A route that tells which methods it has when it is asked by another.
@@ -114,37 +121,51 @@ fn allowing(route: MethodRouter<Arc<Desk>>, methods: &'static str) -> MethodRout
 /// In front of everything: who, how often, how long.
 async fn guard(State(desk): Shared, request: Request, next: Next) -> Response {
     let now_ms = clock::now_ms();
+    let is_grpc = grpc::is_spoken(request.headers());
     if !desk.rates.allow(Kind::Request, now_ms) {
-        return too_often();
+        return too_often(is_grpc);
     }
     let (mut head, body) = request.into_parts();
     let who = match auth::admit(&desk.entrance.load(), &head) {
         Ok(who) => who,
-        Err(Denial::Token) if !desk.rates.allow(Kind::Failure, now_ms) => return too_often(),
-        Err(denial) => return denied(denial),
+        Err(Denial::Token) if !desk.rates.allow(Kind::Failure, now_ms) => return too_often(is_grpc),
+        Err(denial) => return denied(denial, is_grpc),
     };
     let need = auth::need(&head.method, head.uri.path());
     if need == Need::Change && !desk.rates.allow(Kind::Change, now_ms) {
-        return too_often();
+        return too_often(is_grpc);
     }
     head.extensions.insert(who);
     let done = tokio::time::timeout(REQUEST_TIMEOUT, next.run(Request::from_parts(head, body))).await;
-    let late = || told(StatusCode::REQUEST_TIMEOUT, &json!({"error": "the request took longer than 30 s"}));
-    let mut response = done.unwrap_or_else(|_| late());
+    let mut response = done.unwrap_or_else(|_| late(is_grpc));
     let fields = response.headers_mut();
     fields.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     fields.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
     response
 }
 
-fn too_often() -> Response {
+fn late(is_grpc: bool) -> Response {
+    let error = "the request took longer than 30 s";
+    if is_grpc {
+        return grpc::refused(Code::DeadlineExceeded, error);
+    }
+    told(StatusCode::REQUEST_TIMEOUT, &json!({ "error": error }))
+}
+
+fn too_often(is_grpc: bool) -> Response {
     let error = "too many requests at once (wait a second)";
+    if is_grpc {
+        return grpc::refused(Code::ResourceExhausted, error);
+    }
     let mut response = told(StatusCode::TOO_MANY_REQUESTS, &json!({ "error": error }));
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 
-fn denied(denial: Denial) -> Response {
+fn denied(denial: Denial, is_grpc: bool) -> Response {
+    if is_grpc {
+        return grpc::refused(grpc::denial_code(denial), denial.error());
+    }
     let status = match denial {
         Denial::Token => StatusCode::UNAUTHORIZED,
         Denial::Host | Denial::Origin | Denial::Role => StatusCode::FORBIDDEN,
@@ -173,7 +194,7 @@ impl IntoResponse for Refusal {
         let status = match self.kind {
             RefusalKind::Invalid => StatusCode::BAD_REQUEST,
             RefusalKind::Unknown => StatusCode::NOT_FOUND,
-            RefusalKind::Conflict => StatusCode::CONFLICT,
+            RefusalKind::Exists | RefusalKind::Conflict => StatusCode::CONFLICT,
             RefusalKind::Stale => StatusCode::PRECONDITION_FAILED,
             RefusalKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -484,7 +505,8 @@ pub(super) fn nothing_else(object: &Map<String, Json>, allowed: &str) -> Result<
     }
 }
 
-fn force(named: &mut Map<String, Json>) -> Result<Option<Duration>, Refusal> {
+/// When what still runs is to be ended; `None`: never.
+pub(super) fn force(named: &mut Map<String, Json>) -> Result<Option<Duration>, Refusal> {
     let force = match named.remove("force") {
         None => false,
         Some(Json::Bool(force)) => force,

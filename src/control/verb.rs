@@ -95,7 +95,9 @@ pub enum RefusalKind {
     Invalid,
     /// It names nothing.
     Unknown,
-    /// It does not fit what is there: an id that exists, a file changed by somebody else, a key that needs a restart.
+    /// There is one of that name already.
+    Exists,
+    /// It does not fit what is there: a file changed by somebody else, a key that needs a restart.
     Conflict,
     /// The configuration is not the one that `If-Match` names.
     Stale,
@@ -171,7 +173,7 @@ fn add(shown: &mut Json, upstream: &str, backend: &Json) -> Result<(), Refusal> 
         && list.iter().any(|other| other.get("id").and_then(Json::as_str) == Some(id))
     {
         let error = format!("backend.id: {upstream} has a backend {id:?} already (update it, or choose another id)");
-        return Err(Refusal::new(RefusalKind::Conflict, error));
+        return Err(Refusal::new(RefusalKind::Exists, error));
     }
     list.push(backend.clone());
     Ok(())
@@ -303,7 +305,7 @@ mod tests {
     fn a_refusal_says_what_there_is() {
         let backend = json!({"id": "a"});
         let exists = refused(&Verb::AddBackend { upstream: "api".into(), backend });
-        assert_eq!(exists.0, RefusalKind::Conflict);
+        assert_eq!(exists.0, RefusalKind::Exists);
         let nowhere = refused(&Verb::Connect { backend: named("pai", "a") });
         assert_eq!(nowhere, (RefusalKind::Unknown, "upstream: there is no \"pai\"; there are: api, web".to_owned()));
         let nobody = refused(&Verb::Connect { backend: named("api", "z") });

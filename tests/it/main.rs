@@ -30,6 +30,7 @@ mod drain;
 mod faults;
 mod figures;
 mod fleet;
+mod grpc;
 mod h1;
 mod harness;
 mod health;
