@@ -279,7 +279,11 @@ fn spawn_control(
         runtime.shutdown_background();
     })?;
     let begun = ready.recv().map_err(|_| io::Error::other("control ended at its start"))?;
-    begun.map_err(StartError::Change)?;
+    if let Err(error) = begun {
+        // What it holds, such as the files of Unix sockets, goes with it.
+        let _ = thread.join();
+        return Err(StartError::Change(error));
+    }
     Ok(thread)
 }
 
@@ -352,7 +356,10 @@ impl Handle {
 
     /// Reads the configuration's file again; what comes of it is told in the log.
     pub fn reload_file(&self) {
-        self.order(Order::Reload);
+        // One that waits reads what is there when its turn comes: a storm of signals is one reload.
+        if self.board.ask_to_reload() {
+            self.order(Order::Reload);
+        }
     }
 
     /// Tells whoever asks that new requests are not welcome any more; serves them all the same.

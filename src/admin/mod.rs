@@ -4,6 +4,7 @@
 //! to control.
 
 pub mod auth;
+pub mod dashboard;
 pub mod figures;
 pub mod grpc;
 pub mod rate;

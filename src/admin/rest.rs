@@ -19,7 +19,7 @@ use tonic::Code;
 use super::Desk;
 use super::auth::{self, Denial, Need, Peer, Who};
 use super::rate::Kind;
-use super::{figures, grpc};
+use super::{dashboard, figures, grpc};
 use crate::clock;
 use crate::config::tree::CONFIG_BYTES_MAX;
 use crate::config::values;
@@ -91,6 +91,7 @@ pub fn routes(desk: Arc<Desk>) -> Router {
     Router::new()
         .nest("/api/v1", api)
         .route("/metrics", allowing(get(figures::metrics), "GET, HEAD"))
+        .merge(dashboard::routes())
         .route("/healthz", allowing(get(|| async { plain(StatusCode::OK, "ok\n") }), "GET, HEAD"))
         .route("/readyz", allowing(get(ready), "GET, HEAD"))
         .merge(grpc::routes(&desk))
@@ -109,7 +110,7 @@ async fn nothing_here(uri: Uri, headers: HeaderMap) -> Response {
 }
 
 /// A route that tells which methods it has when it is asked by another.
-fn allowing(route: MethodRouter<Arc<Desk>>, methods: &'static str) -> MethodRouter<Arc<Desk>> {
+pub(super) fn allowing(route: MethodRouter<Arc<Desk>>, methods: &'static str) -> MethodRouter<Arc<Desk>> {
     route.fallback(move |method: Method| async move {
         let error = format!("{method} is not served here; allowed: {methods}");
         let mut response = told(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": error }));

@@ -69,6 +69,7 @@ pub struct Board {
     leaving: ArcSwap<Vec<Leaving>>,
     trouble: ArcSwapOption<String>,
     is_ready: AtomicBool,
+    is_reload_asked: AtomicBool,
     changes: Mutex<VecDeque<ChangeRecord>>,
 }
 
@@ -85,6 +86,7 @@ impl Board {
             leaving: ArcSwap::default(),
             trouble: ArcSwapOption::empty(),
             is_ready: AtomicBool::new(false),
+            is_reload_asked: AtomicBool::new(false),
             changes: Mutex::default(),
         }
     }
@@ -118,6 +120,16 @@ impl Board {
     pub fn changes(&self) -> Vec<ChangeRecord> {
         let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         changes.iter().rev().cloned().collect()
+    }
+
+    /// Notes that the file is to be read again; `false` when somebody has asked already and it was not begun.
+    pub fn ask_to_reload(&self) -> bool {
+        !self.is_reload_asked.swap(true, Ordering::AcqRel)
+    }
+
+    /// From here on, a change of the file needs another reading.
+    pub(super) fn begin_reload(&self) {
+        self.is_reload_asked.store(false, Ordering::Release);
     }
 
     pub(super) fn show(&self, shown: Shown) {

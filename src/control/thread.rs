@@ -283,7 +283,10 @@ impl Control {
                 let result = self.change(&asked).await;
                 let _ = done.send(result);
             }
-            Order::Reload => self.reload("signal").await,
+            Order::Reload => {
+                self.board.begin_reload();
+                self.reload("signal").await;
+            }
             Order::ReopenLogs => self.access.iter().for_each(Writer::reopen),
             Order::Retire => self.board.set_ready(false),
             Order::Drain => {
