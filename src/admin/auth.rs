@@ -123,9 +123,13 @@ pub fn admit(entrance: &Entrance, head: &Parts) -> Result<Who, Denial> {
     may.then_some(who).ok_or(Denial::Role)
 }
 
-/// `Host`, or `:authority` in HTTP/2.
+/// `Host`, or `:authority` in HTTP/2. Of two hosts none is the right one (RFC 9112, section 3.2).
 fn authority(head: &Parts) -> Option<&str> {
-    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let host = hosts.next().and_then(|host| host.to_str().ok());
+    if hosts.next().is_some() {
+        return None;
+    }
     head.uri.authority().map(|authority| authority.as_str()).or(host)
 }
 
@@ -258,6 +262,8 @@ mod tests {
             assert_eq!(with(&local, host), Err(Denial::Host), "{host}");
         }
         assert_eq!(ask(&local, "GET", "/api/v1/config", &[]), Err(Denial::Host));
+        let two = [("host", "localhost"), ("host", "localhost")];
+        assert_eq!(ask(&local, "GET", "/api/v1/config", &two), Err(Denial::Host));
         let wide = entrance("0.0.0.0:9091", Some("everything"));
         assert_eq!(with(&wide, "10.0.0.1:9091"), Err(Denial::Token));
         assert_eq!(with(&wide, "evil.example"), Err(Denial::Host));

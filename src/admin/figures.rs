@@ -6,7 +6,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
@@ -19,6 +18,7 @@ use tokio_stream::wrappers::IntervalStream;
 
 use super::Desk;
 use super::rest::{Query, invalid, nothing_else, object, text, told};
+use super::sent::{Sent, quoted};
 use crate::balance::score::{Report, Score};
 use crate::clock;
 use crate::config::plan::Target;
@@ -31,11 +31,14 @@ use crate::shared::trouble::{TROUBLES_COUNT_MAX, Trouble, Troubles};
 type Shared = State<Arc<Desk>>;
 type Answer = Result<Response, Refusal>;
 
+/// Load average of a backend at most, in a report.
+const LOAD_MAX: f64 = 1_000_000.0;
 /// CPUs of a backend at most, in a report.
 const CPUS_MAX: f64 = 65_536.0;
 
-pub(super) async fn server(State(desk): Shared) -> Response {
-    told(StatusCode::OK, &json(&desk.board.watch.server()))
+pub(super) async fn server(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
+    Query::read(query, &[])?;
+    Ok(told(StatusCode::OK, &json(&desk.board.watch.server())))
 }
 
 pub(super) async fn backend(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
@@ -70,7 +73,8 @@ fn all(board: &Board, upstream: Option<&str>) -> Json {
     })
 }
 
-pub(super) async fn upstreams(State(desk): Shared) -> Response {
+pub(super) async fn upstreams(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
+    Query::read(query, &[])?;
     let shown = desk.board.shown();
     let all = desk.board.watch.backends(None);
     let told_of = shown.published.upstreams.iter().map(|upstream| {
@@ -83,7 +87,7 @@ pub(super) async fn upstreams(State(desk): Shared) -> Response {
             "backends": json(&all.iter().filter(|backend| backend.upstream == *name).collect::<Vec<_>>()),
         })
     });
-    told(StatusCode::OK, &json!({"upstreams": told_of.collect::<Vec<_>>()}))
+    Ok(told(StatusCode::OK, &json!({"upstreams": told_of.collect::<Vec<_>>()})))
 }
 
 /// Names of the routes that lead to an upstream.
@@ -97,7 +101,8 @@ pub(super) fn routes_to<'s>(shown: &'s Shown, upstream: &str) -> Vec<&'s str> {
 }
 
 /// An event a second, for as long as somebody listens.
-pub(super) async fn stream(State(desk): Shared) -> Response {
+pub(super) async fn stream(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
+    Query::read(query, &[])?;
     let mut clock = tokio::time::interval(Duration::from_secs(1));
     clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let events = IntervalStream::new(clock).map(move |_| {
@@ -107,7 +112,7 @@ pub(super) async fn stream(State(desk): Shared) -> Response {
         value["ready"] = desk.board.is_ready().into();
         Ok::<_, Infallible>(Event::default().data(value.to_string()))
     });
-    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
 }
 
 fn json(figures: &impl serde::Serialize) -> Json {
@@ -120,18 +125,19 @@ pub(super) fn unknown(board: &Board, upstream: &str, id: Option<&str>) -> Refusa
     let error = match (shown.published.plan.upstream(upstream), id) {
         (Some(known), Some(id)) => {
             let ids = named(known.backends.iter().map(|b| b.id.as_str()).collect());
-            format!("backend_id: {upstream} has no backend {id:?}; it has: {ids}")
+            format!("backend_id: {upstream} has no backend {}; it has: {ids}", quoted(id))
         }
         _ => {
             let names = named(shown.published.plan.upstreams.iter().map(|u| u.name.as_str()).collect());
-            format!("upstream: there is no {upstream:?}; there are: {names}")
+            format!("upstream: there is no {}; there are: {names}", quoted(upstream))
         }
     };
     Refusal::new(RefusalKind::Unknown, error)
 }
 
 /// `{"upstream", "backend_id", "performance": {…}}`. What else agents put into `performance` is passed over.
-pub(super) async fn report(State(desk): Shared, body: Bytes) -> Answer {
+pub(super) async fn report(State(desk): Shared, RawQuery(query): RawQuery, Sent(body): Sent) -> Answer {
+    Query::read(query, &[])?;
     let mut body = object(&body)?;
     let upstream = text(&mut body, &["upstream", "upstream_id"])?;
     let id = text(&mut body, &["backend_id", "id"])?;
@@ -151,7 +157,7 @@ pub(super) async fn report(State(desk): Shared, body: Bytes) -> Answer {
 pub(super) fn read_report(performance: &Map<String, Json>) -> Result<Report, Refusal> {
     let cpu = within(performance, "cpu_usage", 100.0)?;
     let memory = within(performance, "memory_usage", 100.0)?;
-    let load = within(performance, "load_avg_1", f64::MAX)?;
+    let load = within(performance, "load_avg_1", LOAD_MAX)?;
     let cpus = within(performance, "cpus", CPUS_MAX)?.unwrap_or(1.0).max(1.0);
     if cpu.is_none() && memory.is_none() && load.is_none() {
         return Err(invalid("performance: says nothing; allowed: cpu_usage, memory_usage and load_avg_1"));
@@ -165,8 +171,7 @@ fn within(performance: &Map<String, Json>, name: &str, max: f64) -> Result<Optio
     let Some(value) = performance.get(name) else { return Ok(None) };
     match value.as_f64() {
         Some(value) if (0.0..=max).contains(&value) => Ok(Some(value)),
-        _ if max == f64::MAX => Err(invalid(format!("performance.{name}: {value} is no number from 0 up"))),
-        _ => Err(invalid(format!("performance.{name}: {value} is outside 0..={max}"))),
+        _ => Err(invalid(format!("performance.{name}: {} is outside 0..={max}", quoted(&value.to_string())))),
     }
 }
 
@@ -211,8 +216,11 @@ fn configuration(board: &Board) -> String {
 /// `?method=&host=&path=&client=&header=Name: value` (the last as often as needed).
 pub(super) async fn explain(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
     let (headers, query) = Query::read_with_list(query, "header", &["method", "host", "path", "client"])?;
-    let given = |name: &str| query.get(name).unwrap_or("").to_owned();
-    let question = question(given("host"), given("method"), given("path"), given("client"), headers)?;
+    let given = |name: &str| match query.get(name) {
+        Some("") => Err(invalid(format!("{name}: is empty"))),
+        given => Ok(given.unwrap_or("").to_owned()),
+    };
+    let question = question(given("host")?, given("method")?, given("path")?, given("client")?, headers)?;
     let told_of = explain::explain(&desk.board.shown().published, &question, clock::now_ms())?;
     Ok(told(StatusCode::OK, &told_of))
 }
@@ -234,7 +242,7 @@ pub(super) fn question(
         host: Some(host).filter(|host| !host.is_empty()).ok_or_else(|| invalid("host: missing"))?,
         method: or(method, "GET"),
         path: or(path, "/"),
-        client: client.parse().map_err(|_| invalid(format!("client: {client:?} is no IP address")))?,
+        client: client.parse().map_err(|_| invalid(format!("client: {} is no IP address", quoted(&client))))?,
         headers,
     })
 }
@@ -249,7 +257,7 @@ pub(super) async fn errors(State(desk): Shared, RawQuery(query): RawQuery) -> An
     let query = Query::read(query, &["limit"])?;
     let limit = query.get("limit").map_or(Ok(TROUBLES_COUNT_MAX), |limit| match limit.parse() {
         Ok(limit @ 1..=TROUBLES_COUNT_MAX) => Ok(limit),
-        _ => Err(invalid(format!("limit: {limit:?} is outside 1..={TROUBLES_COUNT_MAX}"))),
+        _ => Err(invalid(format!("limit: {} is outside 1..={TROUBLES_COUNT_MAX}", quoted(limit)))),
     })?;
     let errors: Vec<Json> = troubles(&desk.board).iter().take(limit).map(error).collect();
     Ok(told(StatusCode::OK, &json!({"errors": errors})))

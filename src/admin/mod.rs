@@ -5,15 +5,19 @@
 
 pub mod auth;
 pub mod dashboard;
+pub mod description;
 pub mod figures;
 pub mod grpc;
 pub mod rate;
 pub mod rest;
+mod sent;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -28,6 +32,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
+use crate::clock;
 use crate::control::board::Board;
 use crate::control::entrance::{Entrance, Opening};
 use crate::control::thread::{Asked, Done, Order};
@@ -43,6 +48,10 @@ const STREAMS_COUNT_MAX: u32 = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a request's head at most, and fields.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// For the first request of a connection, in either version of HTTP.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may stay without a new request; what runs on it may finish then.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// Silence after which an HTTP/2 connection is asked whether it lives, and how long it has for the answer.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
@@ -148,7 +157,10 @@ async fn accept(listener: TcpListener, router: Router) {
 
 async fn converse(stream: TcpStream, peer: SocketAddr, router: Router) {
     let _ = stream.set_nodelay(true);
+    let last = Arc::new(AtomicU64::new(NEVER_MS));
+    let asked = last.clone();
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        asked.store(clock::now_ms(), Ordering::Relaxed);
         let mut request: Request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(Peer(peer));
         let router = router.clone();
@@ -163,6 +175,29 @@ async fn converse(stream: TcpStream, peer: SocketAddr, router: Router) {
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1);
-    // A peer that breaks off is no news.
-    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+    let mut serving = pin!(server.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        // A peer that breaks off is no news.
+        _ = serving.as_mut() => return,
+        () = idle(&last) => serving.as_mut().graceful_shutdown(),
+    }
+    let _ = serving.await;
+}
+
+/// No request so far.
+const NEVER_MS: u64 = u64::MAX;
+
+/// Returns when a connection has had no new request for too long. hyper's own time for a head begins with its first
+/// byte, and only when these have told the version of HTTP: without this, who says nothing keeps a seat for ever.
+async fn idle(last: &AtomicU64) {
+    let mut patience = FIRST_TIMEOUT;
+    while !patience.is_zero() {
+        tokio::time::sleep(patience).await;
+        let last_ms = last.load(Ordering::Relaxed);
+        if last_ms == NEVER_MS {
+            return;
+        }
+        let since = Duration::from_millis(clock::now_ms().saturating_sub(last_ms));
+        patience = IDLE_TIMEOUT.saturating_sub(since);
+    }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, RawQuery, Request, State};
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
@@ -19,7 +18,8 @@ use tonic::Code;
 use super::Desk;
 use super::auth::{self, Denial, Need, Peer, Who};
 use super::rate::Kind;
-use super::{dashboard, figures, grpc};
+use super::sent::{self, Sent, quoted};
+use super::{dashboard, description, figures, grpc};
 use crate::clock;
 use crate::config::tree::CONFIG_BYTES_MAX;
 use crate::config::values;
@@ -28,6 +28,8 @@ use crate::control::verb::{BackendName, Refusal, RefusalKind, Verb};
 
 /// Bytes of a body that is no configuration.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a name that somebody sends: more than any has. What is refused is logged, and repeated to who asked.
+const NAME_BYTES_MAX: usize = 512;
 /// For a whole request; event streams begin in it and go on after.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a forced end waits where nobody says.
@@ -37,6 +39,7 @@ const FORCE_TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Every method and path; the served description is held against it.
 pub const ROUTES: &[(&str, &str)] = &[
+    ("GET", "/api/v1/openapi.json"),
     ("GET", "/api/v1/config"),
     ("PUT", "/api/v1/config"),
     ("PATCH", "/api/v1/config"),
@@ -70,6 +73,7 @@ type Answer = Result<Response, Refusal>;
 pub fn routes(desk: Arc<Desk>) -> Router {
     let config = get(get_config).put(put_config).patch(patch_config).layer(DefaultBodyLimit::max(CONFIG_BYTES_MAX));
     let api = Router::new()
+        .route("/openapi.json", allowing(get(description::show), "GET, HEAD"))
         .route("/config", allowing(config, "GET, HEAD, PUT, PATCH"))
         .route("/config/reload", allowing(post(reload), "POST"))
         .route("/config/reload-ssl", allowing(post(reload_ssl), "POST"))
@@ -121,6 +125,14 @@ pub(super) fn allowing(route: MethodRouter<Arc<Desk>>, methods: &'static str) ->
 
 /// In front of everything: who, how often, how long.
 async fn guard(State(desk): Shared, request: Request, next: Next) -> Response {
+    let mut response = admitted(&desk, request, next).await;
+    let fields = response.headers_mut();
+    fields.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    fields.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    response
+}
+
+async fn admitted(desk: &Desk, request: Request, next: Next) -> Response {
     let now_ms = clock::now_ms();
     let is_grpc = grpc::is_spoken(request.headers());
     if !desk.rates.allow(Kind::Request, now_ms) {
@@ -138,11 +150,7 @@ async fn guard(State(desk): Shared, request: Request, next: Next) -> Response {
     }
     head.extensions.insert(who);
     let done = tokio::time::timeout(REQUEST_TIMEOUT, next.run(Request::from_parts(head, body))).await;
-    let mut response = done.unwrap_or_else(|_| late(is_grpc));
-    let fields = response.headers_mut();
-    fields.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    fields.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
-    response
+    done.unwrap_or_else(|_| late(is_grpc))
 }
 
 fn late(is_grpc: bool) -> Response {
@@ -221,11 +229,10 @@ async fn ready(State(desk): Shared) -> Response {
 
 // The whole configuration.
 
-async fn get_config(State(desk): Shared, headers: HeaderMap) -> Response {
+async fn get_config(State(desk): Shared, headers: HeaderMap, RawQuery(query): RawQuery) -> Answer {
+    Query::read(query, &[])?;
     let shown = desk.board.shown();
-    let known = headers.get(IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    let is_known = known.is_some_and(|known| known == "*" || known.split(',').any(|tag| tag.trim() == shown.etag));
-    let mut response = if is_known {
+    let mut response = if is_known(&headers, &shown.etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let mut value = json!({"config": shown.document.shown()});
@@ -238,16 +245,25 @@ async fn get_config(State(desk): Shared, headers: HeaderMap) -> Response {
         told(StatusCode::OK, &value)
     };
     tag(&mut response, &shown.etag);
-    response
+    Ok(response)
 }
 
-fn tag(response: &mut Response, etag: &str) {
+/// Whether `If-None-Match` names it (RFC 9110, section 13.1.2: weak ones count too).
+pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    known
+        .flat_map(|known| known.split(','))
+        .map(str::trim)
+        .any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
+}
+
+pub(super) fn tag(response: &mut Response, etag: &str) {
     if let Ok(etag) = HeaderValue::from_str(etag) {
         response.headers_mut().insert(ETAG, etag);
     }
 }
 
-async fn put_config(State(desk): Shared, from: From, RawQuery(query): RawQuery, body: Bytes) -> Answer {
+async fn put_config(State(desk): Shared, from: From, RawQuery(query): RawQuery, Sent(body): Sent) -> Answer {
     let query = Query::read(query, &["persist"])?;
     let mut body = object(&body)?;
     let config = body.remove("config").ok_or_else(|| invalid("config: missing; allowed: {\"config\": {…}}"))?;
@@ -256,7 +272,7 @@ async fn put_config(State(desk): Shared, from: From, RawQuery(query): RawQuery, 
 }
 
 /// The patch of what `GET` answers, or of the configuration in it.
-async fn patch_config(State(desk): Shared, from: From, RawQuery(query): RawQuery, body: Bytes) -> Answer {
+async fn patch_config(State(desk): Shared, from: From, RawQuery(query): RawQuery, Sent(body): Sent) -> Answer {
     let query = Query::read(query, &["persist"])?;
     let mut body = object(&body)?;
     let patch = match body.remove("config") {
@@ -281,7 +297,7 @@ async fn reload_ssl(RawQuery(query): RawQuery) -> Answer {
 
 // Backends.
 
-async fn add(State(desk): Shared, from: From, RawQuery(query): RawQuery, body: Bytes) -> Answer {
+async fn add(State(desk): Shared, from: From, RawQuery(query): RawQuery, Sent(body): Sent) -> Answer {
     let query = Query::read(query, &["persist"])?;
     let mut body = object(&body)?;
     let upstream = text(&mut body, &["upstream", "upstream_id"])?;
@@ -292,21 +308,21 @@ async fn add(State(desk): Shared, from: From, RawQuery(query): RawQuery, body: B
     Ok(response)
 }
 
-async fn remove(State(desk): Shared, from: From, RawQuery(query): RawQuery, body: Bytes) -> Answer {
+async fn remove(State(desk): Shared, from: From, RawQuery(query): RawQuery, Sent(body): Sent) -> Answer {
     let (query, mut named) = named(query, &body)?;
     let (backend, force) = (backend_name(&mut named)?, force(&mut named)?);
     nothing_else(&named, "upstream, backend_id, force and timeout")?;
     change(&desk, from, &query, Verb::RemoveBackend { backend, force }).await
 }
 
-async fn disconnect(State(desk): Shared, from: From, RawQuery(query): RawQuery, body: Bytes) -> Answer {
+async fn disconnect(State(desk): Shared, from: From, RawQuery(query): RawQuery, Sent(body): Sent) -> Answer {
     let (query, mut named) = named(query, &body)?;
     let (backend, force) = (backend_name(&mut named)?, force(&mut named)?);
     nothing_else(&named, "upstream, backend_id, force and timeout")?;
     change(&desk, from, &query, Verb::Disconnect { backend, force }).await
 }
 
-async fn connect(State(desk): Shared, from: From, RawQuery(query): RawQuery, body: Bytes) -> Answer {
+async fn connect(State(desk): Shared, from: From, RawQuery(query): RawQuery, Sent(body): Sent) -> Answer {
     let (query, mut named) = named(query, &body)?;
     let backend = backend_name(&mut named)?;
     nothing_else(&named, "upstream and backend_id")?;
@@ -314,16 +330,15 @@ async fn connect(State(desk): Shared, from: From, RawQuery(query): RawQuery, bod
 }
 
 /// `{"upstream", "backend": {"id", …}}`, or as it was once: `{"upstream_id", "backend_id", "max_conn"}`.
-async fn update(State(desk): Shared, from: From, RawQuery(query): RawQuery, body: Bytes) -> Answer {
+async fn update(State(desk): Shared, from: From, RawQuery(query): RawQuery, Sent(body): Sent) -> Answer {
     let query = Query::read(query, &["persist"])?;
     let mut body = object(&body)?;
     let upstream = text(&mut body, &["upstream", "upstream_id"])?;
     let (id, fields) = match body.remove("backend") {
         Some(Json::Object(mut fields)) => {
             nothing_else(&body, "upstream and backend")?;
-            let id = fields.remove("id");
-            let id = id.as_ref().and_then(Json::as_str).map(str::to_owned);
-            (id.ok_or_else(|| invalid("backend.id: missing; allowed: the id of a backend"))?, fields)
+            let id = text(&mut fields, &["id"]).map_err(|wrong| invalid(format!("backend.{wrong}")))?;
+            (id, fields)
         }
         Some(_) => return Err(invalid("backend: allowed: an object of a backend's keys")),
         None => (text(&mut body, &["backend_id", "id"])?, body),
@@ -336,11 +351,12 @@ async fn update(State(desk): Shared, from: From, RawQuery(query): RawQuery, body
 
 // The log.
 
-async fn get_level(State(desk): Shared) -> Response {
-    told(StatusCode::OK, &json!({"level": desk.board.shown().document.shown()["log"]["level"]}))
+async fn get_level(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
+    Query::read(query, &[])?;
+    Ok(told(StatusCode::OK, &json!({"level": desk.board.shown().document.shown()["log"]["level"]})))
 }
 
-async fn put_level(State(desk): Shared, from: From, RawQuery(query): RawQuery, body: Bytes) -> Answer {
+async fn put_level(State(desk): Shared, from: From, RawQuery(query): RawQuery, Sent(body): Sent) -> Answer {
     let query = Query::read(query, &["persist"])?;
     let mut body = object(&body)?;
     let level = text(&mut body, &["level"])?;
@@ -348,7 +364,8 @@ async fn put_level(State(desk): Shared, from: From, RawQuery(query): RawQuery, b
     change(&desk, from, &query, Verb::LogLevel(level)).await
 }
 
-async fn changes(State(desk): Shared) -> Response {
+async fn changes(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
+    Query::read(query, &[])?;
     let changes = desk.board.changes();
     let told_of = changes.iter().map(|change| {
         let since = change.at.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -361,7 +378,7 @@ async fn changes(State(desk): Shared) -> Response {
             "refused": change.refused,
         })
     });
-    told(StatusCode::OK, &json!({"changes": told_of.collect::<Vec<_>>()}))
+    Ok(told(StatusCode::OK, &json!({"changes": told_of.collect::<Vec<_>>()})))
 }
 
 // From requests to verbs.
@@ -380,9 +397,10 @@ impl<S: Sync> axum::extract::FromRequestParts<S> for From {
         let absent = || Refusal::new(RefusalKind::Failed, "a request without its sender");
         let who = head.extensions.get::<Who>().cloned().ok_or_else(absent)?;
         let peer = head.extensions.get::<Peer>().map(|peer| peer.0.to_string()).unwrap_or_default();
-        let if_match = head.headers.get(IF_MATCH).map(|tag| tag.to_str().unwrap_or("").to_owned());
-        // Any version will do.
-        let if_match = if_match.filter(|tag| tag != "*");
+        // Several lines are one list (RFC 9110, section 5.3); what is no text names no version.
+        let tags: Vec<&str> = head.headers.get_all(IF_MATCH).iter().map(|tag| tag.to_str().unwrap_or("")).collect();
+        // `*`: any version will do.
+        let if_match = (!tags.is_empty()).then(|| tags.join(",")).filter(|tags| tags.trim() != "*");
         Ok(From { who, peer, if_match })
     }
 }
@@ -417,13 +435,14 @@ pub(super) struct Query(Vec<(String, String)>);
 impl Query {
     /// Reads them; others than `known` are refused, and so are doubles.
     pub fn read(query: Option<String>, known: &[&str]) -> Result<Query, Refusal> {
-        let pairs: Vec<(String, String)> = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-            .map(|(name, value)| (name.into_owned(), value.into_owned()))
-            .collect();
+        Query::of(pairs(query)?, known)
+    }
+
+    fn of(pairs: Vec<(String, String)>, known: &[&str]) -> Result<Query, Refusal> {
         for (at, (name, _)) in pairs.iter().enumerate() {
             if !known.contains(&name.as_str()) {
                 let allowed = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                return Err(invalid(format!("{name:?}: unknown parameter; allowed: {allowed}")));
+                return Err(invalid(format!("{}: unknown parameter; allowed: {allowed}", quoted(name))));
             }
             if pairs[..at].iter().any(|(other, _)| other == name) {
                 return Err(invalid(format!("{name}: given twice")));
@@ -434,11 +453,10 @@ impl Query {
 
     /// As [`Query::read`], with all values of the parameter `list` beside.
     pub fn read_with_list(query: Option<String>, list: &str, known: &[&str]) -> Result<(Vec<String>, Query), Refusal> {
-        let pairs = form_urlencoded::parse(query.as_deref().unwrap_or_default().as_bytes());
-        let (listed, others): (Vec<_>, Vec<_>) = pairs.partition(|(name, _)| name == list);
-        let others = form_urlencoded::Serializer::new(String::new()).extend_pairs(others).finish();
+        let (listed, others) = pairs(query)?.into_iter().partition(|(name, _)| name == list);
+        let listed: Vec<(String, String)> = listed;
         let known: Vec<&str> = known.iter().copied().chain([list]).collect();
-        Ok((listed.into_iter().map(|(_, value)| value.into_owned()).collect(), Query::read(Some(others), &known)?))
+        Ok((listed.into_iter().map(|(_, value)| value).collect(), Query::of(others, &known)?))
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -455,17 +473,22 @@ impl Query {
     }
 }
 
+fn pairs(query: Option<String>) -> Result<Vec<(String, String)>, Refusal> {
+    let wrong = |part: String| invalid(format!("the parameter {}: allowed: UTF-8, with %25 for a %", quoted(&part)));
+    sent::pairs(&query.unwrap_or_default()).map_err(wrong)
+}
+
 fn boolean(name: &str, value: &str) -> Result<bool, Refusal> {
     match value {
         "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),
-        _ => Err(invalid(format!("{name}: {value:?} is neither true nor false"))),
+        _ => Err(invalid(format!("{name}: {} is neither true nor false", quoted(value)))),
     }
 }
 
 /// A body that is a JSON object.
 pub(super) fn object(body: &[u8]) -> Result<Map<String, Json>, Refusal> {
-    match serde_json::from_slice(body) {
+    match sent::json(body) {
         Ok(Json::Object(object)) => Ok(object),
         Ok(_) => Err(invalid("the body is JSON, but no object; allowed: {…}")),
         Err(error) => Err(invalid(format!("the body is not JSON: {error}"))),
@@ -493,15 +516,15 @@ fn backend_name(named: &mut Map<String, Json>) -> Result<BackendName, Refusal> {
 pub(super) fn text(object: &mut Map<String, Json>, names: &[&str]) -> Result<String, Refusal> {
     let name = names.iter().find(|name| object.contains_key(**name)).unwrap_or(&names[0]);
     match object.remove(*name) {
-        Some(Json::String(text)) if !text.is_empty() => Ok(text),
-        Some(_) => Err(invalid(format!("{name}: allowed: a text that is not empty"))),
+        Some(Json::String(text)) if (1..=NAME_BYTES_MAX).contains(&text.len()) => Ok(text),
+        Some(_) => Err(invalid(format!("{name}: allowed: a text of 1 to {NAME_BYTES_MAX} bytes"))),
         None => Err(invalid(format!("{name}: missing"))),
     }
 }
 
 pub(super) fn nothing_else(object: &Map<String, Json>, allowed: &str) -> Result<(), Refusal> {
     match object.keys().next() {
-        Some(name) => Err(invalid(format!("{name:?}: unknown key; allowed: {allowed}"))),
+        Some(name) => Err(invalid(format!("{}: unknown key; allowed: {allowed}", quoted(name)))),
         None => Ok(()),
     }
 }

@@ -46,6 +46,9 @@ pub struct Question {
 /// # Errors
 /// When the description is no single request.
 pub fn explain(published: &Published, question: &Question, now_ms: u64) -> Result<Json, Refusal> {
+    if question.has_line_break() {
+        return Err(no_request());
+    }
     let text = question.text();
     let server = &published.plan.server;
     let limits = HeadLimits { head_bytes: server.max_header_bytes, fields: server.max_headers };
@@ -57,11 +60,7 @@ pub fn explain(published: &Published, question: &Question, now_ms: u64) -> Resul
                 told.insert("answer".into(), answer_of(fault));
             }
         }
-        Ok(_) => {
-            let error =
-                "method, host, path and header: together they are not one request (a line break in one of them?)";
-            return Err(Refusal::new(RefusalKind::Invalid, error));
-        }
+        Ok(_) => return Err(no_request()),
         Err(fault) => {
             told.insert("answer".into(), answer_of(fault));
         }
@@ -69,7 +68,18 @@ pub fn explain(published: &Published, question: &Question, now_ms: u64) -> Resul
     Ok(Json::Object(told))
 }
 
+fn no_request() -> Refusal {
+    let error = "method, host, path and header: together they are not one request (a line break in one of them?)";
+    Refusal::new(RefusalKind::Invalid, error)
+}
+
 impl Question {
+    /// With one a part could be more than it says: a field in the host.
+    fn has_line_break(&self) -> bool {
+        let parts = [&self.method, &self.host, &self.path].into_iter().chain(&self.headers);
+        parts.into_iter().any(|part| part.contains(['\r', '\n']))
+    }
+
     fn text(&self) -> String {
         let Question { method, host, path, headers, .. } = self;
         let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();

@@ -43,7 +43,7 @@ const CHANGED_PATHS_COUNT_MAX: usize = 20;
 pub struct Asked {
     /// What.
     pub verb: Verb,
-    /// Only if the configuration is still this one (`If-Match`, RFC 9110, section 13.1.1).
+    /// Only if the configuration is still one of these, parted by commas (`If-Match`, RFC 9110, section 13.1.1).
     pub if_match: Option<String>,
     /// Whether the file is written as well, where management may.
     pub persist: bool,
@@ -369,7 +369,7 @@ impl Control {
 
     async fn try_change(&mut self, asked: &Asked) -> Result<Done, Refusal> {
         let shown = self.board.shown();
-        if asked.if_match.as_ref().is_some_and(|wanted| *wanted != shown.etag) {
+        if asked.if_match.as_ref().is_some_and(|tags| tags.split(',').all(|tag| tag.trim() != shown.etag)) {
             let error = "If-Match: the configuration was changed since (read it again, and repeat the change)";
             return Err(Refusal::new(RefusalKind::Stale, error));
         }

@@ -154,6 +154,9 @@ pub fn wanted(verb: &Verb, mut shown: Json) -> Result<Json, Refusal> {
         Verb::AddBackend { upstream, backend } => add(&mut shown, upstream, backend)?,
         Verb::RemoveBackend { backend, .. } => {
             let (list, at) = find(&mut shown, backend)?;
+            if list.len() == 1 {
+                return Err(only(backend));
+            }
             list.remove(at);
         }
         Verb::UpdateBackend { backend, fields } => update(&mut shown, backend, fields)?,
@@ -162,6 +165,15 @@ pub fn wanted(verb: &Verb, mut shown: Json) -> Result<Json, Refusal> {
         Verb::LogLevel(level) => merge_patch(&mut shown, &serde_json::json!({"log": {"level": level}})),
     }
     Ok(shown)
+}
+
+fn only(backend: &BackendName) -> Refusal {
+    let error = format!(
+        "backend_id: {:?} is the only backend of {}, and an upstream without backends can serve nothing (add another \
+         one first, or disconnect this one)",
+        backend.id, backend.upstream
+    );
+    Refusal::new(RefusalKind::Conflict, error)
 }
 
 fn add(shown: &mut Json, upstream: &str, backend: &Json) -> Result<(), Refusal> {
@@ -310,6 +322,9 @@ mod tests {
         assert_eq!(nowhere, (RefusalKind::Unknown, "upstream: there is no \"pai\"; there are: api, web".to_owned()));
         let nobody = refused(&Verb::Connect { backend: named("api", "z") });
         assert_eq!(nobody, (RefusalKind::Unknown, "backend_id: api has no backend \"z\"; it has: a, b".to_owned()));
+        let one = json!({"backends": {"api": [{"id": "a"}]}});
+        let last = wanted(&Verb::RemoveBackend { backend: named("api", "a"), force: None }, one).unwrap_err();
+        assert!(last.kind == RefusalKind::Conflict && last.error.contains("only backend of api"), "{last}");
         let fields = json!({"id": "z"}).as_object().cloned().unwrap();
         let renamed = refused(&Verb::UpdateBackend { backend: named("api", "a"), fields });
         assert_eq!(renamed.0, RefusalKind::Invalid);
