@@ -17,7 +17,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::IntervalStream;
 
 use super::Desk;
-use super::rest::{Query, invalid, nothing_else, object, text, told};
+use super::rest::{BODY_BYTES_MAX, Query, invalid, nothing_else, object, text, told};
 use super::sent::{Sent, quoted};
 use crate::balance::score::{Report, Score};
 use crate::clock;
@@ -136,7 +136,7 @@ pub(super) fn unknown(board: &Board, upstream: &str, id: Option<&str>) -> Refusa
 }
 
 /// `{"upstream", "backend_id", "performance": {…}}`. What else agents put into `performance` is passed over.
-pub(super) async fn report(State(desk): Shared, RawQuery(query): RawQuery, Sent(body): Sent) -> Answer {
+pub(super) async fn report(State(desk): Shared, RawQuery(query): RawQuery, Sent(body): Sent<BODY_BYTES_MAX>) -> Answer {
     Query::read(query, &[])?;
     let mut body = object(&body)?;
     let upstream = text(&mut body, &["upstream", "upstream_id"])?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, RawQuery, Request, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
@@ -18,7 +18,7 @@ use tonic::Code;
 use super::Desk;
 use super::auth::{self, Denial, Need, Peer, Who};
 use super::rate::Kind;
-use super::sent::{self, Sent, quoted};
+use super::sent::{self, Sent, quoted, shortened};
 use super::{dashboard, description, figures, grpc};
 use crate::clock;
 use crate::config::tree::CONFIG_BYTES_MAX;
@@ -71,7 +71,7 @@ type Answer = Result<Response, Refusal>;
 
 /// All of REST.
 pub fn routes(desk: Arc<Desk>) -> Router {
-    let config = get(get_config).put(put_config).patch(patch_config).layer(DefaultBodyLimit::max(CONFIG_BYTES_MAX));
+    let config = get(get_config).put(put_config).patch(patch_config);
     let api = Router::new()
         .route("/openapi.json", allowing(get(description::show), "GET, HEAD"))
         .route("/config", allowing(config, "GET, HEAD, PUT, PATCH"))
@@ -100,7 +100,6 @@ pub fn routes(desk: Arc<Desk>) -> Router {
         .route("/readyz", allowing(get(ready), "GET, HEAD"))
         .merge(grpc::routes(&desk))
         .fallback(nothing_here)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(desk.clone(), guard))
         .with_state(desk)
 }
@@ -109,14 +108,15 @@ async fn nothing_here(uri: Uri, headers: HeaderMap) -> Response {
     if grpc::is_spoken(&headers) {
         return grpc::refused(Code::Unimplemented, "there is no such service here (reflection lists what there is)");
     }
-    let error = format!("{}: there is nothing here (GET /api/v1/openapi.json lists what there is)", uri.path());
+    let path = shortened(uri.path());
+    let error = format!("{path}: there is nothing here (GET /api/v1/openapi.json lists what there is)");
     Refusal::new(RefusalKind::Unknown, error).into_response()
 }
 
 /// A route that tells which methods it has when it is asked by another.
 pub(super) fn allowing(route: MethodRouter<Arc<Desk>>, methods: &'static str) -> MethodRouter<Arc<Desk>> {
     route.fallback(move |method: Method| async move {
-        let error = format!("{method} is not served here; allowed: {methods}");
+        let error = format!("{} is not served here; allowed: {methods}", shortened(method.as_str()));
         let mut response = told(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": error }));
         response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
         response
@@ -263,7 +263,12 @@ pub(super) fn tag(response: &mut Response, etag: &str) {
     }
 }
 
-async fn put_config(State(desk): Shared, from: From, RawQuery(query): RawQuery, Sent(body): Sent) -> Answer {
+async fn put_config(
+    State(desk): Shared,
+    from: From,
+    RawQuery(query): RawQuery,
+    Sent(body): Sent<CONFIG_BYTES_MAX>,
+) -> Answer {
     let query = Query::read(query, &["persist"])?;
     let mut body = object(&body)?;
     let config = body.remove("config").ok_or_else(|| invalid("config: missing; allowed: {\"config\": {…}}"))?;
@@ -272,7 +277,12 @@ async fn put_config(State(desk): Shared, from: From, RawQuery(query): RawQuery, 
 }
 
 /// The patch of what `GET` answers, or of the configuration in it.
-async fn patch_config(State(desk): Shared, from: From, RawQuery(query): RawQuery, Sent(body): Sent) -> Answer {
+async fn patch_config(
+    State(desk): Shared,
+    from: From,
+    RawQuery(query): RawQuery,
+    Sent(body): Sent<CONFIG_BYTES_MAX>,
+) -> Answer {
     let query = Query::read(query, &["persist"])?;
     let mut body = object(&body)?;
     let patch = match body.remove("config") {
@@ -297,7 +307,7 @@ async fn reload_ssl(RawQuery(query): RawQuery) -> Answer {
 
 // Backends.
 
-async fn add(State(desk): Shared, from: From, RawQuery(query): RawQuery, Sent(body): Sent) -> Answer {
+async fn add(State(desk): Shared, from: From, RawQuery(query): RawQuery, Sent(body): Sent<BODY_BYTES_MAX>) -> Answer {
     let query = Query::read(query, &["persist"])?;
     let mut body = object(&body)?;
     let upstream = text(&mut body, &["upstream", "upstream_id"])?;
@@ -308,21 +318,36 @@ async fn add(State(desk): Shared, from: From, RawQuery(query): RawQuery, Sent(bo
     Ok(response)
 }
 
-async fn remove(State(desk): Shared, from: From, RawQuery(query): RawQuery, Sent(body): Sent) -> Answer {
+async fn remove(
+    State(desk): Shared,
+    from: From,
+    RawQuery(query): RawQuery,
+    Sent(body): Sent<BODY_BYTES_MAX>,
+) -> Answer {
     let (query, mut named) = named(query, &body)?;
     let (backend, force) = (backend_name(&mut named)?, force(&mut named)?);
     nothing_else(&named, "upstream, backend_id, force and timeout")?;
     change(&desk, from, &query, Verb::RemoveBackend { backend, force }).await
 }
 
-async fn disconnect(State(desk): Shared, from: From, RawQuery(query): RawQuery, Sent(body): Sent) -> Answer {
+async fn disconnect(
+    State(desk): Shared,
+    from: From,
+    RawQuery(query): RawQuery,
+    Sent(body): Sent<BODY_BYTES_MAX>,
+) -> Answer {
     let (query, mut named) = named(query, &body)?;
     let (backend, force) = (backend_name(&mut named)?, force(&mut named)?);
     nothing_else(&named, "upstream, backend_id, force and timeout")?;
     change(&desk, from, &query, Verb::Disconnect { backend, force }).await
 }
 
-async fn connect(State(desk): Shared, from: From, RawQuery(query): RawQuery, Sent(body): Sent) -> Answer {
+async fn connect(
+    State(desk): Shared,
+    from: From,
+    RawQuery(query): RawQuery,
+    Sent(body): Sent<BODY_BYTES_MAX>,
+) -> Answer {
     let (query, mut named) = named(query, &body)?;
     let backend = backend_name(&mut named)?;
     nothing_else(&named, "upstream and backend_id")?;
@@ -330,7 +355,12 @@ async fn connect(State(desk): Shared, from: From, RawQuery(query): RawQuery, Sen
 }
 
 /// `{"upstream", "backend": {"id", …}}`, or as it was once: `{"upstream_id", "backend_id", "max_conn"}`.
-async fn update(State(desk): Shared, from: From, RawQuery(query): RawQuery, Sent(body): Sent) -> Answer {
+async fn update(
+    State(desk): Shared,
+    from: From,
+    RawQuery(query): RawQuery,
+    Sent(body): Sent<BODY_BYTES_MAX>,
+) -> Answer {
     let query = Query::read(query, &["persist"])?;
     let mut body = object(&body)?;
     let upstream = text(&mut body, &["upstream", "upstream_id"])?;
@@ -356,7 +386,12 @@ async fn get_level(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
     Ok(told(StatusCode::OK, &json!({"level": desk.board.shown().document.shown()["log"]["level"]})))
 }
 
-async fn put_level(State(desk): Shared, from: From, RawQuery(query): RawQuery, Sent(body): Sent) -> Answer {
+async fn put_level(
+    State(desk): Shared,
+    from: From,
+    RawQuery(query): RawQuery,
+    Sent(body): Sent<BODY_BYTES_MAX>,
+) -> Answer {
     let query = Query::read(query, &["persist"])?;
     let mut body = object(&body)?;
     let level = text(&mut body, &["level"])?;

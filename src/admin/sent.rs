@@ -5,31 +5,44 @@
 
 use std::fmt;
 
-use axum::body::Bytes;
+use axum::body::HttpBody;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value as Json, json};
+use tokio_stream::StreamExt;
 
 use super::rest::told;
+use crate::config::values::show_size;
 
-/// The whole body. Unlike axum's own extractors it refuses in JSON, as everything else here does.
-pub(super) struct Sent(pub Bytes);
+/// The whole body, of `BYTES_MAX` at most. Unlike axum's own extractors it refuses in JSON, as everything else here does,
+/// and what says that it is larger before it has come.
+pub(super) struct Sent<const BYTES_MAX: usize>(pub Vec<u8>);
 
-impl<S: Send + Sync> FromRequest<S> for Sent {
+impl<S: Send + Sync, const BYTES_MAX: usize> FromRequest<S> for Sent<BYTES_MAX> {
     type Rejection = Response;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
-        Bytes::from_request(request, state).await.map(Sent).map_err(|rejection| match rejection.status() {
-            status @ StatusCode::PAYLOAD_TOO_LARGE => {
-                let error = "the body is too large; allowed: 64 KiB, and 16 MiB for a configuration";
-                told(status, &json!({ "error": error }))
+    async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
+        let body = request.into_body();
+        let large = || {
+            let error = format!("the body is too large; allowed: {}", show_size(BYTES_MAX as u64));
+            told(StatusCode::PAYLOAD_TOO_LARGE, &json!({ "error": error }))
+        };
+        if body.size_hint().lower() > BYTES_MAX as u64 {
+            return Err(large());
+        }
+        let mut bytes = Vec::new();
+        let mut pieces = body.into_data_stream();
+        while let Some(piece) = pieces.next().await {
+            let broken = |_| told(StatusCode::BAD_REQUEST, &json!({"error": "the body broke off"}));
+            bytes.extend_from_slice(&piece.map_err(broken)?);
+            if bytes.len() > BYTES_MAX {
+                return Err(large());
             }
-            status if status.is_client_error() => told(status, &json!({"error": "the body ended before its time"})),
-            _ => rejection.into_response(),
-        })
+        }
+        Ok(Sent(bytes))
     }
 }
 
@@ -109,14 +122,18 @@ impl<'de> Visitor<'de> for StrictVisitor {
 }
 
 /// How much of a text is repeated in a message, in characters.
-const QUOTED_CHARS_MAX: usize = 60;
+const REPEATED_CHARS_MAX: usize = 60;
 
 /// A text that somebody sent, for a message: escaped, and not longer than people read.
 pub(super) fn quoted(text: &str) -> String {
-    match text.char_indices().nth(QUOTED_CHARS_MAX) {
-        Some((end, _)) => format!("{:?}…", &text[..end]),
-        None => format!("{text:?}"),
-    }
+    let short = shortened(text);
+    let more = if short.len() < text.len() { "…" } else { "" };
+    format!("{short:?}{more}")
+}
+
+/// The beginning of a text that needs no escapes, where it is long.
+pub(super) fn shortened(text: &str) -> &str {
+    text.char_indices().nth(REPEATED_CHARS_MAX).map_or(text, |(end, _)| &text[..end])
 }
 
 /// The names and values of a URI's query, as forms encode them.

@@ -38,6 +38,9 @@ use crate::shared::stats::WorkerStats;
 /// Paths that the log of changes tells of one change at most.
 const CHANGED_PATHS_COUNT_MAX: usize = 20;
 
+/// Characters of a refusal that are logged and remembered.
+const REMEMBERED_CHARS_MAX: usize = 1000;
+
 /// A change that somebody asks for.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -351,7 +354,7 @@ impl Control {
                 let changed = done.changed.join(", ");
                 tracing::info!(who, from, what, changed, persisted = done.persisted, etag = done.etag, "changed");
             }
-            (_, Err(refusal)) => tracing::warn!(who, from, what, error = refusal.error, "change refused"),
+            (_, Err(refusal)) => tracing::warn!(who, from, what, error = brief(&refusal.error), "change refused"),
         }
         if matches!(asked.verb, Verb::Reload) && self.source.is_some() {
             self.board.show_trouble(result.as_ref().err().map(|refusal| refusal.error.clone()));
@@ -362,7 +365,7 @@ impl Control {
             from: asked.from.clone(),
             what,
             paths: result.as_ref().map(|done| done.changed.clone()).unwrap_or_default(),
-            refused: result.as_ref().err().map(|refusal| refusal.error.clone()),
+            refused: result.as_ref().err().map(|refusal| brief(&refusal.error).to_owned()),
         });
         result
     }
@@ -542,6 +545,11 @@ impl Control {
             }
         }
     }
+}
+
+/// What a refusal begins with: who asked got all of it.
+fn brief(error: &str) -> &str {
+    error.char_indices().nth(REMEMBERED_CHARS_MAX).map_or(error, |(end, _)| &error[..end])
 }
 
 /// A strong entity tag (RFC 9110, section 8.8.3).
