@@ -217,7 +217,7 @@ fn configuration(board: &Board) -> String {
 pub(super) async fn explain(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
     let (headers, query) = Query::read_with_list(query, "header", &["method", "host", "path", "client"])?;
     let given = |name: &str| match query.get(name) {
-        Some("") => Err(invalid(format!("{name}: is empty"))),
+        Some("") => Err(invalid(format!("{name}: missing"))),
         given => Ok(given.unwrap_or("").to_owned()),
     };
     let question = question(given("host")?, given("method")?, given("path")?, given("client")?, headers)?;

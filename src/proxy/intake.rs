@@ -39,6 +39,8 @@ pub fn take(client: &Client, bytes: &[u8], end: &mut HeadEnd) -> Intake {
     let mut fields = local.fields.borrow_mut();
     match parse_request(bytes, end, &limits, &mut fields) {
         Ok(Some((head, used))) => {
+            // The body is counted when the exchange ends.
+            local.stats.client_bytes_in.add(used as u64);
             let mut exchange = local.take_exchange();
             prepare(client, &view, &head, &mut exchange);
             Intake::Request(exchange, used)

@@ -39,6 +39,9 @@ fn an_exchange_counts_while_it_runs_and_is_timed_when_it_ends() {
     assert!(first_byte.since_start.mean_ms <= total.since_start.mean_ms, "{first_byte:?} {total:?}");
     assert_eq!((backend.responses["2xx"], backend.responses["5xx"]), (1, 1));
     assert!(backend.bytes_in > 0 && backend.bytes_out > 0, "{backend:?}");
+    let sent = "GET /gate/go HTTP/1.1\r\nHost: a.test\r\n\r\n".len()
+        + "GET /status/503 HTTP/1.1\r\nHost: a.test\r\n\r\n".len();
+    assert_eq!(server.proxy.bytes.client_in, sent as u64);
 }
 
 #[test]
