@@ -211,29 +211,4 @@ mod tests {
             assert_eq!(near.read(&mut byte).unwrap(), 0, "no other copy of it is left open");
         });
     }
-
-    /// In a descriptor table of the thread's own, so that nobody else runs out.
-    #[test]
-    fn a_connection_waits_where_there_is_no_descriptor_for_it() {
-        let full_table = || {
-            crate::sys::take_own_table(&[0, 1, 2], &[]).unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let (doors, mut insides) = Doors::new(&[Arc::default(), Arc::default()]).unwrap();
-                let inside = Inside::new(insides.remove(1)).unwrap();
-                let (mut near, far) = std::os::unix::net::UnixStream::pair().unwrap();
-                let peer = "192.0.2.7:4711".parse().unwrap();
-                doors.hand(1, Handed { fd: far.into(), peer, listener: 3 }).unwrap();
-                let filling: Vec<_> = std::iter::repeat_with(|| near.try_clone()).map_while(Result::ok).collect();
-                assert!(std::future::poll_fn(|cx| inside.poll_take(cx)).await.is_err());
-                drop(filling);
-                let handed = std::future::poll_fn(|cx| inside.poll_take(cx)).await.unwrap();
-                drop(handed);
-                assert_eq!(near.read(&mut [0]).unwrap(), 0, "no other copy of it is left open");
-                let mut cx = Context::from_waker(std::task::Waker::noop());
-                assert!(inside.poll_take(&mut cx).is_pending(), "it is taken once");
-            });
-        };
-        std::thread::spawn(full_table).join().unwrap();
-    }
 }
