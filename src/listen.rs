@@ -224,7 +224,9 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     if !metadata.file_type().is_socket() {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path exists and is no socket"));
     }
-    match std::os::unix::net::UnixStream::connect(path) {
+    // Without waiting for whoever listens there and accepts nobody.
+    let knock = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    match knock.connect(&SockAddr::unix(path)?) {
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
         _ => Err(io::Error::from(io::ErrorKind::AddrInUse)),
     }

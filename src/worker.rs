@@ -143,6 +143,9 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
                     publish(&local, &published);
                     listeners.retune();
                 }
+                Some(Command::Listen { done, .. }) if drain.is_some() => {
+                    let _ = done.send(Err(io::Error::other("the proxy is shutting down and accepts nobody new")));
+                }
                 Some(Command::Listen { slot, opening, done }) => {
                     let _ = done.send(accept::socket(&opening).and_then(|fd| listeners.open(slot, fd)));
                 }

@@ -94,6 +94,11 @@ pub fn need(method: &Method, path: &str) -> Need {
     }
 }
 
+/// Whether it is what orchestrators and balancers ask, by whatever name they know us.
+pub fn is_probe(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz")
+}
+
 /// Whether the head of a request lets it in, and as whom.
 ///
 /// # Errors
@@ -101,7 +106,7 @@ pub fn need(method: &Method, path: &str) -> Need {
 pub fn admit(entrance: &Entrance, head: &Parts) -> Result<Who, Denial> {
     let path = head.uri.path();
     let need = need(&head.method, path);
-    if matches!(path, "/healthz" | "/readyz") {
+    if is_probe(path) {
         return Ok(Who { role: Role::Read, name: "anybody" });
     }
     let host = authority(head);

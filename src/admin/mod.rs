@@ -10,14 +10,13 @@ pub mod figures;
 pub mod grpc;
 pub mod rate;
 pub mod rest;
+pub mod seats;
 mod sent;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -28,8 +27,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tower::ServiceExt;
 
 use crate::clock;
@@ -39,19 +39,18 @@ use crate::control::thread::{Asked, Done, Order};
 use crate::control::verb::{Refusal, RefusalKind};
 use auth::Peer;
 use rate::Rates;
+use seats::{Seat, Seats, Watched};
 
-/// Connections at once.
-const CONNECTIONS_COUNT_MAX: usize = 256;
 /// Streams at once on an HTTP/2 connection.
 const STREAMS_COUNT_MAX: u32 = 64;
 /// For the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a request's head at most, and fields.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// For the first request of a connection, in either version of HTTP.
-const FIRST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection may stay without a new request; what runs on it may finish then.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// How long what is under way may go on where its port or its token is no more.
+const GRACE: Duration = Duration::from_secs(5);
+/// Between two looks at a connection's deadlines.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Silence after which an HTTP/2 connection is asked whether it lives, and how long it has for the answer.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
@@ -88,7 +87,7 @@ pub async fn serve(board: Arc<Board>, orders: UnboundedSender<Order>, mut openin
             Opening::Closed => serving = None,
             Opening::Same(entrance) => {
                 if let Some(serving) = &serving {
-                    serving.desk.entrance.store(Arc::new(entrance));
+                    serving.go_on(entrance);
                 }
             }
             Opening::At(entrance, listener) => match Serving::start(&board, &orders, entrance, listener) {
@@ -99,10 +98,12 @@ pub async fn serve(board: Arc<Board>, orders: UnboundedSender<Order>, mut openin
     }
 }
 
-/// A port that is served until this is dropped; what is under way then may finish.
+/// A port that is served until this is dropped; what is under way then may finish, for [`GRACE`] at most.
 struct Serving {
     desk: Arc<Desk>,
     accepting: JoinHandle<()>,
+    /// Told when those who are connected have to come again.
+    parting: watch::Sender<()>,
 }
 
 impl Drop for Serving {
@@ -127,7 +128,16 @@ impl Serving {
             orders: orders.clone(),
         });
         let router = router(desk.clone());
-        Ok(Serving { desk, accepting: tokio::spawn(accept(listener, router)) })
+        let (parting, parted) = watch::channel(());
+        Ok(Serving { desk, accepting: tokio::spawn(accept(listener, router, parted)), parting })
+    }
+
+    /// By these tokens from now on. Who came in by another one leaves; what streams to them would never be asked again.
+    fn go_on(&self, entrance: Entrance) {
+        let before = self.desk.entrance.swap(Arc::new(entrance));
+        if !before.has_tokens_of(&self.desk.entrance.load()) {
+            self.parting.send_replace(());
+        }
     }
 }
 
@@ -135,17 +145,17 @@ fn router(desk: Arc<Desk>) -> Router {
     rest::routes(desk)
 }
 
-async fn accept(listener: TcpListener, router: Router) {
-    let seats = Arc::new(Semaphore::new(CONNECTIONS_COUNT_MAX));
+async fn accept(listener: TcpListener, router: Router, parted: watch::Receiver<()>) {
+    let seats = Seats::default();
     loop {
-        let Ok(seat) = seats.clone().acquire_owned().await else { return };
+        // Somebody has to be there before anybody else has to leave.
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let router = router.clone();
-                tokio::spawn(async move {
-                    converse(stream, peer, router).await;
-                    drop(seat);
-                });
+                let Some(seat) = seats.take().await else { return };
+                let mut parted = parted.clone();
+                // What was said before it came is not meant for it.
+                parted.mark_unchanged();
+                tokio::spawn(converse(stream, peer, router.clone(), seat, parted));
             }
             Err(error) => {
                 tracing::warn!(%error, "management: accepting pauses");
@@ -155,16 +165,18 @@ async fn accept(listener: TcpListener, router: Router) {
     }
 }
 
-async fn converse(stream: TcpStream, peer: SocketAddr, router: Router) {
+async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, seat: Seat, mut parted: watch::Receiver<()>) {
     let _ = stream.set_nodelay(true);
-    let last = Arc::new(AtomicU64::new(NEVER_MS));
-    let asked = last.clone();
+    let sitter = seat.sitter.clone();
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        asked.store(clock::now_ms(), Ordering::Relaxed);
         let mut request: Request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(Peer(peer));
-        let router = router.clone();
-        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+        let (router, asking) = (router.clone(), sitter.asks());
+        async move {
+            let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
+            drop(asking);
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES_MAX);
@@ -175,29 +187,25 @@ async fn converse(stream: TcpStream, peer: SocketAddr, router: Router) {
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1);
-    let mut serving = pin!(server.serve_connection(TokioIo::new(stream), service));
-    tokio::select! {
-        // A peer that breaks off is no news.
-        _ = serving.as_mut() => return,
-        () = idle(&last) => serving.as_mut().graceful_shutdown(),
-    }
-    let _ = serving.await;
-}
-
-/// No request so far.
-const NEVER_MS: u64 = u64::MAX;
-
-/// Returns when a connection has had no new request for too long. hyper's own time for a head begins with its first
-/// byte, and only when these have told the version of HTTP: without this, who says nothing keeps a seat for ever.
-async fn idle(last: &AtomicU64) {
-    let mut patience = FIRST_TIMEOUT;
-    while !patience.is_zero() {
-        tokio::time::sleep(patience).await;
-        let last_ms = last.load(Ordering::Relaxed);
-        if last_ms == NEVER_MS {
-            return;
+    let io = TokioIo::new(Watched::new(stream, seat.sitter.clone()));
+    let mut serving = std::pin::pin!(server.serve_connection(io, service));
+    let mut looks = tokio::time::interval(LOOK_INTERVAL);
+    let mut end = None;
+    loop {
+        tokio::select! {
+            // A peer that breaks off is no news.
+            _ = serving.as_mut() => return,
+            // The port is no more, or the token.
+            _ = parted.changed(), if end.is_none() => {
+                serving.as_mut().graceful_shutdown();
+                end = Some(Instant::now() + GRACE);
+            }
+            () = seat.sitter.is_asked_to_leave() => return,
+            now = looks.tick() => {
+                if end.is_some_and(|end| now >= end) || seat.sitter.is_overdue(clock::now_ms()) {
+                    return;
+                }
+            }
         }
-        let since = Duration::from_millis(clock::now_ms().saturating_sub(last_ms));
-        patience = IDLE_TIMEOUT.saturating_sub(since);
     }
 }

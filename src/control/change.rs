@@ -222,13 +222,17 @@ pub(super) fn keep_fixed(mut plan: Plan, old: &Plan, tables_are_private: bool) -
     (plan, kept)
 }
 
-/// What of a backend's force is left to do when its time has come: nothing if it was taken back meanwhile.
+/// What of a backend's force is left to do when its time has come.
 pub(super) fn cut(backend: &shared::backend::BackendState) -> bool {
-    use shared::backend::Mark;
-    let is_out = backend.is(Mark::Inactive) || backend.is(Mark::Draining);
-    if is_out && backend.in_flight() > 0 {
-        backend.set_mark(Mark::Cut, true, clock::now_ms());
+    if is_out(backend) && backend.in_flight() > 0 {
+        backend.set_mark(shared::backend::Mark::Cut, true, clock::now_ms());
         return true;
     }
     false
+}
+
+/// Whether somebody took it out of use.
+pub(super) fn is_out(backend: &shared::backend::BackendState) -> bool {
+    use shared::backend::Mark;
+    backend.is(Mark::Inactive) || backend.is(Mark::Draining)
 }

@@ -27,6 +27,16 @@ pub struct Entrance {
     pub addr: SocketAddr,
 }
 
+impl Entrance {
+    /// Whether the same tokens allow the same.
+    pub fn has_tokens_of(&self, other: &Entrance) -> bool {
+        let tokens = |entrance: &Entrance| {
+            (entrance.token.clone(), entrance.conf.read_token.clone(), entrance.conf.report_token.clone())
+        };
+        tokens(self) == tokens(other)
+    }
+}
+
 /// What the server of management is told.
 #[derive(Debug)]
 pub enum Opening {
@@ -81,7 +91,12 @@ pub fn prepare(conf: Option<&Arc<Management>>, now: Option<&Entrance>) -> Result
 /// The first line of the file.
 fn read_token(path: &Path) -> io::Result<Secret> {
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    if std::fs::metadata(path)?.len() > TOKEN_BYTES_MAX {
+    let meta = std::fs::metadata(path)?;
+    if !meta.is_file() {
+        // A pipe would be waited for, a device might never end.
+        return Err(invalid("is no regular file; allowed: a file whose first line is the token"));
+    }
+    if meta.len() > TOKEN_BYTES_MAX {
         return Err(invalid("is longer than 4096 bytes; allowed: one line with the token"));
     }
     let text = std::fs::read_to_string(path)?;
@@ -133,6 +148,8 @@ mod tests {
         );
         assert!(try_with("short\n").unwrap_err().to_string().contains("fewer than 8 bytes"));
         assert!(try_with(&"x".repeat(5000)).is_err());
+        let device = management("127.0.0.1:0", Some("/dev/zero".into()));
+        assert!(prepare(Some(&device), None).unwrap_err().to_string().contains("no regular file"));
         std::fs::remove_file(&path).unwrap();
         assert!(prepare(Some(&management("127.0.0.1:0", Some(path))), None).is_err());
     }

@@ -16,7 +16,7 @@ use crate::config::plan::{self, HashOn, Plan, Target};
 use crate::error::{Fault, Reason};
 use crate::http::class::classify;
 use crate::http::framing::BodyFraming;
-use crate::http::head::{FieldTable, RequestHead};
+use crate::http::head::{FieldTable, Method, RequestHead};
 use crate::http::parse::{HeadEnd, HeadLimits, parse_request};
 use crate::http::peer::client_address;
 use crate::proxy::intake::{hash_key, matched_path};
@@ -124,6 +124,10 @@ fn request(
     let max = route.max_body_bytes;
     if max > 0 && matches!(head.framing(), BodyFraming::Length(n) if n > max) {
         return Err(Reason::BodyTooLarge.into());
+    }
+    if head.method() == Method::Options && head.max_forwards() == Some(0) {
+        told.insert("answer".into(), json!({"status": 204}));
+        return Ok(());
     }
     match &route.target {
         Target::Redirect { status, location } => {

@@ -62,6 +62,12 @@ pub struct Leaving {
     upstream: Arc<UpstreamState>,
 }
 
+impl Leaving {
+    fn upstream_is_gone_but_served(&self, known: &HashMap<String, Arc<UpstreamState>>) -> bool {
+        !known.contains_key(&self.identity.upstream) && self.upstream.waiting() > 0
+    }
+}
+
 /// What is kept of one backend.
 #[derive(Clone, Debug)]
 struct Known {
@@ -110,6 +116,8 @@ impl Registry {
                 let gone =
                     old_backends.iter().filter(|(id, b)| id.upstream == conf.name && !is_in(&backends, &b.state));
                 let gone = gone.map(|(_, b)| b.state.clone()).collect();
+                // It went and its queue was still served: now it stays, and what its going left to be done is void.
+                self.changes.retain(|change| !Arc::ptr_eq(&change.upstream, &state));
                 self.changes.push(Change { upstream: state.clone(), members: backends.clone(), gone });
                 self.upstreams.insert(conf.name.clone(), state.clone());
                 let budget = self.budgets.entry(conf.name.clone()).or_default().clone();
@@ -157,10 +165,12 @@ impl Registry {
         self.forget();
     }
 
-    /// Forgets the removed backends with which nothing runs any more. To be called about once a second.
+    /// Forgets the removed backends with which nothing runs any more, nor will: who waits in the queue of an upstream
+    /// that is gone may still get any of them. To be called about once a second.
     pub fn forget(&mut self) {
         let known = &self.backends;
-        self.leaving.retain(|l| l.state.in_flight() > 0 && !known.contains_key(&l.identity));
+        let is_needed = |l: &Leaving| l.state.in_flight() > 0 || l.upstream_is_gone_but_served(&self.upstreams);
+        self.leaving.retain(|l| is_needed(l) && !known.contains_key(&l.identity));
     }
 
     /// Removed backends with which something still runs.
@@ -197,4 +207,61 @@ impl Registry {
 
 fn is_in(backends: &[Arc<BackendState>], backend: &Arc<BackendState>) -> bool {
     backends.iter().any(|b| Arc::ptr_eq(b, backend))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::file;
+    use crate::shared::backend::{Mark, Slot};
+
+    fn plan(backends: &str) -> Arc<Plan> {
+        let queue = if backends.contains("u: ") { "upstreams: {u: {queue: {size: 9}}}" } else { "" };
+        let text = format!("backends: {{{backends}}}\n{queue}\nrouting: {{r: {{respond: {{status: 200}}}}}}\n");
+        Arc::new(file::read(&text, "test.yaml", |_| None).unwrap_or_else(|faults| panic!("{faults:?}")))
+    }
+
+    fn publish(registry: &mut Registry, backends: &str) -> Published {
+        let published = registry.apply(&plan(backends), 0);
+        registry.enlist(0);
+        registry.retire(0);
+        published
+    }
+
+    const U: &str = "u: [{id: a, host: 127.0.0.1, port: 81, max_conn: 1}]";
+    const OTHER: &str = "v: [{id: a, host: 127.0.0.1, port: 82}]";
+
+    #[test]
+    fn an_upstream_that_comes_back_while_requests_wait_in_its_queue_is_the_same_for_good() {
+        let mut registry = Registry::new(1);
+        let first = publish(&mut registry, U);
+        let running = Slot::try_acquire(first.upstreams[0].backends[0].clone()).unwrap();
+        let waiter = first.upstreams[0].state.join(0).unwrap();
+        publish(&mut registry, OTHER);
+        let again = publish(&mut registry, U);
+        let (before, after) = (&first.upstreams[0], &again.upstreams[0]);
+        assert!(Arc::ptr_eq(&before.state, &after.state) && Arc::ptr_eq(&before.backends[0], &after.backends[0]));
+        drop(waiter);
+        drop(running);
+        registry.retire(1000);
+        registry.retire(2000);
+        assert!(!after.backends[0].is(Mark::Draining), "its going was taken back");
+        assert_eq!(registry.leaving().len(), 0);
+    }
+
+    #[test]
+    fn backends_of_a_queue_that_is_still_served_are_not_forgotten() {
+        let mut registry = Registry::new(1);
+        let two =
+            "u: [{id: a, host: 127.0.0.1, port: 81, max_conn: 1}, {id: b, host: 127.0.0.1, port: 83, max_conn: 1}]";
+        let first = publish(&mut registry, two);
+        let [a, b] = [0, 1].map(|at| first.upstreams[0].backends[at].clone());
+        let _running = Slot::try_acquire(a).unwrap();
+        b.set_mark(Mark::CheckDown, true, 0);
+        let _waiter = first.upstreams[0].state.join(0).unwrap();
+        publish(&mut registry, OTHER);
+        // It may be given to who waits as soon as its check is passed.
+        let again = publish(&mut registry, two);
+        assert!(Arc::ptr_eq(&again.upstreams[0].backends[1], &b));
+    }
 }

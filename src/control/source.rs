@@ -20,6 +20,8 @@ pub struct Source {
     text: String,
     /// What that text means.
     document: Arc<Document>,
+    /// How the file looked when it was found to have this text; `None`: it has to be looked into once, as somebody may
+    /// have changed it between its reading or writing and now.
     seen: Option<Stamp>,
     /// Looked different a moment ago: whoever writes it may not have finished.
     unsettled: Option<Stamp>,
@@ -55,8 +57,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
 impl Source {
     /// The file of this text.
     pub fn new(path: PathBuf, text: String, document: Arc<Document>) -> Self {
-        let seen = stamp(&path);
-        Source { path, text, document, seen, unsettled: None }
+        Source { path, text, document, seen: None, unsettled: None }
     }
 
     /// Where it is.
@@ -123,10 +124,22 @@ impl Source {
     /// # Errors
     /// That it can't be read, or every fault in it. The memory stays as it was.
     pub fn read(&self) -> Result<(String, Document), Refusal> {
+        self.is_readable()?;
         let text = load::text(&self.path).map_err(|faults| Refusal::faults(&faults))?;
         match load::document(&text, &self.path) {
             Ok(document) => Ok((text, document)),
             Err(faults) => Err(Refusal::faults(&faults)),
+        }
+    }
+
+    /// A pipe can be read once, at the start; after that it would be waited for, by control and all that control does.
+    fn is_readable(&self) -> Result<(), Refusal> {
+        match std::fs::metadata(&self.path) {
+            Ok(meta) if !meta.is_file() => {
+                let error = format!("{}: it is no regular file and can't be read again", self.path.display());
+                Err(Refusal::new(RefusalKind::Failed, error))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -147,9 +160,67 @@ impl Source {
             return Ok(false);
         }
         self.seen = self.unsettled.take();
+        self.is_readable()?;
         let text = load::text(&self.path);
         let text = text.map_err(|faults| Refusal { kind: RefusalKind::Failed, ..Refusal::faults(&faults) })?;
         // What we wrote ourselves, or what was only touched.
         Ok(text != self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of a test, removed after it.
+    struct Temporary(PathBuf);
+
+    impl Temporary {
+        fn new(name: &str) -> Self {
+            Temporary(std::env::temp_dir().join(format!("speedmimi-{name}-{}", std::process::id())))
+        }
+    }
+
+    impl Drop for Temporary {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    const ONE: &str = "routing: {r: {respond: {status: 200}}}\n";
+    const TWO: &str = "routing: {r: {respond: {status: 204}}}\n";
+
+    fn source(path: &Path) -> Source {
+        let document = Document::from_text(ONE, "", |_| None).unwrap();
+        Source::new(path.to_owned(), ONE.to_owned(), Arc::new(document))
+    }
+
+    #[test]
+    fn a_change_right_after_the_reading_is_seen_and_no_change_is_none() {
+        let file = Temporary::new("source");
+        // It was read, it was taken over, and meanwhile somebody wrote.
+        std::fs::write(&file.0, TWO).unwrap();
+        let mut late = source(&file.0);
+        assert_eq!([late.has_changed(), late.has_changed(), late.has_changed()], [Ok(false), Ok(true), Ok(false)]);
+        std::fs::write(&file.0, ONE).unwrap();
+        let mut same = source(&file.0);
+        assert_eq!([same.has_changed(), same.has_changed(), same.has_changed()], [Ok(false), Ok(false), Ok(false)]);
+    }
+
+    #[test]
+    fn a_pipe_is_not_waited_for() {
+        let pipe = Temporary::new("source-pipe");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe.0,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        let mut source = source(&pipe.0);
+        assert!(source.read().is_err_and(|refusal| refusal.error.contains("no regular file")));
+        assert_eq!(source.has_changed(), Ok(false));
+        assert!(source.has_changed().is_err());
     }
 }

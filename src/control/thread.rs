@@ -93,8 +93,8 @@ pub enum Order {
     Drain,
     /// End now.
     Stop,
-    /// The patience with what runs at this backend is over.
-    Cut(Arc<BackendState>),
+    /// The patience with what runs at a backend is over; the number is that of its [`Force`].
+    Cut(u64),
 }
 
 /// A listener of all workers.
@@ -135,11 +135,28 @@ pub struct Control {
     pub source: Option<Source>,
     /// To itself, for what is due later; weak, so that it ends when nobody else can order.
     pub orders: WeakUnboundedSender<Order>,
+    /// At most one for each backend: the last word of whoever took it out.
+    forces: Vec<Force>,
+    forced_so_far: u64,
     pub(super) access: Option<Writer>,
     pub(super) tasks: HashMap<Identity, Tasks>,
     /// Drawn at the start: with `version` it names a configuration.
     boot: u32,
     version: u64,
+}
+
+/// What still runs at a backend that was taken out is to be cut when the timer ends. Dropped, it is not.
+#[derive(Debug)]
+struct Force {
+    backend: Arc<BackendState>,
+    number: u64,
+    timer: JoinHandle<()>,
+}
+
+impl Drop for Force {
+    fn drop(&mut self) {
+        self.timer.abort();
+    }
 }
 
 /// What runs for one backend.
@@ -215,6 +232,8 @@ impl Control {
             entrance: None,
             source,
             orders,
+            forces: Vec::new(),
+            forced_so_far: 0,
             access: None,
             tasks: HashMap::new(),
             boot,
@@ -282,6 +301,8 @@ impl Control {
                 let result = self.take_over(*document, &asked, None).await;
                 let _ = done.send(result);
             }
+            // Who asked was told that it took too long, or has gone: nobody would know that it was done after all.
+            Order::Change(_, done) if done.is_closed() => {}
             Order::Change(asked, done) => {
                 let result = self.change(&asked).await;
                 let _ = done.send(result);
@@ -296,8 +317,10 @@ impl Control {
                 self.board.set_ready(false);
                 self.tell(&Command::Drain);
             }
-            Order::Cut(backend) => {
-                if change::cut(&backend) {
+            Order::Cut(number) => {
+                // One that was made void meanwhile may have been under way already.
+                let due = self.forces.extract_if(.., |force| force.number == number).next();
+                if due.is_some_and(|force| change::cut(&force.backend)) {
                     self.tell(&Command::Cut);
                 }
             }
@@ -396,13 +419,21 @@ impl Control {
         for notice in document.notices().iter().filter(|_| is_from_inside) {
             tracing::warn!("{notice}");
         }
-        let changed = verb::changed_paths(&shown.document.shown(), &document.shown(), CHANGED_PATHS_COUNT_MAX);
+        let changed = verb::changed_paths(&shown.document.revealed(), &document.revealed(), CHANGED_PATHS_COUNT_MAX);
         let (plan, kept) =
             change::keep_fixed(document.plan().clone(), &self.published.plan, self.limits.tables_are_private);
-        if !kept.is_empty() && !is_from_inside {
-            let error =
-                format!("{}: can't be changed without a restart (change the file, and restart)", kept.join(", "));
-            return Err(Refusal::new(RefusalKind::Conflict, error));
+        if !is_from_inside {
+            // What the file has brought and waits for the restart already is nobody's fault now.
+            let waiting = shown.document.plan();
+            let (_, moved) = change::keep_fixed(document.plan().clone(), waiting, self.limits.tables_are_private);
+            let refused: Vec<&str> = kept.iter().copied().filter(|key| moved.contains(key)).collect();
+            if !refused.is_empty() {
+                let error = format!(
+                    "{}: can't be changed without a restart (change the file, and restart)",
+                    refused.join(", ")
+                );
+                return Err(Refusal::new(RefusalKind::Conflict, error));
+            }
         }
         let prepared = self.prepare(plan).await;
         let prepared = prepared.map_err(|error| Refusal::new(RefusalKind::Conflict, error.to_string()))?;
@@ -421,6 +452,8 @@ impl Control {
         }
         self.version += u64::from(!shown.document.means_the_same(&document));
         self.show(document, kept.clone());
+        // Back in service, a backend owes nothing to an earlier force.
+        self.forces.retain(|force| change::is_out(&force.backend));
         self.force_later(&asked.verb, before);
         Ok(Done { etag: self.board.shown().etag.clone(), persisted, restart_required: kept, changed })
     }
@@ -456,23 +489,30 @@ impl Control {
         upstream.backends.get(at).cloned()
     }
 
-    /// Cuts what still runs there once its time is up.
-    fn force_later(&self, verb: &Verb, backend: Option<Arc<BackendState>>) {
+    /// Cuts what still runs there once its time is up. The last one who says so decides when.
+    fn force_later(&mut self, verb: &Verb, backend: Option<Arc<BackendState>>) {
         let (Verb::RemoveBackend { force, .. } | Verb::Disconnect { force, .. }) = verb else { return };
-        let (Some(force), Some(backend)) = (*force, backend) else { return };
-        let orders = self.orders.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(force).await;
+        let (Some(patience), Some(backend)) = (*force, backend) else { return };
+        self.forced_so_far += 1;
+        let (orders, number) = (self.orders.clone(), self.forced_so_far);
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep(patience).await;
             if let Some(orders) = orders.upgrade() {
-                let _ = orders.send(Order::Cut(backend));
+                let _ = orders.send(Order::Cut(number));
             }
         });
+        self.forces.retain(|force| !Arc::ptr_eq(&force.backend, &backend));
+        self.forces.push(Force { backend, number, timer });
     }
 
-    /// New names have their addresses before the first request asks for them, if the resolver is quick.
+    /// New names have their addresses before the first request asks for them, if the resolver is quick. Those that are
+    /// looked up again and again already hold up nothing: each change would wait for one that has no answer.
     pub(super) async fn resolve_first(&self) {
-        let look_ups = self.backends().filter_map(|(_, conf, state)| match &conf.addr {
-            BackendAddr::Name(name, port) if state.addresses().is_empty() => {
+        let is_known = |upstream: &plan::Upstream, conf: &plan::Backend| {
+            self.tasks.get(&Identity::new(&upstream.name, conf)).is_some_and(|tasks| tasks.resolve.is_some())
+        };
+        let look_ups = self.backends().filter_map(|(upstream, conf, state)| match &conf.addr {
+            BackendAddr::Name(name, port) if state.addresses().is_empty() && !is_known(upstream, conf) => {
                 let (name, port, state) = (name.clone(), *port, state.clone());
                 Some(tokio::spawn(async move {
                     if let Ok(addresses) = resolve::look_up(&name, port).await {
@@ -563,25 +603,52 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_check_that_is_gone_leaves_no_verdict_however_late_it_came() {
-        let document = |check: &str| {
-            let text =
-                format!("backends: {{a: [{{host: 127.0.0.1, port: 1, {check}}}]}}\nrouting: {{r: {{upstream: a}}}}\n");
-            Document::from_text(&text, "test.yaml", |_| None).unwrap()
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let _inside = runtime.enter();
+    fn runtime() -> Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    fn document(backend: &str) -> Document {
+        let text = format!(
+            "backends: {{a: [{{host: 127.0.0.1, port: 1, {backend}}}]}}\nrouting: {{r: {{upstream: a}}}}\n\
+                     grpc: {{enabled: false}}\n"
+        );
+        Document::from_text(&text, "test.yaml", |_| None).unwrap()
+    }
+
+    /// Over no worker; `backend` is keys of the one there is.
+    fn control(backend: &str) -> Control {
+        let document = Arc::new(document(backend));
         let mut registry = Registry::new(1);
-        let document_at_first = Arc::new(document("health_check: {interval: 1h}"));
-        let published = Arc::new(registry.apply(&Arc::new(document_at_first.plan().clone()), 0));
-        let backend = published.upstreams[0].backends[0].clone();
-        let beginning =
-            Beginning { document: document_at_first, file: None, published, registry, listening: Vec::new() };
+        let published = Arc::new(registry.apply(&Arc::new(document.plan().clone()), 0));
+        let beginning = Beginning { document, file: None, published, registry, listening: Vec::new() };
         let limits = Limits { clients_of_tables: 1, tables_are_private: false };
         let channels = (unbounded_channel().0.downgrade(), unbounded_channel().0);
         let open = Arc::new(OpenCount::new(1, 1));
-        let mut control = Control::new(beginning, limits, Vec::new(), open, Vec::new(), channels);
+        Control::new(beginning, limits, Vec::new(), open, Vec::new(), channels)
+    }
+
+    #[test]
+    fn a_change_whose_asker_has_gone_is_not_made() {
+        let runtime = runtime();
+        runtime.block_on(async {
+            let mut control = control("");
+            let asked = || Box::new(Asked::from_inside(Verb::LogLevel("error".into()), "token"));
+            let (late, gone) = oneshot::channel();
+            drop(gone);
+            control.obey(Order::Change(asked(), late)).await;
+            assert_eq!(control.board.changes(), []);
+            let (done, answer) = oneshot::channel();
+            control.obey(Order::Change(asked(), done)).await;
+            assert!(answer.await.is_ok_and(|result| result.is_ok()));
+        });
+    }
+
+    #[test]
+    fn a_check_that_is_gone_leaves_no_verdict_however_late_it_came() {
+        let runtime = runtime();
+        let _inside = runtime.enter();
+        let mut control = control("health_check: {interval: 1h}");
+        let backend = control.published.upstreams[0].backends[0].clone();
         control.update_tasks();
         control.published = Arc::new(control.registry.apply(&Arc::new(document("").plan().clone()), 0));
         // What the last check said, which ended while names of the new plan were looked up.

@@ -270,6 +270,33 @@ fn force_cuts_what_does_not_end_by_itself() {
 }
 
 #[test]
+fn the_last_force_alone_decides_when_it_is_cut() {
+    let [a, b] = origins();
+    let (proxy, api) = start([&a, &b]);
+    let b1 = |path: &str| {
+        let (status, done) = api.ask("POST", &format!("/api/v1/backends/{path}upstream=default&backend_id=b1"));
+        assert_eq!(status, 200, "{done}");
+    };
+    assert_eq!(api.ask("POST", "/api/v1/backends/disconnect?upstream=default&backend_id=b0").0, 200);
+    let mut running = proxy.client();
+    running.send_get("/gate/go");
+    b.wait_for_in_flight(1);
+    assert_eq!(api.ask("POST", "/api/v1/backends/connect?upstream=default&backend_id=b0").0, 200);
+    b1("disconnect?force=true&timeout=500ms&");
+    b1("connect?");
+    b1("disconnect?");
+    b1("disconnect?force=true&timeout=600ms&");
+    b1("disconnect?force=true&timeout=1h&");
+    let looks = || api.get("/api/v1/stats/server")["timestamp"].as_u64().unwrap_or(0);
+    let since = looks();
+    wait::until("more time than the first two gave", || looks() > since + 1500);
+    assert_eq!(state(&api, "b1"), "draining");
+    b.gate("go").open();
+    assert_eq!(running.response().text(), "ok");
+    assert_eq!(proxy.stats().reasons.of(Reason::BackendCut), 0);
+}
+
+#[test]
 fn listeners_open_and_close_while_others_go_on() {
     let [a, b] = origins();
     let (proxy, api) = start([&a, &b]);
@@ -355,6 +382,19 @@ fn each_token_opens_its_door_and_no_secret_is_shown() {
 }
 
 #[test]
+fn a_change_of_a_secret_is_told_without_it() {
+    let origin = Origin::start(origin::by_path);
+    let proxy = Proxy::start(&[], &(balanced(&[(&origin, "")], "", "") + "grpc: {port: 0, token: everything}\n"));
+    let api = Api::of(&proxy);
+    let (status, done) =
+        api.token("everything").tell("PATCH", "/api/v1/config", &json!({"grpc": {"token": "another-one"}}));
+    assert_eq!((status, &done["changed"]), (200, &json!(["grpc.token"])), "{done}");
+    let changes = api.token("another-one").get("/api/v1/changes");
+    assert_eq!(changes["changes"][0]["changed"], json!(["grpc.token"]));
+    assert!(!changes.to_string().contains("another-one"), "{changes}");
+}
+
+#[test]
 fn the_host_has_to_be_ours() {
     let [a, b] = origins();
     let (proxy, _api) = start([&a, &b]);
@@ -436,6 +476,9 @@ fn explain_says_what_would_happen_and_takes_nothing() {
     assert_eq!(told["candidates"], json!(["b"]));
     a.gate("go").open();
     assert_eq!(held.response().status, 200);
+    // RFC 9110, section 7.6.2: the last one to get it is the proxy.
+    let told = api.get("/api/v1/explain?method=OPTIONS&host=x&header=Max-Forwards:%200");
+    assert_eq!((&told["answer"]["status"], &told["candidates"]), (&json!(204), &Json::Null), "{told}");
     assert_eq!(proxy.stats().requests, 1, "asking is no request");
 }
 
@@ -487,6 +530,9 @@ fn a_draining_proxy_is_not_ready_and_still_tells() {
     proxy.drain();
     wait::until("not ready", || api.send("GET", "/readyz", b"").status == 503);
     assert_eq!(api.send("GET", "/healthz", b"").status, 200);
+    // Nobody would ever accept there.
+    let (status, refused) = api.tell("PATCH", "/api/v1/config", &json!({"server": {"listen": ["127.0.0.1:0"]}}));
+    assert!(status == 409 && refused["error"].as_str().is_some_and(|e| e.contains("shutting down")), "{refused}");
     a.gate("go").open();
     b.gate("go").open();
     assert_eq!(held.response().status, 200);

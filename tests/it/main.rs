@@ -42,6 +42,7 @@ mod reload;
 mod retry;
 mod review;
 mod routing;
+mod seats;
 mod spread;
 mod stream;
 mod strict;

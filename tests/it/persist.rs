@@ -122,6 +122,27 @@ fn what_cannot_be_written_changes_nothing() {
 }
 
 #[test]
+fn a_key_that_waits_for_a_restart_hinders_no_other_change() {
+    let (dir, origin) = (Dir::new("waits"), Origin::start(origin::by_path));
+    let before = text(&origin, "");
+    dir.write("f.yaml", &before);
+    let path = dir.path("f.yaml");
+    let proxy = Proxy::from_file(&path);
+    let api = Api::of(&proxy);
+    fs::write(&path, before.replace("workers: 2", "workers: 3")).expect("a file");
+    let (status, done) = api.ask("POST", "/api/v1/config/reload");
+    assert_eq!((status, &done["restart_required"]), (200, &json!(["server.workers"])), "{done}");
+    let (status, done) = set_weight(&api, 9, "");
+    assert_eq!((status, &done["restart_required"]), (200, &json!(["server.workers"])), "{done}");
+    assert_eq!(weight(&api), 9);
+    assert!(read(&path).contains("workers: 3") && read(&path).contains("weight: 9"), "{}", read(&path));
+    // Another number of them is still for the file alone; the one that runs is none to be asked for.
+    assert_eq!(api.tell("PATCH", "/api/v1/config", &json!({"server": {"workers": 4}})).0, 409);
+    let (status, done) = api.tell("PATCH", "/api/v1/config", &json!({"server": {"workers": 2}}));
+    assert_eq!((status, &done["restart_required"]), (200, &json!([])), "{done}");
+}
+
+#[test]
 fn a_written_change_of_a_variable_is_refused() {
     let (dir, origin) = (Dir::new("variable"), Origin::start(origin::by_path));
     let before = text(&origin, "").replace("weight: 100", "weight: ${SPEEDMIMI_TEST_UNSET:-100}");

@@ -226,6 +226,59 @@ fn old_plans_are_freed_as_soon_as_nothing_uses_them() {
     handle.stop();
 }
 
+/// Resident memory in KiB, threads and descriptors of this process.
+fn held() -> [usize; 3] {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let number = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("a line of the kernel");
+        line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
+    };
+    let descriptors = std::fs::read_dir("/proc/self/fd").expect("Linux").count();
+    [number("RssAnon:"), number("Threads:"), descriptors]
+}
+
+#[test]
+fn a_thousand_reloads_leave_nothing_behind() {
+    let origin = Origin::start(origin::by_path);
+    let routes: String =
+        (0..300).map(|n| format!("  r{n}: {{path: /r{n}/{}, upstream: default}}\n", "x".repeat(100))).collect();
+    let port = origin.port();
+    // The weight changes, a backend comes and goes, an address is listened on and is not.
+    let plan = |n: usize| {
+        let more = if n.is_multiple_of(2) { "" } else { ", {id: more, host: 127.0.0.1, port: 9, active: false}" };
+        format!(
+            "backends: {{default: [{{id: b, host: 127.0.0.1, port: {port}, weight: {}}}{more}]}}\n\
+             routing:\n  default: {{upstream: default}}\n{routes}",
+            1 + n % 1000
+        )
+    };
+    let server = |n: usize| {
+        let listen = if n % 10 == 5 { "[\"127.0.0.1:0\"]" } else { "[]" };
+        [("workers", "2"), ("listen", listen)]
+    };
+    let mut proxy = Proxy::start(&server(0), &plan(0));
+    let mut tunnel = proxy.client();
+    tunnel.upgrade("/ws");
+    let mut running = proxy.client();
+    running.send_get("/gate/go");
+    let mut kept = proxy.client();
+    let mut reload = |n: usize| {
+        assert!(proxy.reload(&server(n), &plan(n)).is_empty());
+        assert_eq!(kept.get("/").status, 200);
+    };
+    (1..=200).for_each(&mut reload);
+    let before = held();
+    (201..=1000).for_each(&mut reload);
+    let after = held();
+    // A plan of this size is 200 KB and more: eight hundred of them would be seen, and so would be a hundredth part.
+    assert!(after[0] < before[0] + 4096, "KiB, threads, descriptors: {before:?}, then {after:?}");
+    assert_eq!(after[1..], before[1..], "threads, descriptors");
+    tunnel.send_frame(websocket::TEXT, b"still there");
+    assert_eq!(tunnel.read_frame().payload, b"still there");
+    origin.gate("go").open();
+    assert_eq!(running.response().text(), "ok");
+}
+
 #[test]
 fn who_waits_in_the_queue_of_an_upstream_that_goes_is_served_there() {
     let (old, new) = (Origin::start(origin::by_path), Origin::start(origin::by_path));

@@ -1,0 +1,71 @@
+//! Connections to management: who keeps others out, and how long a token or a port that is no more still serves.
+//!
+//! Owns what operators rely on when others misbehave. What is said on a connection is for `admin`.
+
+use serde_json::json;
+
+use crate::api::Api;
+use crate::client::Client;
+use crate::origin::{self, Origin};
+use crate::proxy::{Proxy, balanced};
+
+/// As many as management serves at once.
+const SEATS: usize = 256;
+
+fn start(origin: &Origin, management: &str) -> (Proxy, Api) {
+    let proxy = Proxy::start(&[], &(balanced(&[(origin, "")], "", "") + management));
+    let api = Api::of(&proxy);
+    (proxy, api)
+}
+
+fn get(path: &str, token: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n")
+}
+
+#[test]
+fn silent_connections_keep_nobody_out() {
+    let origin = Origin::start(origin::by_path);
+    let (proxy, api) = start(&origin, "grpc: {port: 0}\n");
+    let mut silent: Vec<Client> = (0..SEATS).map(|_| Client::connect(proxy.management())).collect();
+    // Some begin like HTTP/2, some like a request.
+    silent.iter_mut().step_by(3).for_each(|client| client.send("PRI * HT"));
+    silent.iter_mut().step_by(4).for_each(|client| client.send("GET /healthz HTTP/1.1\r\n"));
+    assert_eq!(api.send("GET", "/healthz", b"").status, 200);
+    api.get("/api/v1/config");
+}
+
+#[test]
+fn a_token_that_is_no_more_serves_no_connection() {
+    let origin = Origin::start(origin::by_path);
+    let (proxy, api) = start(&origin, "grpc: {port: 0, token: everything, read_token: only-reading}\n");
+    let mut idle = Client::connect(proxy.management());
+    idle.send(get("/api/v1/log/level", "only-reading"));
+    assert_eq!(idle.response().status, 200);
+    let mut streaming = Client::connect(proxy.management());
+    streaming.send(get("/api/v1/stats/stream", "only-reading"));
+    assert_eq!(streaming.head().status, 200);
+    let patch = json!({"grpc": {"read_token": "another-reader"}});
+    assert_eq!(api.token("everything").tell("PATCH", "/api/v1/config", &patch).0, 200);
+    idle.expect_end();
+    streaming.read_to_end();
+    // Other changes disturb nobody.
+    let mut kept = Client::connect(proxy.management());
+    for _ in 0..2 {
+        kept.send(get("/api/v1/log/level", "another-reader"));
+        assert_eq!(kept.response().status, 200);
+        let patch = json!({"log": {"level": "error"}});
+        assert_eq!(api.token("everything").tell("PATCH", "/api/v1/config", &patch).0, 200);
+    }
+}
+
+#[test]
+fn a_port_that_is_no_more_serves_no_connection() {
+    let origin = Origin::start(origin::by_path);
+    let (proxy, api) = start(&origin, "grpc: {port: 0}\n");
+    let mut idle = Client::connect(proxy.management());
+    idle.send(get("/readyz", ""));
+    assert_eq!(idle.response().status, 200);
+    let (status, done) = api.tell("PATCH", "/api/v1/config", &json!({"grpc": {"enabled": false}}));
+    assert_eq!(status, 200, "{done}");
+    idle.expect_end();
+}
