@@ -387,6 +387,50 @@ mod without_a_terminal {
     }
 }
 
+mod following {
+    use std::net::TcpListener;
+
+    use speedmimi::cli::top::target::Target;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// Answers one request after the other with these bytes, and closes each connection after.
+    fn answer(listener: TcpListener, answers: Vec<&'static [u8]>) {
+        for bytes in answers {
+            let (mut socket, _) = listener.accept().expect("a client");
+            let n = socket.read(&mut [0; 4096]).expect("a request");
+            assert!(n > 0, "a request");
+            socket.write_all(bytes).expect("a client that listens");
+        }
+    }
+
+    #[test]
+    fn what_was_lost_is_taken_up_again_until_nothing_can_help() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let target = Target::from_url(&format!("http://{}", listener.local_addr().expect("an address")));
+        let figures = b"HTTP/1.1 200 OK\r\n\r\n: hello\n\ndata: {\"server\": {}, \"ready\": true}\n\ndata: {";
+        let answers: Vec<&[u8]> = vec![b"", figures, b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"];
+        let server = thread::spawn(move || answer(listener, answers));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let told = runtime.block_on(async {
+            let (sender, mut news) = mpsc::channel(8);
+            tokio::spawn(feed::follow(target.expect("a target"), sender));
+            let mut told = Vec::new();
+            while let Some(one) = news.recv().await {
+                told.push(one);
+            }
+            told
+        });
+        server.join().expect("the server");
+        let [News::Lost(first), News::Figures(figures), News::Lost(second), News::Lost(last)] = &told[..] else {
+            panic!("{told:?}");
+        };
+        assert_eq!((first, second, last), (&Trouble::Ended, &Trouble::Ended, &Trouble::Token));
+        assert!(figures.ready);
+    }
+}
+
 mod on_a_terminal {
     use std::fs::File;
     use std::os::unix::ffi::OsStrExt;
@@ -522,13 +566,12 @@ mod on_a_terminal {
     }
 
     #[test]
-    fn a_lost_proxy_is_said_and_waited_for() {
+    fn a_lost_proxy_is_said() {
         let (mut pty, mut proxy) = (Pty::new(100, 24), Proxy::demo());
         let mut child = pty.start(top(&["--url", &proxy.url]));
         pty.wait_for("steady");
         proxy.kill();
         pty.wait_for("NO FIGURES FOR");
-        pty.wait_for("refused");
         assert!(child.try_wait().expect("a child").is_none(), "it goes on");
         pty.press("q");
         assert_eq!(end(&mut child).code(), Some(0));
