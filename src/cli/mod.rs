@@ -6,6 +6,7 @@ pub mod check;
 pub mod demo;
 pub mod init;
 pub mod run;
+pub mod top;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -65,6 +66,8 @@ enum Verb {
     },
     /// Read and check a configuration, and print every fault in it
     Check(ConfigArgument),
+    /// Show the figures of a running proxy in this terminal, live
+    Top(top::Options),
 }
 
 /// Does what the command line says. The body of the program's `main`.
@@ -83,6 +86,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Demo { port, management } => demo::run(port, management, &mut out),
         Verb::Init { file } => init::run(Some(&file), &mut out),
         Verb::Check(file) => check::run(file.config.as_deref(), &mut out),
+        Verb::Top(options) => top::run(&options, &mut out),
     };
     crate::logging::finish();
     match done {

@@ -88,8 +88,11 @@ pub fn prepare(conf: Option<&Arc<Management>>, now: Option<&Entrance>) -> Result
     Ok(Opening::At(Entrance { conf: conf.clone(), token, addr }, listener))
 }
 
-/// The first line of the file.
-fn read_token(path: &Path) -> io::Result<Secret> {
+/// The token in a file: its first line.
+///
+/// # Errors
+/// When it can't be read, is longer than 4096 bytes, or its first line is shorter than 8.
+pub fn read_token(path: &Path) -> io::Result<Secret> {
     let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let meta = std::fs::metadata(path)?;
     if !meta.is_file() {
