@@ -316,8 +316,8 @@ impl Control {
             }
             Order::Cut(number) => {
                 // One that was made void meanwhile may have been under way already.
-                let due = self.forces.extract_if(.., |force| force.number == number);
-                if due.map(|force| change::cut(&force.backend)).any(|is_running| is_running) {
+                let due = self.forces.iter().position(|force| force.number == number);
+                if due.is_some_and(|at| change::cut(&self.forces.swap_remove(at).backend)) {
                     self.tell(&Command::Cut);
                 }
             }
@@ -374,7 +374,7 @@ impl Control {
                 let changed = done.changed.join(", ");
                 tracing::info!(who, from, what, changed, persisted = done.persisted, etag = done.etag, "changed");
             }
-            (_, Err(refusal)) => tracing::warn!(who, from, what, error = refusal.error, "change refused"),
+            (_, Err(refusal)) => tracing::warn!(who, from, what, error = refusal.summary(), "change refused"),
         }
         if matches!(asked.verb, Verb::Reload) && self.source.is_some() {
             self.board.show_trouble(result.as_ref().err().map(|refusal| refusal.error.clone()));
@@ -385,7 +385,7 @@ impl Control {
             from: asked.from.clone(),
             what,
             paths: result.as_ref().map(|done| done.changed.clone()).unwrap_or_default(),
-            refused: result.as_ref().err().map(|refusal| refusal.error.clone()),
+            refused: result.as_ref().err().map(|refusal| refusal.summary()),
         });
         result
     }
