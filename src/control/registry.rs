@@ -3,7 +3,7 @@
 //! Owns the states by identity, so that a reload keeps counts, health and queues of what did not change. Never talks to
 //! a worker: the caller publishes what [`Registry::apply`] returns.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::config::plan::{self, BackendAddr, Plan, Scheme};
@@ -102,6 +102,10 @@ impl Registry {
     pub fn apply(&mut self, plan: &Arc<Plan>, now_ms: u64) -> Published {
         let old_upstreams = std::mem::take(&mut self.upstreams);
         let old_backends = std::mem::take(&mut self.backends);
+        let mut before: HashMap<&str, Vec<&Arc<BackendState>>> = HashMap::new();
+        for (identity, known) in &old_backends {
+            before.entry(&identity.upstream).or_default().push(&known.state);
+        }
         let upstreams = plan
             .upstreams
             .iter()
@@ -113,9 +117,10 @@ impl Registry {
                 state.set_size(size);
                 let backends = conf.backends.iter().map(|b| self.backend(&old_backends, conf, b, &state, now_ms));
                 let (backends, stats): (Vec<_>, Vec<_>) = backends.map(|known| (known.state, known.stats)).unzip();
+                let stay: HashSet<_> = backends.iter().map(Arc::as_ptr).collect();
+                let gone = before.get(conf.name.as_str()).into_iter().flatten();
                 let gone =
-                    old_backends.iter().filter(|(id, b)| id.upstream == conf.name && !is_in(&backends, &b.state));
-                let gone = gone.map(|(_, b)| b.state.clone()).collect();
+                    gone.filter(|state| !stay.contains(&Arc::as_ptr(state))).map(|state| (*state).clone()).collect();
                 // It went and its queue was still served: now it stays, and what its going left to be done is void.
                 self.changes.retain(|change| !Arc::ptr_eq(&change.upstream, &state));
                 self.changes.push(Change { upstream: state.clone(), members: backends.clone(), gone });
@@ -124,12 +129,10 @@ impl Registry {
                 PublishedUpstream { conf: conf.clone(), state, budget, backends, stats }
             })
             .collect();
-        let of = |name: &str| {
-            old_backends.iter().filter(|(id, _)| id.upstream == name).map(|(_, b)| b.state.clone()).collect()
-        };
         for (name, gone) in &old_upstreams {
             if !self.upstreams.contains_key(name) {
-                self.changes.push(Change { upstream: gone.clone(), members: Vec::new(), gone: of(name) });
+                let of = before.remove(name.as_str()).unwrap_or_default().into_iter().cloned().collect();
+                self.changes.push(Change { upstream: gone.clone(), members: Vec::new(), gone: of });
             }
         }
         self.budgets.retain(|name, _| self.upstreams.contains_key(name));
@@ -203,10 +206,6 @@ impl Registry {
         self.backends.insert(identity, backend.clone());
         backend
     }
-}
-
-fn is_in(backends: &[Arc<BackendState>], backend: &Arc<BackendState>) -> bool {
-    backends.iter().any(|b| Arc::ptr_eq(b, backend))
 }
 
 #[cfg(test)]

@@ -38,9 +38,6 @@ use crate::shared::stats::WorkerStats;
 /// Paths that the log of changes tells of one change at most.
 const CHANGED_PATHS_COUNT_MAX: usize = 20;
 
-/// Characters of a refusal that are logged and remembered.
-const REMEMBERED_CHARS_MAX: usize = 1000;
-
 /// A change that somebody asks for.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -319,8 +316,8 @@ impl Control {
             }
             Order::Cut(number) => {
                 // One that was made void meanwhile may have been under way already.
-                let due = self.forces.extract_if(.., |force| force.number == number).next();
-                if due.is_some_and(|force| change::cut(&force.backend)) {
+                let due = self.forces.iter().position(|force| force.number == number);
+                if due.is_some_and(|at| change::cut(&self.forces.swap_remove(at).backend)) {
                     self.tell(&Command::Cut);
                 }
             }
@@ -377,7 +374,7 @@ impl Control {
                 let changed = done.changed.join(", ");
                 tracing::info!(who, from, what, changed, persisted = done.persisted, etag = done.etag, "changed");
             }
-            (_, Err(refusal)) => tracing::warn!(who, from, what, error = brief(&refusal.error), "change refused"),
+            (_, Err(refusal)) => tracing::warn!(who, from, what, error = refusal.summary(), "change refused"),
         }
         if matches!(asked.verb, Verb::Reload) && self.source.is_some() {
             self.board.show_trouble(result.as_ref().err().map(|refusal| refusal.error.clone()));
@@ -388,7 +385,7 @@ impl Control {
             from: asked.from.clone(),
             what,
             paths: result.as_ref().map(|done| done.changed.clone()).unwrap_or_default(),
-            refused: result.as_ref().err().map(|refusal| brief(&refusal.error).to_owned()),
+            refused: result.as_ref().err().map(|refusal| refusal.summary()),
         });
         result
     }
@@ -585,11 +582,6 @@ impl Control {
             }
         }
     }
-}
-
-/// What a refusal begins with: who asked got all of it.
-fn brief(error: &str) -> &str {
-    error.char_indices().nth(REMEMBERED_CHARS_MAX).map_or(error, |(end, _)| &error[..end])
 }
 
 /// A strong entity tag (RFC 9110, section 8.8.3).

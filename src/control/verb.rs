@@ -131,7 +131,19 @@ impl Refusal {
         };
         Refusal { kind: RefusalKind::Invalid, error, faults }
     }
+
+    /// Its beginning, for the logs: a thousand faults are told to whoever sent them, not to everybody who reads a log.
+    pub fn summary(&self) -> String {
+        let mut summary: String = self.error.chars().take(SUMMARY_CHARS_MAX).collect();
+        if summary.len() < self.error.len() {
+            summary.push('…');
+        }
+        summary
+    }
 }
+
+/// Of a refusal in a log.
+const SUMMARY_CHARS_MAX: usize = 2048;
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -311,6 +323,13 @@ mod tests {
         assert_eq!(gone["backends"]["api"], json!([{"id": "b", "port": 2}]));
         let level = wanted(&Verb::LogLevel("debug".into()), shown()).unwrap();
         assert_eq!(changed_paths(&shown(), &level, 9), ["log.level"]);
+    }
+
+    #[test]
+    fn a_log_does_not_swell_with_a_refusal() {
+        let long = Refusal::faults(&["é".repeat(1000), "ü".repeat(4000)]);
+        assert!(long.summary().chars().count() == SUMMARY_CHARS_MAX + 1 && long.summary().ends_with('…'));
+        assert_eq!(Refusal::faults(&["short"]).summary(), "short");
     }
 
     #[test]

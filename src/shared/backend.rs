@@ -247,9 +247,17 @@ impl BackendState {
 
     /// Takes over what a reload or a management verb may change: `max_conn`, `active`, `backup`.
     pub fn apply(&self, backend: &plan::Backend, now_ms: u64) {
+        let mask = Mark::Inactive as u32 | Mark::Backup as u32;
+        // Nobody else writes these. Settling looks at every member: for each of thousands that stay as they are, it
+        // would take control seconds.
+        if self.occupancy().limit() == backend.max_conn
+            && self.marks.load(Ordering::Relaxed) & mask == planned_marks(backend)
+        {
+            return;
+        }
         self.settled(now_ms, || {
             self.store_limit(backend.max_conn);
-            self.store_marks(Mark::Inactive as u32 | Mark::Backup as u32, planned_marks(backend), now_ms);
+            self.store_marks(mask, planned_marks(backend), now_ms);
         });
     }
 

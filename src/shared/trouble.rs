@@ -5,10 +5,9 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::SystemTime;
 
-use crate::config::plan;
 use crate::error::Reason;
 
 /// Entries that each worker keeps, and that are told in all.
@@ -27,12 +26,14 @@ pub struct Trouble {
     pub detail: &'static str,
     /// Of the answer.
     pub status: u16,
-    /// The rule that matched, if one did.
-    pub route: Option<Arc<plan::Route>>,
-    /// Its upstream.
-    pub upstream: Option<Arc<plan::Upstream>>,
-    /// The backend that was tried last.
-    pub backend: Option<Arc<plan::Backend>>,
+    /// Name of the rule that matched, if one did. Names, here and below: an entry outlives the plan that it is about.
+    pub route: Option<String>,
+    /// Whether the rule has a response timeout of its own.
+    pub has_own_timeout: bool,
+    /// Name of its upstream.
+    pub upstream: Option<String>,
+    /// Id of the backend that was tried last.
+    pub backend: Option<String>,
     /// From whom.
     pub client: Option<IpAddr>,
     /// Empty unless an access log is written: without one nobody notes it.
@@ -49,12 +50,10 @@ impl Trouble {
     /// The key of the deadline that passed, where one did, with the name of what it is of.
     pub fn timer(&self) -> Option<String> {
         let timer = self.reason.timer()?;
-        let own = self.route.as_ref().filter(|route| route.response_timeout.is_some());
-        if let (Reason::ResponseTimeout, Some(route)) = (self.reason, own) {
-            return Some(format!("routing.{}.response_timeout", route.name));
+        if let (Reason::ResponseTimeout, true, Some(route)) = (self.reason, self.has_own_timeout, &self.route) {
+            return Some(format!("routing.{route}.response_timeout"));
         }
-        let upstream = self.upstream.as_ref().map_or("NAME", |upstream| &upstream.name);
-        Some(timer.replace("NAME", upstream))
+        Some(timer.replace("NAME", self.upstream.as_deref().unwrap_or("NAME")))
     }
 }
 
@@ -102,6 +101,7 @@ mod tests {
             detail: "",
             status: 503,
             route: None,
+            has_own_timeout: false,
             upstream: None,
             backend: None,
             client: None,

@@ -4,7 +4,7 @@
 //! Owns how a published plan becomes a view, and which views live on through a reload. Never chooses a backend.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -141,14 +141,16 @@ impl UpstreamView {
         rng: &mut Rng,
     ) -> UpstreamView {
         let old = before.and_then(|view| view.upstreams.iter().find(|u| Arc::ptr_eq(&u.state, &published.state)));
+        let kept: HashMap<_, &BackendView> =
+            old.iter().flat_map(|u| &u.backends).map(|b| (Arc::as_ptr(&b.state), &**b)).collect();
         let backends = published
             .conf
             .backends
             .iter()
             .zip(published.backends.iter().zip(&published.stats))
             .map(|(conf, (state, stats))| {
-                let kept = old.and_then(|u| u.backends.iter().find(|b| Arc::ptr_eq(&b.state, state)));
-                Rc::new(BackendView::new(conf, state, &stats[worker], kept.map(Rc::as_ref)))
+                let kept = kept.get(&Arc::as_ptr(state)).copied();
+                Rc::new(BackendView::new(conf, state, &stats[worker], kept))
             })
             .collect();
         let conf = published.conf.clone();

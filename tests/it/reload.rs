@@ -211,6 +211,8 @@ fn old_plans_are_freed_as_soon_as_nothing_uses_them() {
     origin.wait_for_in_flight(1);
     for n in 1..20 {
         assert_eq!(kept.get("/").status, 200);
+        // What went wrong is remembered, the plan by which it did is not.
+        assert_eq!(Client::connect(addr).get("/garbage").status, 502);
         let next = plan(n);
         watches.push(Watch::over(next.plan()));
         handle.reload(next).expect("a reload");
