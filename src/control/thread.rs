@@ -90,7 +90,7 @@ pub enum Order {
     Drain,
     /// End now.
     Stop,
-    /// The patience with what runs at a backend is over; the number is that of its [`Force`].
+    /// The patience with what runs at a backend is over; the number is that of its force.
     Cut(u64),
 }
 
