@@ -1,6 +1,6 @@
 //! A worker: one thread, one runtime, its listeners, its connections.
 //!
-//! Owns the thread's loops: waking parked connections, ticking, obeying control; accepting is [`accept`]'s. Never
+//! Owns the thread's loops: waking parked connections, ticking, obeying control; accepting is `accept`'s. Never
 //! touches a request.
 
 mod accept;
