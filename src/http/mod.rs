@@ -1,6 +1,7 @@
 //! HTTP/1.1 from wire to values and back (RFC 9110, RFC 9112). Pure: no socket, no clock, no allocation on the way in.
 
 pub mod authority;
+pub mod body;
 pub mod chunked;
 pub mod class;
 mod fields;

@@ -2,12 +2,12 @@
 //!
 //! Owns the decision how the answer is framed towards the client and which connection can be kept. Never sends.
 
-use super::body::{Sink, Source};
 use super::client::Client;
 use super::exchange::Exchange;
 use super::relay::Download;
 use crate::balance::score::{Report, Score};
 use crate::error::Fault;
+use crate::http::body::{Sink, Source};
 use crate::http::framing::{ResponseFraming, Sender};
 use crate::http::head::{ResponseHead, Version};
 use crate::http::parse::{Asked, HeadEnd, HeadLimits, parse_response};

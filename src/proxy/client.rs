@@ -193,7 +193,8 @@ impl Client {
 
     fn park(self) {
         let Client { stream, peer, listener, waiting, since, local, seat, .. } = self;
-        let parked = Parked { fd: stream.into_fd(), peer, listener, waiting, since };
+        let Some(fd) = stream.into_fd() else { return };
+        let parked = Parked { fd, peer, listener, waiting, since };
         if local.lot.borrow_mut().park(parked).is_ok() {
             seat.keep_in_lot();
         }

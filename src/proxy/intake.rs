@@ -5,13 +5,13 @@
 
 use std::net::IpAddr;
 
-use super::body::Source;
 use super::client::Client;
 use super::exchange::{Exchange, RequestFacts, Verdict};
 use crate::balance::ip_hash::client_key;
 use crate::balance::{Algorithm, key};
 use crate::config::plan::{self, HashOn, Server, Target};
 use crate::error::{Fault, Reason};
+use crate::http::body::Source;
 use crate::http::class::classify;
 use crate::http::framing::BodyFraming;
 use crate::http::head::{Method, RequestHead, TargetForm};

@@ -1,7 +1,6 @@
 //! A request's life, from the bytes of its head to the line in the log.
 
 pub mod answer;
-pub mod body;
 pub mod client;
 pub mod dial;
 pub mod exchange;

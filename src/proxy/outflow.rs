@@ -41,8 +41,8 @@ impl Outflow {
         }
     }
 
-    /// Writes all that waits. Ready when it is all gone; the buffer is given back then. Adds to `sent` what the socket
-    /// took, also when some is left: a slow peer makes progress.
+    /// Writes all that waits, in the connection too. Ready when it is all gone; the buffer is given back then. Adds to
+    /// `sent` what the connection took, also when some is left: a slow peer makes progress.
     pub fn poll_flush(
         &mut self,
         cx: &mut Context<'_>,
@@ -56,7 +56,7 @@ impl Outflow {
             *sent += n as u64;
         }
         self.clear(local);
-        Poll::Ready(Ok(()))
+        stream.poll_flush(cx)
     }
 
     /// One attempt to write what waits and then `parts`; what the socket does not take waits. Returns how many bytes

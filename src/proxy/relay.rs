@@ -9,7 +9,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::answer::{self, HeadTaken};
-use super::body::{Sink, Source};
 use super::client::Client;
 use super::exchange::Exchange;
 use super::local::Local;
@@ -17,6 +16,7 @@ use super::outflow::Outflow;
 use super::select::Admitted;
 use super::upload::{UploadFault, WaitsFor};
 use crate::error::{Fault, Reason};
+use crate::http::body::{Sink, Source};
 use crate::http::parse::HeadEnd;
 use crate::limits::{INTERIM_COUNT_MAX, RESPONSE_HEAD_BYTES_MAX};
 use crate::shared::backend::Mark;
@@ -222,7 +222,7 @@ impl<'a> Relay<'a> {
 
     fn poll_download(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ended, Broken>> {
         for _ in 0..READS_IN_A_GO_MAX {
-            if !self.down.to_client.is_empty() {
+            if self.owes_client() {
                 ready!(self.poll_flush(cx))?;
             }
             match self.down.stage {
@@ -248,14 +248,19 @@ impl<'a> Relay<'a> {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let mut sent = 0;
+        let (mut sent, before) = (0, self.client.stream.unsent());
         let flushed = self.down.to_client.poll_flush(cx, &self.client.stream, &self.local, &mut sent);
-        if sent > 0 {
+        if sent > 0 || self.client.stream.unsent() < before {
             self.down_at = self.local.wheel.now();
             self.exchange.record.bytes_out += sent;
         }
         ready!(flushed).map_err(|_| self.broken_by_others(Reason::ClientClosed.into()))?;
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether the client has not taken all it was sent.
+    fn owes_client(&self) -> bool {
+        !self.down.to_client.is_empty() || self.client.stream.unsent() > 0
     }
 
     fn take(&mut self, bytes: &mut [u8]) -> Result<(), Broken> {
@@ -468,7 +473,7 @@ impl<'a> Relay<'a> {
 
     fn down_deadline(&self) -> u32 {
         let view = self.local.view();
-        if !self.down.to_client.is_empty() {
+        if self.owes_client() {
             return after(self.down_at, view.server.write_timeout);
         }
         match self.down.stage {
@@ -488,7 +493,7 @@ impl<'a> Relay<'a> {
                 WaitsFor::Backend => self.broken_by_backend(Reason::BackendStalled.into()),
             };
         }
-        if !self.down.to_client.is_empty() {
+        if self.owes_client() {
             return self.broken_by_others(Reason::ClientStalled.into());
         }
         match self.down.stage {

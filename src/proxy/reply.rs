@@ -135,7 +135,10 @@ async fn send(client: &mut Client, bytes: &[u8]) -> usize {
                 }
             }
         }
-        Poll::Ready(())
+        match client.stream.poll_flush(cx) {
+            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Pending => client.deadline.poll_expired(cx),
+        }
     })
     .await;
     sent

@@ -6,11 +6,11 @@
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
-use super::body::{Sink, Source};
 use super::client::Input;
 use super::local::Local;
 use super::outflow::Outflow;
 use crate::error::{Fault, Reason};
+use crate::http::body::{Sink, Source};
 use crate::stream::Stream;
 
 /// Who broke an upload.
@@ -182,9 +182,9 @@ impl Upload {
             self.sent_in_try += n as u64;
             *moved = true;
         }
-        let before = self.sent_in_try;
+        let before = (self.sent_in_try, backend.unsent());
         let flushed = self.rest.poll_flush(cx, backend, local, &mut self.sent_in_try);
-        *moved |= self.sent_in_try > before;
+        *moved |= self.sent_in_try > before.0 || backend.unsent() < before.1;
         flushed
     }
 

@@ -1,4 +1,4 @@
-//! A connected stream socket, TCP or Unix, on the worker's event loop.
+//! A connected socket, TCP or Unix, on the worker's event loop.
 //!
 //! Owns one descriptor and its registration. Never buffers, never interprets a byte, never sets a deadline. Reads clear
 //! the cached readiness when they come back short, so that a kept-alive exchange needs no call that only says "not yet".
@@ -11,19 +11,19 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 use tokio::io::unix::AsyncFd;
 
-/// A non-blocking stream socket registered with the current runtime.
+/// A non-blocking socket registered with the current runtime.
 #[derive(Debug)]
-pub struct Stream {
+pub struct Socket {
     fd: AsyncFd<OwnedFd>,
 }
 
-impl Stream {
+impl Socket {
     /// Registers a non-blocking socket.
     ///
     /// # Errors
     /// When the event loop cannot take it (`ENOMEM`, `ENOSPC` of epoll watches).
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Stream { fd: crate::sys::register(fd)? })
+        Ok(Socket { fd: crate::sys::register(fd)? })
     }
 
     /// Takes the socket off the event loop.
@@ -121,7 +121,7 @@ impl Stream {
     }
 }
 
-impl AsFd for Stream {
+impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.get_ref().as_fd()
     }

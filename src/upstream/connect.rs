@@ -12,7 +12,7 @@ use std::path::Path;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::stream::Stream;
+use crate::stream::{self, Stream};
 
 /// Where to connect to.
 #[derive(Clone, Copy, Debug)]
@@ -29,10 +29,10 @@ pub enum Peer<'a> {
 /// # Errors
 /// What the socket says: refused, unreachable, `EMFILE`, `EADDRNOTAVAIL` when the ports of `local` are used up.
 pub async fn connect(peer: Peer<'_>, local: Option<IpAddr>) -> io::Result<Stream> {
-    let stream = Stream::new(start(peer, local)?)?;
-    poll_fn(|cx| stream.poll_writable(cx)).await?;
-    stream.take_error()?;
-    Ok(stream)
+    let socket = stream::Socket::new(start(peer, local)?)?;
+    poll_fn(|cx| socket.poll_writable(cx)).await?;
+    socket.take_error()?;
+    Ok(Stream::Socket(socket))
 }
 
 fn start(peer: Peer<'_>, local: Option<IpAddr>) -> io::Result<OwnedFd> {

@@ -1,0 +1,115 @@
+//! One side's connection as the data path sees it: bytes in, bytes out, whatever they travel in.
+//!
+//! Owns the choice between the kinds of connections, and nothing else: each kind is a file of its own. Never interprets a
+//! byte and never sets a deadline.
+
+mod socket;
+
+use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll};
+
+pub use socket::Socket;
+
+/// A connection of the data path.
+#[derive(Debug)]
+pub enum Stream {
+    /// A socket: what is sent is what the peer gets.
+    Socket(Socket),
+}
+
+impl Stream {
+    /// A plain connection over a non-blocking socket, registered with the current runtime.
+    ///
+    /// # Errors
+    /// When the event loop cannot take it (`ENOMEM`, `ENOSPC` of epoll watches).
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        Socket::new(fd).map(Stream::Socket)
+    }
+
+    /// Takes the connection off the event loop, as plain data; `None` for what can't leave it.
+    pub fn into_fd(self) -> Option<OwnedFd> {
+        match self {
+            Stream::Socket(socket) => Some(socket.into_fd()),
+        }
+    }
+
+    /// One attempt to read; 0 is the peer's end.
+    ///
+    /// # Errors
+    /// `WouldBlock`, or what the connection says.
+    pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Socket(socket) => socket.recv(buf),
+        }
+    }
+
+    /// Reads into `buf`, which is a worker's whole scratch; 0 is the peer's end. Registers the task when there is nothing
+    /// to read.
+    pub fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Socket(socket) => socket.poll_recv(cx, buf),
+        }
+    }
+
+    /// Whether something (bytes, the end, an error) is known to wait. Registers the task otherwise. Makes no system
+    /// call, so it may say yes to what was read since.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Socket(socket) => socket.poll_readable(cx),
+        }
+    }
+
+    /// Whether nothing has come since the last read: a kept-alive connection for which this is false is not fit for
+    /// another request.
+    pub fn is_quiet(&self) -> bool {
+        match self {
+            Stream::Socket(socket) => socket.is_quiet(),
+        }
+    }
+
+    /// One attempt to write all of `bufs`. What was taken may wait in the connection still: see [`Stream::poll_flush`].
+    ///
+    /// # Errors
+    /// `WouldBlock`, or what the connection says; never raises `SIGPIPE`.
+    pub fn send(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Socket(socket) => socket.send(bufs),
+        }
+    }
+
+    /// Writes what fits of `bufs`. Tries at once, without asking for readiness first: most writes fit.
+    pub fn poll_send(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self {
+            Stream::Socket(socket) => socket.poll_send(cx, bufs),
+        }
+    }
+
+    /// How many bytes were taken by a send and wait in the connection itself, for the peer to make room.
+    pub fn unsent(&self) -> usize {
+        match self {
+            Stream::Socket(_) => 0,
+        }
+    }
+
+    /// Ready when nothing waits in the connection any more.
+    pub fn poll_flush(&self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Socket(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Sends the end of our side; errors do not matter, as the connection is closed soon after.
+    pub fn shutdown_write(&self) {
+        match self {
+            Stream::Socket(socket) => socket.shutdown_write(),
+        }
+    }
+
+    /// Makes the coming close a reset instead of an orderly end, so that a cut answer can't be taken for a whole one.
+    pub fn reset_on_close(&self) {
+        match self {
+            Stream::Socket(socket) => socket.reset_on_close(),
+        }
+    }
+}
