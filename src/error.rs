@@ -82,7 +82,12 @@ reasons! {
     BackendUnresolved = "backend_unresolved", 502, Backend, "dns_error", "the backend's name has no address";
     /// The answer broke off after its head was sent; ends the client's connection.
     BackendTruncated = "backend_truncated", 502, Backend, "http_response_incomplete", "the backend's answer broke off";
-    /// Connecting took longer than `connect_timeout`.
+    /// The TLS handshake with the backend failed for another reason than its certificate.
+    BackendTls = "backend_tls", 502, Backend, "tls_protocol_error", "the TLS handshake with the backend failed";
+    /// The backend's certificate was not accepted.
+    BackendCertificate = "backend_certificate", 502, Backend, "tls_certificate_error",
+        "the backend's certificate is not valid for it; see upstreams.NAME.tls";
+    /// Connecting, with TLS its handshake too, took longer than `connect_timeout`.
     ConnectTimeout = "connect_timeout", 504, Backend, "connection_timeout", "connecting to the backend took too long";
     /// The response head took longer than `response_timeout`.
     ResponseTimeout = "response_timeout", 504, Backend, "http_response_timeout", "the backend took too long to answer";

@@ -19,6 +19,14 @@ use tokio::io::unix::AsyncFd;
 
 use crate::config::plan::{ListenAddr, Server};
 
+/// In a listener's slot: its connections begin with a TLS handshake.
+pub const SECURE: u16 = 0x8000;
+
+/// Whether connections of the listener of that slot begin with a TLS handshake.
+pub fn is_secure(slot: u16) -> bool {
+    slot & SECURE != 0
+}
+
 /// Management is for few at once.
 const MANAGEMENT_BACKLOG: i32 = 128;
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -5,6 +5,7 @@
 //! deadline of its own: the lists are ordered by age, so expiring looks at their heads only. Never reads a byte of
 //! a request and never decides how long is too long.
 
+use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -14,6 +15,8 @@ use std::task::{Context, Poll, ready};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::net::RecvFlags;
 use tokio::io::unix::AsyncFd;
+
+use crate::stream::Idle;
 
 /// Connections taken out of the lot in one go; then other tasks get their turn.
 pub const WAKE_BATCH: usize = 64;
@@ -45,6 +48,8 @@ pub struct Parked {
     pub waiting: Waiting,
     /// The worker's tick at which it began to wait.
     pub since: u32,
+    /// Its TLS session, if it has one already.
+    pub session: Option<Idle>,
 }
 
 /// 44 bytes: what "a few dozen bytes" is.
@@ -76,12 +81,12 @@ const VACANT: Entry = Entry {
 };
 
 impl Entry {
-    fn new(parked: Parked) -> Entry {
+    fn new(parked: Parked) -> (Entry, Option<Idle>) {
         let (ip, is_v6) = match parked.peer.ip() {
             IpAddr::V4(v4) => (v4.to_ipv6_mapped().octets(), false),
             IpAddr::V6(v6) => (v6.octets(), true),
         };
-        Entry {
+        let entry = Entry {
             fd: Some(parked.fd),
             since: parked.since,
             ip,
@@ -90,10 +95,11 @@ impl Entry {
             listener: parked.listener,
             waiting: parked.waiting,
             ..VACANT
-        }
+        };
+        (entry, parked.session)
     }
 
-    fn into_parked(self) -> Option<Parked> {
+    fn into_parked(self, session: Option<Idle>) -> Option<Parked> {
         let v6 = Ipv6Addr::from(self.ip);
         let ip = if self.is_v6 { IpAddr::V6(v6) } else { v6.to_canonical() };
         Some(Parked {
@@ -102,6 +108,7 @@ impl Entry {
             listener: self.listener,
             waiting: self.waiting,
             since: self.since,
+            session,
         })
     }
 }
@@ -121,6 +128,8 @@ pub struct Lot {
     free: u32,
     len: usize,
     lists: [List; 3],
+    /// Beside the entries, as most connections have none.
+    sessions: HashMap<u32, Idle>,
 }
 
 impl Lot {
@@ -131,7 +140,7 @@ impl Lot {
     pub fn new() -> io::Result<Lot> {
         let epoll = crate::sys::register_for_reading(epoll::create(CreateFlags::CLOEXEC)?)?;
         let empty = List { oldest: NONE, newest: NONE };
-        Ok(Lot { epoll, chunks: Vec::new(), free: NONE, len: 0, lists: [empty; 3] })
+        Ok(Lot { epoll, chunks: Vec::new(), free: NONE, len: 0, lists: [empty; 3], sessions: HashMap::new() })
     }
 
     /// Connections in the lot.
@@ -162,7 +171,9 @@ impl Lot {
             self.entry(key).next = self.free;
             self.free = key;
         })?;
-        *self.entry(key) = Entry::new(parked);
+        let (entry, session) = Entry::new(parked);
+        *self.entry(key) = entry;
+        session.into_iter().for_each(|session| drop(self.sessions.insert(key, session)));
         self.append(list, key);
         self.len += 1;
         Ok(())
@@ -267,10 +278,12 @@ impl Lot {
             NONE => self.lists[list].newest = entry.prev,
             next => self.entry(next).prev = entry.prev,
         }
-        let parked = entry.into_parked();
+        let session = if self.sessions.is_empty() { None } else { self.sessions.remove(&key) };
+        let parked = entry.into_parked(session);
         // One chunk stays: a worker whose only client comes and goes would make and free it each time.
         if self.len == 0 && self.chunks.len() > 1 {
             self.chunks = Vec::new();
+            self.sessions = HashMap::new();
             self.free = NONE;
         }
         parked
@@ -298,7 +311,7 @@ mod tests {
 
     fn parked(fd: OwnedFd, since: u32) -> Parked {
         let peer = "[2001:db8::1]:5000".parse().unwrap();
-        Parked { fd, peer, listener: 3, waiting: Waiting::Next, since }
+        Parked { fd, peer, listener: 3, waiting: Waiting::Next, since, session: None }
     }
 
     fn on_runtime(test: impl Future<Output = ()>) {

@@ -3,12 +3,15 @@
 //! Owns the choice between the kinds of connections, and nothing else: each kind is a file of its own. Never interprets a
 //! byte and never sets a deadline.
 
+mod secured;
 mod socket;
 
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
+pub use secured::{Idle, Room, Secured, SessionFacts, Shaken};
 pub use socket::Socket;
 
 /// A connection of the data path.
@@ -16,6 +19,8 @@ pub use socket::Socket;
 pub enum Stream {
     /// A socket: what is sent is what the peer gets.
     Socket(Socket),
+    /// TLS over a socket.
+    Secured(Secured),
 }
 
 impl Stream {
@@ -27,11 +32,27 @@ impl Stream {
         Socket::new(fd).map(Stream::Socket)
     }
 
-    /// Takes the connection off the event loop, as plain data; `None` for what can't leave it.
-    pub fn into_fd(self) -> Option<OwnedFd> {
+    /// Takes the connection off the event loop, as plain data and what TLS has to remember.
+    pub fn into_parts(self) -> (OwnedFd, Option<Idle>) {
         match self {
-            Stream::Socket(socket) => Some(socket.into_fd()),
+            Stream::Socket(socket) => (socket.into_fd(), None),
+            Stream::Secured(secured) => {
+                let (fd, idle) = secured.into_parts();
+                (fd, Some(idle))
+            }
         }
+    }
+
+    /// Puts it together again, registered with the current runtime.
+    ///
+    /// # Errors
+    /// When the event loop cannot take it.
+    pub fn from_parts(fd: OwnedFd, idle: Option<Idle>) -> io::Result<Self> {
+        let socket = Socket::new(fd)?;
+        Ok(match idle {
+            None => Stream::Socket(socket),
+            Some(idle) => Stream::Secured(Secured::resume(socket, idle)),
+        })
     }
 
     /// One attempt to read; 0 is the peer's end.
@@ -41,6 +62,7 @@ impl Stream {
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Socket(socket) => socket.recv(buf),
+            Stream::Secured(secured) => secured.recv(buf),
         }
     }
 
@@ -49,6 +71,7 @@ impl Stream {
     pub fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Stream::Socket(socket) => socket.poll_recv(cx, buf),
+            Stream::Secured(secured) => secured.poll_recv(cx, buf),
         }
     }
 
@@ -57,6 +80,7 @@ impl Stream {
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Stream::Socket(socket) => socket.poll_readable(cx),
+            Stream::Secured(secured) => secured.poll_readable(cx),
         }
     }
 
@@ -65,6 +89,7 @@ impl Stream {
     pub fn is_quiet(&self) -> bool {
         match self {
             Stream::Socket(socket) => socket.is_quiet(),
+            Stream::Secured(secured) => secured.is_quiet(),
         }
     }
 
@@ -75,6 +100,7 @@ impl Stream {
     pub fn send(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Stream::Socket(socket) => socket.send(bufs),
+            Stream::Secured(secured) => secured.send(bufs),
         }
     }
 
@@ -82,6 +108,7 @@ impl Stream {
     pub fn poll_send(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Stream::Socket(socket) => socket.poll_send(cx, bufs),
+            Stream::Secured(secured) => secured.poll_send(cx, bufs),
         }
     }
 
@@ -89,13 +116,31 @@ impl Stream {
     pub fn unsent(&self) -> usize {
         match self {
             Stream::Socket(_) => 0,
+            Stream::Secured(secured) => secured.unsent(),
         }
     }
 
     /// Ready when nothing waits in the connection any more.
-    pub fn poll_flush(&self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Stream::Socket(_) => Poll::Ready(Ok(())),
+            Stream::Secured(secured) => secured.poll_flush(cx),
+        }
+    }
+
+    /// What is known of its TLS session, once there is one.
+    pub fn session(&self) -> Option<Rc<SessionFacts>> {
+        match self {
+            Stream::Socket(_) => None,
+            Stream::Secured(secured) => secured.facts(),
+        }
+    }
+
+    /// Tells the peer in the connection's own terms that no more comes; the connection itself stays as it is.
+    pub fn say_end(&self) {
+        match self {
+            Stream::Socket(_) => {}
+            Stream::Secured(secured) => secured.say_end(),
         }
     }
 
@@ -103,6 +148,7 @@ impl Stream {
     pub fn shutdown_write(&self) {
         match self {
             Stream::Socket(socket) => socket.shutdown_write(),
+            Stream::Secured(secured) => secured.shutdown_write(),
         }
     }
 
@@ -110,6 +156,7 @@ impl Stream {
     pub fn reset_on_close(&self) {
         match self {
             Stream::Socket(socket) => socket.reset_on_close(),
+            Stream::Secured(secured) => secured.reset_on_close(),
         }
     }
 }

@@ -97,6 +97,7 @@ pub struct ProxyFigures {
     pub latency: LatencyFigures,
     pub queue: QueueFigures,
     pub backend_connections: PoolFigures,
+    pub tls: TlsFigures,
     pub access_log: LogFigures,
     pub memory: Memory,
     /// By index of the worker.
@@ -164,6 +165,19 @@ pub struct PoolFigures {
     pub opened: u64,
 }
 
+/// TLS with clients.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct TlsFigures {
+    /// Open now, parked ones included.
+    pub sessions: u64,
+    /// Handshakes since the start that made a new session.
+    pub full: u64,
+    /// Handshakes since the start that took up an earlier session.
+    pub resumed: u64,
+    /// Handshakes since the start that failed or took too long.
+    pub failed: u64,
+}
+
 /// Lines of the access log since the start.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LogFigures {
@@ -187,6 +201,8 @@ pub struct Memory {
     pub tunnels: u64,
     /// Requests that wait for a backend.
     pub queues: u64,
+    /// TLS sessions, parked ones included.
+    pub tls: u64,
 }
 
 /// One worker.
@@ -404,6 +420,12 @@ fn proxy(sources: &Sources<'_>) -> ProxyFigures {
         latency: LatencyFigures::from(&sources.history.latency()),
         queue: QueueFigures { waiting: totals.queue_waiting, waited: totals.queue_waits },
         backend_connections: PoolFigures { reused: totals.pool_hits, opened: totals.pool_misses },
+        tls: TlsFigures {
+            sessions: totals.tls_sessions,
+            full: totals.handshakes_full,
+            resumed: totals.handshakes_resumed,
+            failed: totals.handshakes_failed,
+        },
         access_log: LogFigures { written: totals.log_lines_written, dropped: totals.log_lines_dropped },
         memory: Memory::from(&totals),
         workers: sources.workers.iter().enumerate().map(|(worker, stats)| WorkerFigures::new(worker, stats)).collect(),
@@ -502,6 +524,7 @@ impl From<&Totals> for Memory {
             parked: totals.memory_parked,
             tunnels: totals.memory_tunnels,
             queues: totals.memory_queues,
+            tls: totals.memory_tls,
         }
     }
 }

@@ -157,12 +157,21 @@ fn clients(page: &mut Page, sources: &Sources<'_>, server: &ServerFigures) {
         ("parked", memory.parked),
         ("tunnels", memory.tunnels),
         ("queues", memory.queues),
+        ("tls", memory.tls),
     ] {
         page.sample(&[("use", used_for)], bytes);
     }
 }
 
 fn exchanges(page: &mut Page, sources: &Sources<'_>, totals: &Totals) {
+    page.counter("speedmimi_tls_handshakes", "TLS handshakes with clients, by how they ended.");
+    for (outcome, count) in
+        [("full", totals.handshakes_full), ("resumed", totals.handshakes_resumed), ("failed", totals.handshakes_failed)]
+    {
+        page.sample(&[("outcome", outcome)], count);
+    }
+    page.gauge("speedmimi_tls_sessions", "TLS sessions with clients, parked ones included.");
+    page.sample(&[], totals.tls_sessions);
     page.counter("speedmimi_responses", "Answers sent to clients by class of status.");
     for (class, count) in CLASSES.into_iter().zip(totals.statuses.0) {
         page.sample(&[("class", class)], count);

@@ -11,13 +11,14 @@ use std::task::{Context, Poll, ready};
 use super::exchange::{self, After, Exchange};
 use super::intake::{self, Intake};
 use super::local::{Local, Seat};
-use super::{reply, tunnel};
+use super::{reply, secure, tunnel};
 use crate::error::{Fault, Reason};
 use crate::http::parse::HeadEnd;
 use crate::http::proxy_header;
 use crate::limits::{LINGER_BYTES_MAX, LINGER_MS_MAX};
+use crate::listen;
 use crate::park::{Parked, Waiting};
-use crate::stream::Stream;
+use crate::stream::{SessionFacts, Stream};
 use crate::wheel::{Deadline, ticks};
 
 /// What is taken in of further requests while one is served, in bytes; one read may go beyond.
@@ -89,6 +90,8 @@ pub struct Client {
     pub listener: u16,
     /// Whether it came over TLS.
     pub tls: bool,
+    /// Of its TLS session, once there is one.
+    pub session: Option<Rc<SessionFacts>>,
     /// The one deadline of whatever it does now.
     pub deadline: Deadline,
     /// Read and not used yet.
@@ -105,12 +108,16 @@ pub struct Client {
     is_woken: bool,
     /// Whether it was told to wait for another turn.
     awaits_turn: bool,
+    /// Whether a TLS handshake has to come first (after a PROXY header).
+    wants_handshake: bool,
 }
 
 /// How a connection's life between two requests ends.
 enum Next {
     Request(Box<Exchange>),
     Refused(Fault),
+    /// A TLS handshake begins.
+    Handshake,
     Park,
     Close,
 }
@@ -129,11 +136,16 @@ impl Client {
     /// When the event loop can't take it; it is closed then.
     pub fn new(parked: Parked, is_woken: bool, seat: Seat, local: &Rc<Local>) -> std::io::Result<Client> {
         let wants_proxy_header = parked.waiting == Waiting::First && local.view().server.proxy_protocol;
+        let stream = Stream::from_parts(parked.fd, parked.session)?;
+        let session = stream.session();
+        let tls = listen::is_secure(parked.listener);
         Ok(Client {
-            stream: Stream::new(parked.fd)?,
+            stream,
             peer: parked.peer,
             listener: parked.listener,
-            tls: false,
+            tls,
+            wants_handshake: tls && session.is_none(),
+            session,
             deadline: Deadline::new(&local.wheel),
             input: Input::default(),
             local: local.clone(),
@@ -175,6 +187,19 @@ impl Client {
                     reply::refuse(&mut self, fault).await;
                     return self.close_gently().await;
                 }
+                Next::Handshake => {
+                    self.wants_handshake = false;
+                    let local = self.local.clone();
+                    let read = self.input.unread().to_vec();
+                    self.input.clear(&local);
+                    match secure::begin(self.stream, read, &local) {
+                        Some(stream) => self.stream = stream,
+                        None => return,
+                    }
+                    if !secure::finish(&mut self).await {
+                        return self.close();
+                    }
+                }
                 Next::Park => return self.park(),
                 Next::Close => return self.close(),
             }
@@ -183,7 +208,13 @@ impl Client {
 
     fn close(mut self) {
         let local = self.local.clone();
+        self.stream.say_end();
         self.input.clear(&local);
+    }
+
+    /// The tick until which its first request's head has to be there, the handshake before it included.
+    pub fn head_due(&self) -> u32 {
+        self.since.saturating_add(ticks(self.local.view().server.read_timeout) + 1)
     }
 
     fn begin_waiting(&mut self) {
@@ -193,8 +224,8 @@ impl Client {
 
     fn park(self) {
         let Client { stream, peer, listener, waiting, since, local, seat, .. } = self;
-        let Some(fd) = stream.into_fd() else { return };
-        let parked = Parked { fd, peer, listener, waiting, since };
+        let (fd, session) = stream.into_parts();
+        let parked = Parked { fd, peer, listener, waiting, since, session };
         if local.lot.borrow_mut().park(parked).is_ok() {
             seat.keep_in_lot();
         }
@@ -271,6 +302,9 @@ impl Client {
         if !self.is_woken {
             ready!(self.stream.poll_readable(cx)).ok();
         }
+        if self.wants_handshake && !self.wants_proxy_header {
+            return Poll::Ready(Some(Next::Handshake));
+        }
         let local = self.local.clone();
         ready!(local.turns.poll_take(cx, &mut self.awaits_turn));
         let mut scratch = local.scratch.borrow_mut();
@@ -311,6 +345,7 @@ impl Client {
     fn parse_input(&mut self, head: &mut HeadEnd) -> Option<Next> {
         if self.wants_proxy_header {
             match self.parse_proxy_header() {
+                Step::GoOn if self.wants_handshake => return Some(Next::Handshake),
                 Step::GoOn if self.input.is_empty() => return None,
                 Step::GoOn => {}
                 Step::Wait => return None,

@@ -7,12 +7,12 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use super::client::Client;
-use crate::config::plan::BackendAddr;
+use crate::config::plan::{BackendAddr, Scheme};
 use crate::error::{Fault, Reason};
-use crate::stream::Stream;
+use crate::stream::{Secured, Stream};
 use crate::upstream::connect::{Peer, connect};
 use crate::upstream::view::{BackendView, UpstreamView};
 use crate::wheel::ticks;
@@ -20,8 +20,8 @@ use crate::wheel::ticks;
 /// Connects to the next address of `backend`.
 ///
 /// # Errors
-/// [`Reason::ConnectFailed`], [`Reason::ConnectTimeout`], [`Reason::BackendUnresolved`], [`Reason::NoDescriptor`], or
-/// What [`Client::poll_gone`] says when the client went away meanwhile.
+/// [`Reason::ConnectFailed`], [`Reason::ConnectTimeout`], [`Reason::BackendUnresolved`], [`Reason::BackendTls`],
+/// [`Reason::BackendCertificate`], [`Reason::NoDescriptor`], or what [`Client::poll_gone`] says when the client went away meanwhile.
 pub async fn open(client: &mut Client, upstream: &UpstreamView, backend: &BackendView) -> Result<Stream, Fault> {
     backend.stats.connects.inc();
     let opened = match try_open(client, upstream, backend).await {
@@ -55,8 +55,8 @@ pub async fn wait_for_room(client: &mut Client) -> Result<(), Fault> {
 async fn try_open(client: &mut Client, upstream: &UpstreamView, backend: &BackendView) -> Result<Stream, Fault> {
     client.deadline.set_after(ticks(upstream.conf.connect_timeout));
     match &backend.conf.addr {
-        BackendAddr::Unix(path) => reach(client, upstream, Peer::Unix(path)).await,
-        BackendAddr::Ip(addr) => reach(client, upstream, Peer::Tcp(*addr)).await,
+        BackendAddr::Unix(path) => reach(client, upstream, backend, Peer::Unix(path)).await,
+        BackendAddr::Ip(addr) => reach(client, upstream, backend, Peer::Tcp(*addr)).await,
         BackendAddr::Name(..) => reach_any(client, upstream, backend).await,
     }
 }
@@ -69,7 +69,7 @@ async fn reach_any(client: &mut Client, upstream: &UpstreamView, backend: &Backe
     let mut fault = Fault::from(Reason::BackendUnresolved);
     for step in 0..backend.state.addresses().len() {
         let Some(addr) = nth_address(backend, first.wrapping_add(step)) else { break };
-        match reach(client, upstream, Peer::Tcp(addr)).await {
+        match reach(client, upstream, backend, Peer::Tcp(addr)).await {
             Err(refused) if refused.reason == Reason::ConnectFailed => fault = refused,
             done => return done,
         }
@@ -83,8 +83,57 @@ fn nth_address(backend: &BackendView, n: usize) -> Option<SocketAddr> {
     addresses.get(n.checked_rem(addresses.len())?).copied()
 }
 
-/// Connects to one address before the client's deadline.
-async fn reach(client: &mut Client, upstream: &UpstreamView, peer: Peer<'_>) -> Result<Stream, Fault> {
+/// Connects to one address, and shakes hands where the backend speaks TLS, before the client's deadline.
+async fn reach(
+    client: &mut Client,
+    upstream: &UpstreamView,
+    backend: &BackendView,
+    peer: Peer<'_>,
+) -> Result<Stream, Fault> {
+    let stream = reach_plain(client, upstream, peer).await?;
+    match backend.conf.scheme {
+        Scheme::Http | Scheme::H2c => Ok(stream),
+        Scheme::Https | Scheme::H2 => secure(client, upstream, backend, stream).await,
+    }
+}
+
+/// Makes a connection the client's side of a TLS session.
+async fn secure(
+    client: &mut Client,
+    upstream: &UpstreamView,
+    backend: &BackendView,
+    stream: Stream,
+) -> Result<Stream, Fault> {
+    let (Some(connector), Stream::Socket(socket)) = (&upstream.connector, stream) else {
+        return Err(Reason::BackendTls.into());
+    };
+    let local = client.local.clone();
+    let name = connector.server_name(&backend.conf.addr).ok_or(Reason::BackendCertificate)?;
+    let config = connector.config(backend.conf.scheme).clone();
+    let secured = Secured::connect(socket, config, name, &local.room).map_err(|_| Fault::from(Reason::BackendTls))?;
+    let mut awaits_turn = false;
+    poll_fn(|cx| {
+        let poll_turn = |cx: &mut Context<'_>| local.handshakes.poll_take(cx, &mut awaits_turn);
+        if let Poll::Ready(shaken) = secured.poll_handshake(cx, poll_turn) {
+            return Poll::Ready(shaken.map_err(|error| handshake_fault(&error)));
+        }
+        if let Poll::Ready(reason) = client.poll_gone(cx) {
+            return Poll::Ready(Err(reason.into()));
+        }
+        client.deadline.poll_expired(cx).map(|()| Err(Reason::ConnectTimeout.into()))
+    })
+    .await?;
+    Ok(Stream::Secured(secured))
+}
+
+fn handshake_fault(error: &io::Error) -> Fault {
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(_)) => Reason::BackendCertificate.into(),
+        _ => Reason::BackendTls.into(),
+    }
+}
+
+async fn reach_plain(client: &mut Client, upstream: &UpstreamView, peer: Peer<'_>) -> Result<Stream, Fault> {
     let mut connecting = pin!(connect(peer, upstream.local_address()));
     poll_fn(|cx| {
         if let Poll::Ready(done) = connecting.as_mut().poll(cx) {

@@ -93,6 +93,10 @@ fn route(
     exchange: &mut Exchange,
     address: IpAddr,
 ) -> Result<Option<Verdict>, Fault> {
+    if let Some(port) = view.tls.as_ref().and_then(|tls| tls.redirect_port()).filter(|_| !client.tls) {
+        let location = https_location(head, port)?;
+        return Ok(Some(Verdict::Answer { status: 308, location: Some(location), body: Vec::new() }));
+    }
     let mut room = client.local.path.borrow_mut();
     let path = matched_path(head, &mut room)?;
     let id = view.table.find(head.host(), path).ok_or(Reason::NoRoute)?;
@@ -119,6 +123,23 @@ fn route(
             Some(Verdict::Answer { status: *status, location: None, body: body.clone().into_bytes() })
         }
     })
+}
+
+/// Where the same is to be had over TLS.
+fn https_location(head: &RequestHead<'_>, port: u16) -> Result<Vec<u8>, Fault> {
+    if head.host().is_empty() {
+        return Err(Fault::new(
+            Reason::BadRequest,
+            "only HTTPS is served, and without a host there is no place to send to",
+        ));
+    }
+    let mut out = [b"https://", head.host()].concat();
+    if port != 443 {
+        out.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    out.extend_from_slice(if head.form() == TargetForm::Asterisk { b"/" } else { head.path() });
+    out.extend_from_slice(head.query_suffix());
+    Ok(out)
 }
 
 /// The path that routes are matched with: always the canonical one, whatever is forwarded.
@@ -160,6 +181,7 @@ fn forward(
         client: address,
         peer_is_trusted,
         over_tls: client.tls,
+        client_certificate: client.session.as_ref().and_then(|session| session.client_certificate.as_deref()),
         real_ip_header: &server.real_ip_header,
         client_ip_header: server.client_ip_header.as_deref(),
         request_id: record.request_id(),

@@ -19,6 +19,7 @@ use crate::limits::SCRATCH_BYTES;
 use crate::park::Lot;
 use crate::shared::open::OpenCount;
 use crate::shared::stats::WorkerStats;
+use crate::stream::Room;
 use crate::upstream::view::View;
 use crate::wheel::{Deadline, Wheel};
 
@@ -48,6 +49,10 @@ pub struct Local {
     pub fields: RefCell<FieldTable>,
     /// Who begins a request when.
     pub turns: Turns,
+    /// Who takes a step of a TLS handshake when.
+    pub handshakes: Turns,
+    /// Buffers of all secured connections.
+    pub room: Rc<Room>,
     /// Counters that others read.
     pub stats: Arc<WorkerStats>,
     /// Luck.
@@ -130,7 +135,9 @@ impl Local {
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             head: RefCell::new(Vec::with_capacity(4096)),
             fields: RefCell::default(),
-            turns: Turns::default(),
+            turns: Turns::of_requests(),
+            handshakes: Turns::of_handshakes(),
+            room: Rc::default(),
             stats,
             rng: RefCell::new(rng),
             draining: Cell::new(false),
@@ -291,6 +298,8 @@ impl Local {
         stats.memory_parked.set(self.lot.borrow().bytes() as u64);
         stats.memory_tunnels.set((tunnels * tunnel) as u64);
         stats.memory_queues.set((waiting * (connection + exchange)) as u64);
+        stats.tls_sessions.set(self.room.sessions() as u64);
+        stats.memory_tls.set(self.room.bytes() as u64);
     }
 
     /// Of buffers in use and spare, and of those that all connections share.

@@ -225,7 +225,10 @@ impl Record {
         let mut access = client.local.access.borrow_mut();
         if let Some(sink) = access.as_mut() {
             match sink.access.format {
-                AccessFormat::Json => self.json(&mut sink.batch, route, protocol, (client.tls, total_us)),
+                AccessFormat::Json => {
+                    let tls = client.session.as_ref().map_or("", |session| session.version);
+                    self.json(&mut sink.batch, route, protocol, (tls, total_us));
+                }
                 AccessFormat::Combined => self.combined(&mut sink.batch),
             }
             sink.lines += 1;
@@ -270,7 +273,7 @@ impl Record {
         out: &mut Vec<u8>,
         route: Option<&RouteView>,
         protocol: Option<Protocol>,
-        (tls, total_us): (bool, u64),
+        (tls, total_us): (&str, u64),
     ) {
         let mut line = Json { out, is_first: true };
         line.text("time", timestamp(self.began).as_bytes());
@@ -292,7 +295,7 @@ impl Record {
         line.millis("first_byte_ms", self.first_byte_us);
         line.millis("total_ms", Some(total_us));
         line.number("retries", u64::from(self.retries));
-        line.raw("tls", if tls { b"true" } else { b"false" });
+        line.text("tls", tls.as_bytes());
         out.extend_from_slice(b"}\n");
     }
 

@@ -11,6 +11,7 @@ pub mod log;
 pub mod outflow;
 pub mod relay;
 pub mod reply;
+pub mod secure;
 pub mod select;
 pub mod tunnel;
 pub mod turns;

@@ -13,21 +13,33 @@ use std::task::{Context, Poll, Waker};
 /// Requests begun in one turn. Measured at 1,000 and 5,000 busy connections: see docs/performance.md.
 const TURN_REQUESTS_MAX: u32 = 64;
 
+/// TLS handshake steps in one turn: a full one takes as long as a dozen requests.
+const TURN_HANDSHAKES_MAX: u32 = 1;
+
 /// The turns of one worker.
 #[derive(Debug)]
 pub struct Turns {
+    max: u32,
     left: Cell<u32>,
     waiting: RefCell<VecDeque<Waker>>,
     dealer: RefCell<Option<Waker>>,
 }
 
-impl Default for Turns {
-    fn default() -> Self {
-        Turns { left: Cell::new(TURN_REQUESTS_MAX), waiting: RefCell::default(), dealer: RefCell::default() }
-    }
-}
-
 impl Turns {
+    /// The turns of requests.
+    pub fn of_requests() -> Self {
+        Turns::of(TURN_REQUESTS_MAX)
+    }
+
+    /// The turns of TLS handshakes: while others are ready, a flood of them gets one step in each pass of the loop.
+    pub fn of_handshakes() -> Self {
+        Turns::of(TURN_HANDSHAKES_MAX)
+    }
+
+    fn of(max: u32) -> Self {
+        Turns { max, left: Cell::new(max), waiting: RefCell::default(), dealer: RefCell::default() }
+    }
+
     /// Takes a place in this turn for one request. `has_waited`: it was told to wait before. Pending: it is woken in a
     /// later turn.
     pub fn poll_take(&self, cx: &mut Context<'_>, has_waited: &mut bool) -> Poll<()> {
@@ -59,9 +71,9 @@ impl Turns {
             .await;
             // Resumed only after the event loop was asked for what has become ready meanwhile.
             tokio::task::yield_now().await;
-            self.left.set(TURN_REQUESTS_MAX);
+            self.left.set(self.max);
             let mut waiting = self.waiting.borrow_mut();
-            let count = waiting.len().min(TURN_REQUESTS_MAX as usize);
+            let count = waiting.len().min(self.max as usize);
             waiting.drain(..count).for_each(Waker::wake);
             if waiting.is_empty() && waiting.capacity() > 1024 {
                 *waiting = VecDeque::new();

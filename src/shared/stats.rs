@@ -204,6 +204,14 @@ counted! {
         queue_waits,
         /// Requests that wait in a queue now.
         queue_waiting,
+        /// TLS handshakes with clients that made a new session.
+        handshakes_full,
+        /// TLS handshakes with clients that took up an earlier session.
+        handshakes_resumed,
+        /// TLS handshakes with clients that failed or took too long.
+        handshakes_failed,
+        /// TLS sessions with clients open now, parked ones included; as of the last second.
+        tls_sessions,
         /// Lines handed to the access log's writer.
         log_lines_written,
         /// Lines dropped because the writer had fallen behind.
@@ -224,6 +232,8 @@ counted! {
         memory_tunnels,
         /// Bytes of requests that wait in queues.
         memory_queues,
+        /// Bytes of TLS sessions and of the buffers that they share.
+        memory_tls,
     }
     arrays {
         /// Answers sent to clients, interim ones too, by class of status.

@@ -92,6 +92,7 @@ pub struct View {
     pub routes: Vec<Rc<RouteView>>,
     /// By [`plan::UpstreamId`].
     pub upstreams: Vec<Rc<UpstreamView>>,
+    pub tls: Option<Arc<crate::tls::Acceptor>>,
 }
 
 impl View {
@@ -115,7 +116,7 @@ impl View {
                 Rc::new(RouteView { conf: conf.clone(), access, upstream })
             })
             .collect();
-        View { server: published.plan.server.clone(), table: published.table.clone(), routes, upstreams }
+        View { server: published.plan.server.clone(), table: published.table.clone(), routes, upstreams, tls: None }
     }
 
     /// Closes the idle connections of `before` to backends that this view does not know any more. Exchanges and tunnels

@@ -197,7 +197,7 @@ pub(super) async fn take_in(local: Rc<Local>, inside: Inside, doors: Arc<Doors>)
 fn admit(local: &Rc<Local>, Handed { fd, peer, listener }: Handed) {
     local.stats.connections_accepted.inc();
     let seat = local.seat();
-    let parked = Parked { fd, peer, listener, waiting: Waiting::First, since: local.wheel.now() };
+    let parked = Parked { fd, peer, listener, waiting: Waiting::First, since: local.wheel.now(), session: None };
     if let Ok(client) = Client::new(parked, false, seat, local) {
         client.spawn();
     }

@@ -12,6 +12,8 @@ mod dir;
 #[allow(dead_code)]
 mod origin;
 #[allow(dead_code)]
+mod pki;
+#[allow(dead_code)]
 mod proxy;
 #[allow(dead_code)]
 mod wait;
@@ -46,5 +48,6 @@ mod seats;
 mod spread;
 mod stream;
 mod strict;
+mod tls;
 mod tunnel;
 mod tunnel_ends;

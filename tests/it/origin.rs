@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 use crate::websocket;
-use crate::wire::{Framing, Request, Sock, Trouble, Wire, lock};
+use crate::wire::{Framing, Request, Sock, Tls, Trouble, Wire, lock};
 
 /// How long a test waits for anything before it fails.
 pub const WATCHDOG: Duration = Duration::from_secs(10);
@@ -80,6 +80,8 @@ struct Shared {
     script: Box<Script>,
     /// The answer to bytes that are no request.
     to_garbage: &'static [u8],
+    /// Spoken where it is set.
+    tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 const REFUSAL: &[u8] = b"HTTP/1.1 400 Garbage\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -135,6 +137,16 @@ impl Origin {
         Origin::listen(Origin::share(script, PERMISSION))
     }
 
+    /// As [`Origin::start`], over TLS.
+    pub fn start_tls(
+        config: Arc<rustls::ServerConfig>,
+        script: impl Fn(&mut Exchange) -> io::Result<Next> + Send + Sync + 'static,
+    ) -> Origin {
+        let mut shared = Origin::share(script, REFUSAL);
+        Arc::get_mut(&mut shared).expect("nobody else has it yet").tls = Some(config);
+        Origin::listen(shared)
+    }
+
     fn listen(shared: Arc<Shared>) -> Origin {
         let (socket, addr) = bind_by_number().expect("an origin needs a port");
         let origin = Origin { shared, listener: Listener::Tcp(Arc::new(socket), addr) };
@@ -165,7 +177,7 @@ impl Origin {
         script: impl Fn(&mut Exchange) -> io::Result<Next> + Send + Sync + 'static,
         to_garbage: &'static [u8],
     ) -> Arc<Shared> {
-        Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), script: Box::new(script), to_garbage })
+        Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), script: Box::new(script), to_garbage, tls: None })
     }
 
     /// Where it listens.
@@ -214,7 +226,11 @@ impl Origin {
                 let stream = std::net::TcpStream::from(stream);
                 // A connection that is gone already shows itself at the first read.
                 let _ = stream.set_nodelay(true);
-                Origin::serve(&accepting, Sock::Tcp(stream));
+                let sock = match accepting.tls.clone() {
+                    None => Ok(Sock::Tcp(stream)),
+                    Some(config) => Sock::tls_server(stream, config),
+                };
+                sock.into_iter().for_each(|sock| Origin::serve(&accepting, sock));
             }
         });
     }
@@ -222,7 +238,7 @@ impl Origin {
     fn serve(shared: &Arc<Shared>, sock: Sock) {
         let Ok(handle) = sock.again() else { return };
         let peer = match &sock {
-            Sock::Tcp(s) => s.peer_addr().ok(),
+            Sock::Tcp(s) | Sock::Tls(Tls { bare: s, .. }) => s.peer_addr().ok(),
             Sock::Unix(_) => None,
         };
         let tap = Arc::new(Mutex::new(Vec::new()));
@@ -314,7 +330,7 @@ impl Origin {
         let last = Sock::tcp(self.addr()).expect("an origin that listens");
         let ours = match &last {
             Sock::Tcp(s) => s.local_addr().expect("an address"),
-            Sock::Unix(_) => unreachable!("TCP was asked for"),
+            _ => unreachable!("TCP was asked for"),
         };
         self.wait("its own connection", |state| state.connections[before..].iter().any(|r| r.peer == Some(ours)));
         drop(last);

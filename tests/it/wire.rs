@@ -19,11 +19,12 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Either kind of stream socket.
+/// Any kind of connection.
 #[derive(Debug)]
 pub enum Sock {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Tls),
 }
 
 impl Sock {
@@ -44,6 +45,8 @@ impl Sock {
         match self {
             Sock::Tcp(s) => s.try_clone().map(Sock::Tcp),
             Sock::Unix(s) => s.try_clone().map(Sock::Unix),
+            // The bare socket: it can be ended by that, but not read.
+            Sock::Tls(s) => s.bare.try_clone().map(Sock::Tcp),
         }
     }
 
@@ -52,13 +55,21 @@ impl Sock {
         match self {
             Sock::Tcp(s) => s.shutdown(how),
             Sock::Unix(s) => s.shutdown(how),
+            Sock::Tls(s) => {
+                if how != Shutdown::Read {
+                    lock(&s.session).say_end()?;
+                }
+                s.bare.shutdown(how)
+            }
         }
     }
 
     /// Bounds every following read and write.
     pub fn bound(&self, wait: Duration) -> io::Result<()> {
         match self {
-            Sock::Tcp(s) => s.set_read_timeout(Some(wait)).and_then(|()| s.set_write_timeout(Some(wait))),
+            Sock::Tcp(s) | Sock::Tls(Tls { bare: s, .. }) => {
+                s.set_read_timeout(Some(wait)).and_then(|()| s.set_write_timeout(Some(wait)))
+            }
             Sock::Unix(s) => s.set_read_timeout(Some(wait)).and_then(|()| s.set_write_timeout(Some(wait))),
         }
     }
@@ -66,9 +77,74 @@ impl Sock {
     /// Makes the next close a reset (TCP only).
     pub fn reset_on_close(&self) -> io::Result<()> {
         match self {
-            Sock::Tcp(s) => socket2::SockRef::from(s).set_linger(Some(Duration::ZERO)),
+            Sock::Tcp(s) | Sock::Tls(Tls { bare: s, .. }) => {
+                socket2::SockRef::from(s).set_linger(Some(Duration::ZERO))
+            }
             Sock::Unix(_) => Ok(()),
         }
+    }
+}
+
+/// TLS over TCP, by rustls as its users have it.
+pub struct Tls {
+    pub session: Mutex<Box<dyn Session>>,
+    pub bare: TcpStream,
+}
+
+/// Either side of a session.
+pub trait Session: Read + Write + Send {
+    /// Sends `close_notify`.
+    fn say_end(&mut self) -> io::Result<()>;
+    /// What the handshake came to.
+    fn handshake(&mut self) -> Option<rustls::HandshakeKind>;
+}
+
+impl Session for rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
+    fn say_end(&mut self) -> io::Result<()> {
+        self.conn.send_close_notify();
+        self.flush()
+    }
+
+    fn handshake(&mut self) -> Option<rustls::HandshakeKind> {
+        self.conn.handshake_kind()
+    }
+}
+
+impl Session for rustls::StreamOwned<rustls::ServerConnection, TcpStream> {
+    fn say_end(&mut self) -> io::Result<()> {
+        self.conn.send_close_notify();
+        self.flush()
+    }
+
+    fn handshake(&mut self) -> Option<rustls::HandshakeKind> {
+        self.conn.handshake_kind()
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.bare.fmt(f)
+    }
+}
+
+impl Sock {
+    /// The client's side of a session, its handshake done.
+    pub fn tls(bare: TcpStream, config: Arc<rustls::ClientConfig>, name: &str) -> io::Result<Sock> {
+        let name = rustls::pki_types::ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+        let mut session = rustls::ClientConnection::new(config, name).map_err(io::Error::other)?;
+        let mut socket = bare.try_clone()?;
+        while session.is_handshaking() {
+            session.complete_io(&mut socket)?;
+        }
+        let session: Box<dyn Session> = Box::new(rustls::StreamOwned::new(session, socket));
+        Ok(Sock::Tls(Tls { session: Mutex::new(session), bare }))
+    }
+
+    /// The server's side of a session; the handshake comes with the first read.
+    pub fn tls_server(bare: TcpStream, config: Arc<rustls::ServerConfig>) -> io::Result<Sock> {
+        let session = rustls::ServerConnection::new(config).map_err(io::Error::other)?;
+        let session: Box<dyn Session> = Box::new(rustls::StreamOwned::new(session, bare.try_clone()?));
+        Ok(Sock::Tls(Tls { session: Mutex::new(session), bare }))
     }
 }
 
@@ -77,6 +153,7 @@ impl Read for Sock {
         match self {
             Sock::Tcp(s) => s.read(buf),
             Sock::Unix(s) => s.read(buf),
+            Sock::Tls(s) => lock(&s.session).read(buf),
         }
     }
 }
@@ -86,11 +163,15 @@ impl Write for Sock {
         match self {
             Sock::Tcp(s) => s.write(buf),
             Sock::Unix(s) => s.write(buf),
+            Sock::Tls(s) => lock(&s.session).write(buf),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            Sock::Tcp(_) | Sock::Unix(_) => Ok(()),
+            Sock::Tls(s) => lock(&s.session).flush(),
+        }
     }
 }
 

@@ -90,6 +90,7 @@ impl From<&ProxyFigures> for v1::ProxyStats {
                 dropped: proxy.access_log.dropped,
             }),
             memory: Some(proxy.memory.into()),
+            tls: Some(proxy.tls.into()),
             workers: proxy.workers.iter().copied().map(Into::into).collect(),
         }
     }
@@ -131,6 +132,12 @@ impl From<figures::Bytes> for proxy_stats::Bytes {
     }
 }
 
+impl From<figures::TlsFigures> for proxy_stats::Tls {
+    fn from(tls: figures::TlsFigures) -> Self {
+        proxy_stats::Tls { sessions: tls.sessions, full: tls.full, resumed: tls.resumed, failed: tls.failed }
+    }
+}
+
 impl From<figures::Memory> for proxy_stats::Memory {
     fn from(memory: figures::Memory) -> Self {
         proxy_stats::Memory {
@@ -140,6 +147,7 @@ impl From<figures::Memory> for proxy_stats::Memory {
             parked: memory.parked,
             tunnels: memory.tunnels,
             queues: memory.queues,
+            tls: memory.tls,
         }
     }
 }

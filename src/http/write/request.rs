@@ -27,6 +27,8 @@ pub struct Forward<'a> {
     pub peer_is_trusted: bool,
     /// Whether the client's connection is TLS.
     pub over_tls: bool,
+    /// The certificate of the client's own TLS session, as the value of `Client-Cert` (RFC 9440, section 2.2).
+    pub client_certificate: Option<&'a [u8]>,
     /// The header that tells backends the client's address; a token. Left out when it means something else already.
     pub real_ip_header: &'a str,
     /// The header that only trusted peers may send.
@@ -114,6 +116,7 @@ fn ends(head: &RequestHead<'_>, forward: &Forward<'_>, keeps_host: bool, real_ip
         .and(MADE_ANEW)
         .and(if forward.peer_is_trusted { Kinds::NONE } else { OF_TRUSTED_PEERS })
         .with_if(real_ip_kind == FieldKind::XRealIp, FieldKind::XRealIp)
+        .with_if(forward.client_certificate.is_some(), FieldKind::ClientCert)
         .with_if(!keeps_host, FieldKind::Host)
         .with_if(forward.framing != head.framing, FieldKind::ContentLength)
         .with_if(forward.framing != BodyFraming::Chunked, FieldKind::Trailer)
@@ -146,6 +149,9 @@ fn write_forwarding_fields(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &
         out.extend_from_slice(b": ");
         write_address(out, forward.client);
         out.extend_from_slice(b"\r\n");
+    }
+    if let Some(certificate) = forward.client_certificate.filter(|_| writes("Client-Cert")) {
+        write_line(out, b"Client-Cert", certificate);
     }
     if writes("X-Request-ID") {
         write_line(out, b"X-Request-ID", forward.request_id);
@@ -203,6 +209,7 @@ mod tests {
         client: IpAddr::V4(std::net::Ipv4Addr::new(1, 2, 3, 4)),
         peer_is_trusted: false,
         over_tls: false,
+        client_certificate: None,
         real_ip_header: "X-Real-IP",
         client_ip_header: None,
         request_id: b"id-1",

@@ -1,0 +1,86 @@
+//! A client's TLS handshake: from a socket to a secured connection.
+//!
+//! Owns its turn, its deadline and what requests are told of it. Never chooses a certificate and never reads a request.
+
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use super::client::Client;
+use super::local::Local;
+use crate::stream::{Secured, SessionFacts, Shaken, Stream};
+
+/// Makes a client's socket the server's side of a session; `None` where that can't be, and the connection is closed.
+/// `read` is what of the client's first flight came already.
+pub fn begin(stream: Stream, read: Vec<u8>, local: &Local) -> Option<Stream> {
+    let view = local.view();
+    let acceptor = view.tls.as_ref()?;
+    let Stream::Socket(socket) = stream else { return None };
+    match Secured::accept(socket, acceptor.config().clone(), &local.room, read) {
+        Ok(secured) => Some(Stream::Secured(secured)),
+        Err(error) => {
+            tracing::error!(%error, "no TLS session can be begun");
+            None
+        }
+    }
+}
+
+/// Shakes hands within `read_timeout` from accept on, one step a turn; whether that came to a session.
+pub async fn finish(client: &mut Client) -> bool {
+    let local = client.local.clone();
+    let mut awaits_turn = false;
+    let shaken = poll_fn(|cx| {
+        let Stream::Secured(secured) = &client.stream else { return Poll::Ready(Ok(())) };
+        let poll_turn = |cx: &mut Context<'_>| local.handshakes.poll_take(cx, &mut awaits_turn);
+        if let Poll::Ready(shaken) = secured.poll_handshake(cx, poll_turn) {
+            return Poll::Ready(shaken);
+        }
+        client.deadline.set(client.head_due());
+        if !local.ending.get() {
+            ready!(client.deadline.poll_expired(cx));
+        }
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    })
+    .await;
+    match shaken {
+        Ok(()) => {
+            note(client);
+            true
+        }
+        Err(error) => {
+            local.stats.handshakes_failed.inc();
+            tracing::debug!(peer = %client.peer.ip(), %error, "TLS handshake failed");
+            false
+        }
+    }
+}
+
+/// Notes what requests have to know of the session.
+fn note(client: &mut Client) {
+    let Stream::Secured(secured) = &client.stream else { return };
+    let facts = secured.with_shaken(|shaken| {
+        let stats = &client.local.stats;
+        if shaken.is_resumed {
+            stats.handshakes_resumed.inc()
+        } else {
+            stats.handshakes_full.inc()
+        }
+        facts(&shaken)
+    });
+    let facts = Rc::new(facts);
+    secured.note(facts.clone());
+    client.session = Some(facts);
+}
+
+fn facts(shaken: &Shaken<'_>) -> SessionFacts {
+    let certificate = shaken.peer_certificate.map(|der| format!(":{}:", BASE64_STANDARD.encode(der)));
+    SessionFacts {
+        version: shaken.version,
+        is_http2: shaken.protocol == Some(b"h2"),
+        client_certificate: certificate.map(|text| text.into_bytes().into()),
+    }
+}

@@ -1,0 +1,324 @@
+//! TLS with clients and with backends, over real sockets against rustls as its users have it.
+//!
+//! Owns what passes over a session and what becomes of a bad one. Which certificate is shown is `certificates`'.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::origin::{self, Next, Origin, WATCHDOG};
+use crate::pki::{Issued, Pki};
+use crate::proxy::{Proxy, sections};
+use crate::websocket;
+use crate::wire::{Sock, Trouble, Wire};
+
+/// The `ssl` section for one certificate, with further keys.
+fn ssl(own: &Issued, keys: &str) -> String {
+    format!(
+        "ssl: {{enabled: true, cert_file: {}, key_file: {}, {keys}}}\n",
+        own.cert_file.display(),
+        own.key_file.display()
+    )
+}
+
+fn start(pki: &Pki, origin: &Origin, server: &[(&str, &str)], keys: &str) -> Proxy {
+    let own = pki.issue(&["a.test", "127.0.0.1"]);
+    Proxy::start(server, &(ssl(&own, keys) + &sections(origin, "", "")))
+}
+
+fn open(addr: SocketAddr, config: &Arc<rustls::ClientConfig>) -> std::io::Result<Client> {
+    let bare = TcpStream::connect(addr)?;
+    bare.set_nodelay(true)?;
+    bare.set_read_timeout(Some(WATCHDOG))?;
+    Ok(Client { wire: Wire::new(Sock::tls(bare, Arc::clone(config), "a.test")?, WATCHDOG)? })
+}
+
+fn connect(proxy: &Proxy, config: &Arc<rustls::ClientConfig>) -> Client {
+    open(proxy.addr(), config).unwrap_or_else(|e| panic!("a session: {e}"))
+}
+
+#[test]
+fn requests_and_answers_of_any_size_pass() {
+    let (pki, origin) = (Pki::new("tls-pass"), Origin::start(origin::by_path));
+    let proxy = start(&pki, &origin, &[], "");
+    let mut client = connect(&proxy, &pki.client(&["http/1.1"]));
+    for size in [0, 1, 16_383, 16_384, 16_385, 65_536, 1_000_000] {
+        let body = origin::pattern(size);
+        assert!(client.request("POST", "/echo", &[], &body).body == body, "{size} bytes up and down");
+    }
+    assert_eq!(client.get("/chunked/3").text(), "chunkchunkchunk");
+    assert_eq!(client.get("/trailers").trailers.one("x-sum").as_deref(), Some("42"));
+    let seen = origin.requests().pop().expect("a request");
+    assert_eq!(seen.request.fields.one("x-forwarded-proto").as_deref(), Some("https"));
+    let stats = proxy.stats();
+    assert_eq!((stats.connections_accepted, stats.handshakes_full, stats.handshakes_failed), (1, 1, 0));
+}
+
+#[test]
+fn an_idle_session_is_parked_and_served_again() {
+    let (pki, origin) = (Pki::new("tls-park"), Origin::start(origin::by_path));
+    let proxy = start(&pki, &origin, &[("park_after", "100ms")], "");
+    // One that says nothing at all is parked before its handshake.
+    let silent = TcpStream::connect(proxy.addr()).unwrap();
+    proxy.wait_until("a silent one parked", |totals| totals.connections_parked == 1);
+    let mut client = connect(&proxy, &pki.client(&[]));
+    for n in 0..3 {
+        // Also before its first request.
+        proxy.wait_until("both parked", |totals| totals.connections_parked == 2);
+        assert_eq!(client.request("POST", "/echo", &[], format!("{n}").as_bytes()).text(), format!("{n}"));
+    }
+    drop(client);
+    drop(silent);
+    proxy.wait_for_open(0);
+    proxy.wait_until("no session", |totals| totals.tls_sessions == 0);
+    assert_eq!(proxy.stats().handshakes_full, 1);
+}
+
+#[test]
+fn a_session_is_taken_up_again() {
+    let (pki, origin) = (Pki::new("tls-resume"), Origin::start(origin::by_path));
+    let proxy = start(&pki, &origin, &[("workers", "2")], "");
+    let config = pki.client(&[]);
+    for _ in 0..8 {
+        let mut client = connect(&proxy, &config);
+        assert_eq!(client.get("/").status, 200);
+    }
+    proxy.wait_for_open(0);
+    let stats = proxy.stats();
+    // Whichever worker a connection comes to.
+    assert_eq!((stats.handshakes_full, stats.handshakes_resumed), (1, 7));
+}
+
+#[test]
+fn a_handshake_has_a_deadline() {
+    let (pki, origin) = (Pki::new("tls-slow"), Origin::start(origin::by_path));
+    for sent in [b"" as &[u8], b"\x16\x03\x01\x02\x00\x01"] {
+        for park_after in ["100ms", "10s"] {
+            let proxy = start(&pki, &origin, &[("read_timeout", "700ms"), ("park_after", park_after)], "");
+            let mut slow = TcpStream::connect(proxy.addr()).unwrap();
+            slow.set_read_timeout(Some(WATCHDOG)).unwrap();
+            slow.write_all(sent).unwrap();
+            assert_eq!(slow.read(&mut [0; 16]).unwrap(), 0, "ended without a word");
+            proxy.wait_for_open(0);
+            assert_eq!(proxy.stats().handshakes_failed, u64::from(!sent.is_empty()));
+        }
+    }
+}
+
+#[test]
+fn who_speaks_no_tls_is_told_so_and_others_are_served() {
+    let (pki, origin) = (Pki::new("tls-plain"), Origin::start(origin::by_path));
+    let proxy = start(&pki, &origin, &[], "");
+    let mut plain = TcpStream::connect(proxy.addr()).unwrap();
+    plain.set_read_timeout(Some(WATCHDOG)).unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    // The alert may be followed by a reset, as the request was not read.
+    let _ = plain.read_to_end(&mut answer);
+    assert_eq!((answer.first(), answer.len()), (Some(&21), 7), "one alert and nothing else");
+    assert_eq!(connect(&proxy, &pki.client(&[])).get("/").status, 200);
+    assert!(open(proxy.addr(), &pki.client(&["spdy/3"])).is_err(), "no protocol in common");
+    proxy.wait_until("two failures", |totals| totals.handshakes_failed == 2);
+    assert!(origin.requests().len() == 1);
+}
+
+#[test]
+fn beside_a_tls_port_plain_requests_are_served_or_sent_there() {
+    let (pki, origin) = (Pki::new("tls-port"), Origin::start(origin::by_path));
+    let own = pki.issue(&["a.test"]);
+    // A port that is free now; nobody else of this test takes it.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for redirect in [false, true] {
+        let keys = format!("port: {port}, redirect: {redirect}");
+        let proxy = Proxy::start(&[], &(ssl(&own, &keys) + &sections(&origin, "", "")));
+        let over_tls = SocketAddr::from(([127, 0, 0, 1], port));
+        assert_eq!(open(over_tls, &pki.client(&[])).unwrap().get("/").status, 200);
+        let mut plain = proxy.client();
+        plain.send("GET /a%20b/..//c?d=e HTTP/1.1\r\nHost: A.test:80\r\n\r\n");
+        let answer = plain.response();
+        if redirect {
+            let location = format!("https://A.test:{port}/a%20b/..//c?d=e");
+            assert_eq!((answer.status, answer.fields.one("location")), (308, Some(location)));
+        } else {
+            assert_eq!(answer.status, 200);
+        }
+    }
+}
+
+#[test]
+fn a_clients_certificate_is_demanded_and_told_to_the_backend() {
+    let (pki, origin) = (Pki::new("tls-client"), Origin::start(origin::by_path));
+    let (own, stranger) = (pki.issue(&["client.test"]), Pki::new("tls-stranger"));
+    let theirs = stranger.issue(&["client.test"]);
+    let shown = |client: &mut Client| {
+        client.request("GET", "/", &[("Client-Cert", ":Zm9yZ2Vk:"), ("Client-Cert-Chain", ":eA==:")], b"");
+        origin.requests().pop().expect("a request").request.fields.one("client-cert")
+    };
+    for (policy, without) in [("require", false), ("request", true)] {
+        let ca = pki.ca_file();
+        let proxy = start(&pki, &origin, &[], &format!("client_auth: {policy}, client_ca_file: {}", ca.display()));
+        let told = shown(&mut connect(&proxy, &pki.client_with(&own))).expect("the certificate");
+        let wanted = { use base64::Engine; base64::prelude::BASE64_STANDARD.encode(own.chain[0].as_ref()) };
+        assert_eq!(told, format!(":{wanted}:"));
+        // In TLS 1.3 the client learns of the refusal when it reads.
+        let mut bare = open(proxy.addr(), &pki.client(&[])).unwrap();
+        bare.send_get("/");
+        assert_eq!(bare.wire.response("GET").is_ok_and(|answer| answer.status == 200), without, "{policy}");
+        let mut forged = open(proxy.addr(), &stranger_to(&pki, &theirs)).unwrap();
+        forged.send_get("/");
+        assert!(forged.wire.response("GET").is_err(), "{policy}: of another authority");
+        if without {
+            assert_eq!(shown(&mut connect(&proxy, &pki.client(&[]))), None);
+        }
+    }
+}
+
+/// Trusts `pki`, and shows what another authority issued.
+fn stranger_to(pki: &Pki, theirs: &Issued) -> Arc<rustls::ClientConfig> {
+    let config = rustls::ClientConfig::builder().with_root_certificates(pki.roots());
+    Arc::new(config.with_client_auth_cert(theirs.chain.clone(), theirs.key()).unwrap())
+}
+
+#[test]
+fn tunnels_and_event_streams_pass_at_once() {
+    let (pki, origin) = (Pki::new("tls-tunnel"), Origin::start(origin::by_path));
+    let proxy = start(&pki, &origin, &[], "");
+    let mut client = connect(&proxy, &pki.client(&[]));
+    client.upgrade("/ws");
+    for length in [0, 1, 65_536, 300_000] {
+        let payload = origin::pattern(length);
+        client.send_frame(websocket::BINARY, &payload);
+        assert!(client.read_frame() == websocket::Frame { opcode: websocket::BINARY, payload });
+    }
+    client.send_frame(websocket::CLOSE, &1000u16.to_be_bytes());
+    assert_eq!(client.read_frame().opcode, websocket::CLOSE);
+    client.expect_end();
+}
+
+#[test]
+fn the_end_of_a_session_is_said() {
+    let (pki, origin) = (Pki::new("tls-end"), Origin::start(origin::by_path));
+    let proxy = start(&pki, &origin, &[("idle_timeout", "1s"), ("park_after", "10s")], "");
+    let mut client = connect(&proxy, &pki.client(&[]));
+    client.request("GET", "/", &[("Connection", "close")], b"");
+    client.expect_end();
+    let mut idle = connect(&proxy, &pki.client(&[]));
+    idle.get("/");
+    idle.expect_end();
+}
+
+#[test]
+fn a_proxy_header_comes_before_the_handshake() {
+    let (pki, origin) = (Pki::new("tls-announced"), Origin::start(origin::by_path));
+    let server = [("proxy_protocol", "accept"), ("trusted_proxies", "[127.0.0.1]")];
+    let proxy = start(&pki, &origin, &server, "");
+    let mut bare = TcpStream::connect(proxy.addr()).unwrap();
+    bare.set_read_timeout(Some(WATCHDOG)).unwrap();
+    bare.write_all(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n").unwrap();
+    let session = Sock::tls(bare, pki.client(&[]), "a.test").unwrap();
+    let mut client = Client { wire: Wire::new(session, WATCHDOG).unwrap() };
+    assert_eq!(client.get("/").status, 200);
+    let seen = origin.only_request();
+    assert_eq!(seen.request.fields.one("x-real-ip").as_deref(), Some("192.0.2.7"));
+}
+
+// To backends.
+
+/// A proxy before an origin that speaks TLS; `backend` and `tls` are further keys.
+fn before(origin: &Origin, backend: &str, tls: &str) -> Proxy {
+    Proxy::start(&[], &sections(origin, &format!("scheme: https, {backend}"), &format!("tls: {{{tls}}}")))
+}
+
+#[test]
+fn a_backends_certificate_is_verified() {
+    let (pki, stranger) = (Pki::new("tls-backend"), Pki::new("tls-backend-stranger"));
+    let own = pki.issue(&["b.test", "127.0.0.1"]);
+    let origin = Origin::start_tls(pki.server(&own, false), origin::by_path);
+    let ca = format!("ca_file: {}", pki.ca_file().display());
+    let proxy = before(&origin, "", &ca);
+    let mut client = proxy.client();
+    for size in [0, 100, 100_000, 1_000_000] {
+        let body = origin::pattern(size);
+        assert!(client.request("POST", "/echo", &[], &body).body == body);
+    }
+    assert_eq!(origin.connections().len(), 1, "kept alive");
+    for (keys, wanted) in [
+        (format!("{ca}, server_name: b.test"), None),
+        (format!("{ca}, server_name: other.test"), Some("tls_certificate_error")),
+        (format!("ca_file: {}", stranger.ca_file().display()), Some("tls_certificate_error")),
+        (format!("ca_file: {}, verify: false", stranger.ca_file().display()), None),
+    ] {
+        let answer = before(&origin, "", &keys).client().get("/");
+        let error = answer.fields.one("proxy-status");
+        assert_eq!(answer.status, if wanted.is_some() { 502 } else { 200 }, "{keys}: {error:?}");
+        assert!(wanted.is_none_or(|wanted| error.is_some_and(|error| error.contains(wanted))), "{keys}");
+    }
+}
+
+#[test]
+fn a_backend_that_speaks_no_tls_or_too_slowly_is_told_from_others() {
+    let (plain, silent) = (Origin::start(origin::by_path), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let status = |answer: crate::wire::Response| (answer.status, answer.fields.one("proxy-status").unwrap_or_default());
+    let (code, error) = status(before(&plain, "", "verify: false").client().get("/"));
+    assert!(code == 502 && error.contains("tls_protocol_error"), "{code} {error}");
+    let port = silent.local_addr().unwrap().port();
+    let sections = format!(
+        "backends: {{default: [{{host: 127.0.0.1, port: {port}, scheme: https}}]}}\n\
+         upstreams: {{default: {{connect_timeout: 300ms, retries: 0, tls: {{verify: false}}}}}}\n\
+         routing: {{default: {{upstream: default}}}}\n"
+    );
+    let (code, error) = status(Proxy::start(&[], &sections).client().get("/"));
+    assert!(code == 504 && error.contains("connection_timeout"), "{code} {error}");
+}
+
+#[test]
+fn a_backend_may_demand_a_certificate() {
+    let pki = Pki::new("tls-mutual");
+    let (own, ours) = (pki.issue(&["127.0.0.1"]), pki.issue(&["proxy.test"]));
+    let origin = Origin::start_tls(pki.server(&own, true), origin::by_path);
+    let ca = format!("ca_file: {}", pki.ca_file().display());
+    assert_eq!(before(&origin, "", &ca).client().get("/").status, 502);
+    let keys = format!("{ca}, cert_file: {}, key_file: {}", ours.cert_file.display(), ours.key_file.display());
+    assert_eq!(before(&origin, "", &keys).client().get("/").status, 200);
+}
+
+#[test]
+fn an_answer_that_a_cut_connection_ends_is_no_whole_answer() {
+    let pki = Pki::new("tls-cut");
+    let own = pki.issue(&["127.0.0.1"]);
+    let origin = Origin::start_tls(pki.server(&own, false), |exchange| {
+        exchange.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf")?;
+        if exchange.path() == "/whole" {
+            exchange.finish_sending()?;
+        }
+        Ok(Next::Close)
+    });
+    let proxy = before(&origin, "", "verify: false");
+    assert_eq!(proxy.client().get("/whole").text(), "half");
+    // Without close_notify anybody on the way could have ended it.
+    let cut = proxy.client().try_get("/cut");
+    assert!(matches!(cut, Err(Trouble::Ended { .. } | Trouble::Socket(_))), "{cut:?}");
+}
+
+#[test]
+fn handshakes_do_not_hold_others_up() {
+    let (pki, origin) = (Pki::new("tls-flood"), Origin::start(origin::by_path));
+    let proxy = start(&pki, &origin, &[], "");
+    let mut client = connect(&proxy, &pki.client(&[]));
+    // All at once: each is served in its turn, and so is who was there before.
+    let addr = proxy.addr();
+    let config = pki.client(&[]);
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let config = Arc::clone(&config);
+            std::thread::spawn(move || (0..8).all(|_| open(addr, &config).is_ok_and(|mut c| c.get("/").status == 200)))
+        })
+        .collect();
+    for _ in 0..100 {
+        client.bound(Duration::from_secs(5));
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
+}
