@@ -23,6 +23,7 @@ pub mod server;
 pub mod shared;
 pub mod stream;
 pub mod sys;
+pub mod tls;
 pub mod upstream;
 pub mod wheel;
 pub mod worker;
