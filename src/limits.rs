@@ -29,6 +29,10 @@ pub const LINGER_MS_MAX: u64 = 2_000;
 pub const TUNNEL_HALF_CLOSED_SECONDS_MAX: u64 = 30;
 /// Largest `weight` of a backend; the smallest is 1.
 pub const WEIGHT_MAX: u16 = 1000;
+/// Largest file of certificates or of a private key, in bytes.
+pub const TLS_FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Sessions of TLS 1.2 that clients without tickets may take up again, in sessions of the whole process.
+pub const TLS_SESSIONS_COUNT_MAX: usize = 16 * 1024;
 /// Worker threads at most.
 pub const WORKERS_COUNT_MAX: usize = 1024;
 

@@ -17,19 +17,25 @@ use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
-use crate::config::plan::{ListenAddr, Server};
-
-/// In a listener's slot: its connections begin with a TLS handshake.
-pub const SECURE: u16 = 0x8000;
-
-/// Whether connections of the listener of that slot begin with a TLS handshake.
-pub fn is_secure(slot: u16) -> bool {
-    slot & SECURE != 0
-}
+use crate::config::plan::{Listen, ListenAddr, Server};
 
 /// Management is for few at once.
 const MANAGEMENT_BACKLOG: i32 = 128;
 const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+/// Set in the slot of a listener whose clients speak TLS. A slot goes wherever its connections go: into the parking lot,
+/// and to other workers.
+pub const SECURE: u16 = 0x8000;
+
+/// The slot of the listener at `index`, which is below [`SECURE`].
+pub const fn slot(index: u16, secure: bool) -> u16 {
+    if secure { index | SECURE } else { index }
+}
+
+/// Whether who came in by the listener of this slot speaks TLS.
+pub const fn is_secure(slot: u16) -> bool {
+    slot & SECURE != 0
+}
 
 /// One address with a listening socket for each worker.
 #[derive(Debug)]
@@ -111,12 +117,12 @@ pub fn bind_all(server: &Server, workers: usize) -> Result<Vec<Bound>, BindError
     server
         .listen
         .iter()
-        .map(|addr| {
-            let bound = match addr {
+        .map(|listen| {
+            let bound = match &listen.addr {
                 ListenAddr::Tcp(addr) => bind_tcp(*addr, server, workers),
                 ListenAddr::Unix(path) => bind_unix(path, server, workers),
             };
-            bound.map_err(|source| BindError { addr: addr.clone(), source })
+            bound.map_err(|source| BindError { addr: listen.addr.clone(), source })
         })
         .collect()
 }
@@ -344,5 +350,11 @@ impl fmt::Display for ListenAddr {
             ListenAddr::Tcp(addr) => write!(f, "{addr}"),
             ListenAddr::Unix(path) => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.addr, if self.secure { " (TLS)" } else { "" })
     }
 }

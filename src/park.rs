@@ -217,7 +217,9 @@ impl Lot {
             if oldest == NONE || self.entry(oldest).since >= before {
                 break;
             }
-            drop(self.take(oldest));
+            if let Some(Parked { fd, session: Some(session), .. }) = self.take(oldest) {
+                session.say_end(&fd);
+            }
             closed += 1;
         }
         closed

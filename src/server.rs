@@ -19,7 +19,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::admin;
 use crate::clock;
 use crate::config::document::Document;
-use crate::config::plan::{CpuAffinity, FdTables, ListenAddr, Plan, Server, Workers};
+use crate::config::plan::{CpuAffinity, FdTables, Listen, ListenAddr, Plan, Server, Workers};
 use crate::control::board::Board;
 use crate::control::change::ChangeError;
 use crate::control::entrance;
@@ -31,6 +31,7 @@ use crate::listen::{self, BindError, Bound};
 use crate::shared::command::{Command, Published};
 use crate::shared::open::OpenCount;
 use crate::shared::stats::{Totals, WorkerStats};
+use crate::tls::{Loaded, Reading};
 use crate::worker::{self, Setup, Table};
 use crate::{limits, sys};
 
@@ -149,12 +150,14 @@ pub fn start(start: impl Into<Start>) -> Result<Handle, StartError> {
     let (doors, insides) = Doors::new(&stats)?;
     // Everything up to here stays in every table under the same number; of the listeners each worker keeps its own.
     let kept: Arc<[RawFd]> = sys::open_descriptors()?.into();
+    let tls = Loaded::load(plan, &Loaded::default(), Reading::All);
+    let tls = tls.map_err(|faults| StartError::Change(ChangeError::Tls(faults)))?;
     let mut bound = listen::bind_all(&plan.server, workers).map_err(StartError::Bind)?;
     let opening = entrance::prepare(plan.management.as_ref(), None);
     let opening = opening.map_err(|error| StartError::Change(ChangeError::Management(error)))?;
     let listening = listening(plan, &mut bound);
     let mut registry = Registry::new(workers);
-    let published = Arc::new(registry.apply(&Arc::new(plan.clone()), clock::now_ms()));
+    let published = Arc::new(registry.apply(&Arc::new(plan.clone()), &tls, clock::now_ms()));
     registry.retire(clock::now_ms());
     let open = Arc::new(OpenCount::new(descriptors.clients_max, descriptors.clients_per_table));
     crate::upstream::sticky::prepare();
@@ -171,7 +174,7 @@ pub fn start(start: impl Into<Start>) -> Result<Handle, StartError> {
         doors,
     };
     let threads = base.spawn(bound, runtimes, receivers, insides)?;
-    let beginning = Beginning { document: Arc::new(document), file, published, registry, listening };
+    let beginning = Beginning { document: Arc::new(document), file, published, registry, listening, tls };
     let limits =
         Limits { clients_of_tables: descriptors.clients_of_tables, tables_are_private: descriptors.is_private };
     let (orders, receiver) = unbounded_channel();
@@ -187,8 +190,8 @@ pub fn start(start: impl Into<Start>) -> Result<Handle, StartError> {
 /// The listeners in the order of the plan; their slots are their places.
 fn listening(plan: &Plan, bound: &mut [Bound]) -> Vec<Listening> {
     let all = plan.server.listen.iter().zip(bound).enumerate();
-    let listening = |(slot, (asked, bound)): (usize, (&ListenAddr, &mut Bound))| Listening {
-        slot: slot as u16,
+    let listening = |(index, (asked, bound)): (usize, (&Listen, &mut Bound))| Listening {
+        slot: listen::slot(index as u16, asked.secure),
         asked: asked.clone(),
         actual: bound.addr.clone(),
         file: bound.file.take().map(Arc::new),

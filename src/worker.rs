@@ -60,7 +60,7 @@ pub struct Setup {
     pub cpu: Option<usize>,
     /// Its descriptor table.
     pub table: Table,
-    /// By slot.
+    /// In the order of the plan.
     pub listeners: Vec<OwnedFd>,
     /// What it routes by at first.
     pub published: Arc<Published>,
@@ -109,12 +109,14 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
     let Setup { id, workers, published, stats, open, mut commands, listeners, doors, inside, .. } = setup;
     let mut rng = Rng::new(fastrand::u64(..));
     let view = View::new(&published, id, workers, None, &mut rng);
+    let slots = published.plan.server.listen.iter().enumerate();
+    let slots: Vec<u16> = slots.map(|(at, listen)| crate::listen::slot(at as u16, listen.secure)).collect();
     // Held on to, the first plan would live as long as the worker.
     drop(published);
     let started = Local::new(id, workers, view, stats, open.clone(), rng).and_then(|local| {
         let mut open = Listeners::new(Rc::new(local), doors.clone(), open);
-        for (slot, fd) in listeners.into_iter().enumerate() {
-            open.open(slot as u16, fd)?;
+        for (slot, fd) in slots.into_iter().zip(listeners) {
+            open.open(slot, fd)?;
         }
         Ok((open, Inside::new(inside)?))
     });

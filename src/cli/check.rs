@@ -7,7 +7,7 @@ use super::ExitStatus;
 use crate::config::ConfigFault;
 use crate::config::document::Document;
 use crate::config::load;
-use crate::config::plan::{ListenAddr, Plan};
+use crate::config::plan::Plan;
 
 /// Checks the named file, or the one that `run` would find, and tells the result.
 ///
@@ -43,16 +43,9 @@ fn print_valid(path: &Path, document: &Document, out: &mut impl Write) -> io::Re
 
 fn summary(plan: &Plan) -> String {
     let backends = plan.upstreams.iter().map(|upstream| upstream.backends.len()).sum();
-    let listen: Vec<String> = plan.server.listen.iter().map(show_listen).collect();
+    let listen: Vec<String> = plan.server.listen.iter().map(ToString::to_string).collect();
     let (routes, upstreams) = (counted(plan.routes.len(), "route"), counted(plan.upstreams.len(), "upstream"));
     format!("{routes}, {upstreams}, {}, listening on {}", counted(backends, "backend"), listen.join(", "))
-}
-
-fn show_listen(addr: &ListenAddr) -> String {
-    match addr {
-        ListenAddr::Tcp(addr) => addr.to_string(),
-        ListenAddr::Unix(path) => format!("unix:{}", path.display()),
-    }
 }
 
 fn counted(count: usize, what: &str) -> String {

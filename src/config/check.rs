@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use ipnet::IpNet;
 use super::fault::{Faults, Position, Wrong, shown};
 use super::keys::one_of;
 use super::plan::{
-    AccessFormat, Backend, BackendAddr, FdTables, HeaderEdits, HealthCheck, HealthCheckKind, ListenAddr, Log,
-    LogFormat, LogLevel, Management, Plan, Queue, Route, Scheme, Secret, Server, Sticky, Target, Upstream, UpstreamId,
+    AccessFormat, Backend, BackendAddr, ClientAuth, FdTables, HeaderEdits, HealthCheck, HealthCheckKind, KeyPair,
+    Listen, ListenAddr, Log, LogFormat, LogLevel, Management, Plan, Queue, Route, Scheme, Secret, Server, Sticky,
+    Target, Tls, TlsVersion, Upstream, UpstreamId, UpstreamTls,
 };
 use super::suggest::did_you_mean;
 use super::tree::push_name;
@@ -28,17 +30,20 @@ const LISTED_NAMES_COUNT_MAX: usize = 10;
 
 /// The plan of a file; `token` is management's, from the environment. It may be run by only when `faults` stays empty.
 pub(super) fn plan(root: &Section, token: Option<String>, faults: &mut Faults) -> Plan {
-    let server = server(root.section("server"), faults);
+    let ssl = root.section("ssl");
+    let server = server(root.section("server"), ssl, faults);
+    let tls = tls(ssl, faults);
     let management = management(root.section("grpc"), token, faults);
     let upstreams = upstreams(root, faults);
     let routes = routes(root, &upstreams, &server, faults);
-    Plan { server: Arc::new(server), log: log(root.section("log")), management, upstreams: upstreams.plans, routes }
+    let (server, log) = (Arc::new(server), log(root.section("log")));
+    Plan { server, log, management, tls, upstreams: upstreams.plans, routes }
 }
 
-fn server(section: &Section, faults: &mut Faults) -> Server {
+fn server(section: &Section, ssl: &Section, faults: &mut Faults) -> Server {
     let trusted_proxies = nets(section, "trusted_proxies");
     let server = Server {
-        listen: listen(section, faults),
+        listen: listen(section, ssl, faults),
         read_timeout: *section.duration("read_timeout"),
         write_timeout: *section.duration("write_timeout"),
         idle_timeout: *section.duration("idle_timeout"),
@@ -61,6 +66,7 @@ fn server(section: &Section, faults: &mut Faults) -> Server {
         max_body_bytes: *section.size("max_body_bytes"),
         backlog: number(section, "backlog"),
         congestion_control: section.text_if("congestion_control").cloned(),
+        http2: *section.boolean("http2"),
         proxy_protocol: *section.choice("proxy_protocol") == "accept",
         watch: *section.boolean("watch"),
         shutdown_delay: *section.duration("shutdown_delay"),
@@ -93,15 +99,27 @@ fn server_rules(section: &Section, server: &Server, faults: &mut Faults) {
         let text = format!("no connection is ever parked: idle ones end after server.idle_timeout, {ends}");
         faults.notice(park_after.at, &section.path_of("park_after"), text);
     }
-    let http2 = section.entry("http2");
-    if http2.written && http2.value == Value::Bool(true) {
-        let text = "HTTP/2 is not available yet in this version; clients get HTTP/1.1";
-        faults.notice(http2.at, &section.path_of("http2"), text);
+}
+
+/// `host:port` first, then `listen`, then the port of TLS where it has one of its own.
+fn listen(section: &Section, ssl: &Section, faults: &mut Faults) -> Vec<Listen> {
+    let (is_tls, tls_port) = (*ssl.boolean("enabled"), number(ssl, "port"));
+    let all = plain_listen(section, faults).into_iter();
+    let mut all: Vec<Listen> = all.map(|addr| Listen { addr, secure: is_tls && tls_port == 0 }).collect();
+    if is_tls && tls_port != 0 {
+        let addr = ListenAddr::Tcp(SocketAddr::new(*section.ip("host"), tls_port));
+        if all.iter().any(|listen| listen.addr == addr) {
+            let wrong = Wrong::new(format!("{tls_port} is listened on without TLS, by server.port or server.listen"));
+            let cure = "take another port, or 0 for TLS on all addresses of server";
+            faults.push(ssl.entry("port").at, &ssl.path_of("port"), wrong.cure(cure));
+        }
+        all.push(Listen { addr, secure: true });
     }
+    all
 }
 
 /// `host:port` first, then `listen`.
-fn listen(section: &Section, faults: &mut Faults) -> Vec<ListenAddr> {
+fn plain_listen(section: &Section, faults: &mut Faults) -> Vec<ListenAddr> {
     let main = ListenAddr::Tcp(SocketAddr::new(*section.ip("host"), number(section, "port")));
     let mut all = vec![main];
     for (i, entry) in section.list("listen").iter().enumerate() {
@@ -115,6 +133,80 @@ fn listen(section: &Section, faults: &mut Faults) -> Vec<ListenAddr> {
         }
     }
     all
+}
+
+/// `None` when it is switched off.
+fn tls(section: &Section, faults: &mut Faults) -> Option<Arc<Tls>> {
+    let enabled = *section.boolean("enabled");
+    for (i, entry) in section.list("certificates").iter().enumerate() {
+        let Value::Section(pair) = &entry.value else { continue };
+        for name in ["cert_file", "key_file"].into_iter().filter(|name| pair.file_if(name).is_some()) {
+            if named_file(pair, name).is_none() {
+                let wrong = Wrong::new("\"\" is no file").cure("name one, or remove the entry");
+                faults.push(pair.entry(name).at, &format!("{}[{i}].{name}", section.path_of("certificates")), wrong);
+            }
+        }
+    }
+    let own_port: u16 = number(section, "port");
+    let redirect = *section.boolean("redirect");
+    let first = key_pair(section);
+    if enabled {
+        let missing = |name: &&str| named_file(section, name).is_none();
+        for name in ["cert_file", "key_file"].into_iter().filter(missing) {
+            let wrong =
+                Wrong::new("TLS needs a certificate and its key").cure("name a file, or set ssl.enabled: false");
+            faults.push(section.entry(name).at, &section.path_of(name), wrong);
+        }
+        if redirect && own_port == 0 {
+            let text = "has no effect without ssl.port: there is no plain request to redirect";
+            faults.notice(section.entry("redirect").at, &section.path_of("redirect"), text);
+        }
+    }
+    let further = values(section.list("certificates"), |value| match value {
+        Value::Section(section) => key_pair(section),
+        _ => None,
+    });
+    let tls = Tls {
+        certificates: first.into_iter().chain(further).collect(),
+        redirect_port: Some(own_port).filter(|port| redirect && *port != 0),
+        client_auth: client_auth(section, enabled, faults),
+        min_version: if *section.choice("min_version") == "1.3" { TlsVersion::V1_3 } else { TlsVersion::V1_2 },
+    };
+    enabled.then(|| Arc::new(tls))
+}
+
+fn client_auth(section: &Section, enabled: bool, faults: &mut Faults) -> ClientAuth {
+    let wanted = *section.choice("client_auth");
+    let ca_file = section.file_if("client_ca_file").cloned();
+    match (wanted, ca_file) {
+        ("request", Some(file)) => ClientAuth::Request(file),
+        ("require", Some(file)) => ClientAuth::Require(file),
+        ("off", file) => {
+            if enabled && file.is_some() {
+                let text = "has no effect while ssl.client_auth is off: no client is asked for a certificate";
+                faults.notice(section.entry("client_ca_file").at, &section.path_of("client_ca_file"), text);
+            }
+            ClientAuth::Off
+        }
+        _ => {
+            if section.entry("client_ca_file").sound {
+                let wrong = Wrong::new("there is no ssl.client_ca_file to check certificates of clients against");
+                let wrong = wrong.cure("name the file of the authority there");
+                faults.push(section.entry("client_auth").at, &section.path_of("client_auth"), wrong);
+            }
+            ClientAuth::Off
+        }
+    }
+}
+
+/// Both files, where both are named.
+fn key_pair(section: &Section) -> Option<KeyPair> {
+    Some(KeyPair { cert_file: named_file(section, "cert_file")?, key_file: named_file(section, "key_file")? })
+}
+
+/// A file, unless its name is empty.
+fn named_file(section: &Section, name: &str) -> Option<PathBuf> {
+    section.file_if(name).filter(|file| !file.as_os_str().is_empty()).cloned()
 }
 
 /// `token` is the one of the environment, which counts where the file has none.
@@ -227,9 +319,12 @@ fn upstreams(root: &Section, faults: &mut Faults) -> Upstreams {
 
 fn upstream(name: &str, settings: &Section, list: &Entry, faults: &mut Faults) -> Upstream {
     let queue = settings.section("queue");
+    let backends = backends(name, list, faults);
+    let is_secure = backends.iter().any(|backend| backend.scheme.is_secure());
     Upstream {
         name: name.to_owned(),
-        backends: backends(name, list, faults),
+        tls: upstream_tls(settings.section("tls"), is_secure, faults),
+        backends,
         connect_timeout: *settings.duration("connect_timeout"),
         response_timeout: *settings.duration("response_timeout"),
         read_timeout: *settings.duration("read_timeout"),
@@ -245,6 +340,31 @@ fn upstream(name: &str, settings: &Section, list: &Entry, faults: &mut Faults) -
             _ => None,
         }),
     }
+}
+
+fn upstream_tls(section: &Section, is_secure: bool, faults: &mut Faults) -> UpstreamTls {
+    if let Some((name, entry)) = section.entries().find(|(_, entry)| entry.written).filter(|_| !is_secure) {
+        let text = "has no effect: no backend of the upstream has scheme: https or h2";
+        faults.notice(entry.at, &section.path_of(name), text);
+    }
+    let verify = *section.boolean("verify");
+    if !verify && is_secure {
+        let text = "whoever can put himself between the proxy and the backends reads and changes everything unnoticed; \
+                    better name the backends' certificate in ca_file";
+        faults.notice(section.entry("verify").at, &section.path_of("verify"), text);
+    }
+    let ca_file = section.file_if("ca_file").cloned();
+    if !verify && ca_file.is_some() {
+        let text = "has no effect with verify: false";
+        faults.notice(section.entry("ca_file").at, &section.path_of("ca_file"), text);
+    }
+    for (named, missing) in [("cert_file", "key_file"), ("key_file", "cert_file")] {
+        if section.file_if(named).is_some() && section.file_if(missing).is_none() && section.entry(missing).sound {
+            let wrong = Wrong::new(format!("there is no {missing} beside it")).cure(format!("add {missing}:"));
+            faults.push(section.entry(named).at, &section.path_of(named), wrong);
+        }
+    }
+    UpstreamTls { server_name: section.text_if("server_name").cloned(), ca_file, verify, key_pair: key_pair(section) }
 }
 
 fn sticky(section: &Section, faults: &mut Faults) -> Option<Sticky> {

@@ -60,6 +60,8 @@ pub enum Form {
     HostPattern,
     /// A host, maybe with a port.
     Authority,
+    /// A host that a certificate is for: without a port.
+    ServerName,
     RoutePath,
     RequestPath,
     FieldName,
@@ -90,8 +92,6 @@ pub enum Availability {
     Now,
     /// Only these values so far (as written); others are refused.
     Only(&'static [&'static str]),
-    /// Read and checked; the switch of its section is what is refused.
-    WithSection,
 }
 
 /// A row of the table.
@@ -169,6 +169,7 @@ impl Form {
             Form::BackendHost => "an address, a name, or unix:/path",
             Form::HostPattern => "a host name, a wildcard such as *.example.com, or an address",
             Form::Authority => "a host, maybe with a port",
+            Form::ServerName => "a host without a port",
             Form::RoutePath => "a path that begins with /",
             Form::RequestPath => "a path that begins with /, maybe with a query",
             Form::FieldName => "a field name",

@@ -107,11 +107,6 @@ fn facts(key: &Key) -> String {
     }
     match key.availability {
         Availability::Now => {}
-        Availability::WithSection => facts.push("not available yet".to_owned()),
-        Availability::Only(values) if key.kind == Kind::Bool && values.len() == 2 => {
-            facts.push("without effect yet".to_owned());
-        }
-        Availability::Only([""]) => facts.push("not available yet".to_owned()),
         Availability::Only(values) => {
             let values: Vec<String> = values.iter().map(|value| format!("`{value}`")).collect();
             facts.push(format!("so far only {}", values.join(", ")));

@@ -31,6 +31,8 @@ pub struct Plan {
     pub log: Log,
     /// `None` when `grpc.enabled` is off.
     pub management: Option<Arc<Management>>,
+    /// `None` when `ssl.enabled` is off: no listener is one of TLS then.
+    pub tls: Option<Arc<Tls>>,
     /// Sorted by name.
     pub upstreams: Vec<Arc<Upstream>>,
     /// Sorted by name.
@@ -43,6 +45,15 @@ pub enum ListenAddr {
     Tcp(SocketAddr),
     /// A Unix stream socket at this path.
     Unix(PathBuf),
+}
+
+/// A listener as it is wanted. Another `secure` is another listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Listen {
+    /// Where.
+    pub addr: ListenAddr,
+    /// Whether its clients speak TLS.
+    pub secure: bool,
 }
 
 /// `server.workers`.
@@ -75,8 +86,8 @@ pub enum FdTables {
 /// The `server` section. Durations are never zero unless the field says so.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
-    /// `host:port` first, then `listen`; no doubles.
-    pub listen: Vec<ListenAddr>,
+    /// `host:port` first, then `listen`, then `host` with `ssl.port`; no address twice.
+    pub listen: Vec<Listen>,
     pub read_timeout: Duration,
     pub write_timeout: Duration,
     pub idle_timeout: Duration,
@@ -102,6 +113,8 @@ pub struct Server {
     pub backlog: u32,
     /// `None` = the system's.
     pub congestion_control: Option<String>,
+    /// Whether clients may speak HTTP/2.
+    pub http2: bool,
     /// Whether connections open with a PROXY header (only believed from `trusted_proxies`).
     pub proxy_protocol: bool,
     /// Reload when the file changes.
@@ -131,6 +144,53 @@ pub struct Upstream {
     pub hash_on: HashOn,
     pub sticky: Option<Sticky>,
     pub local_addresses: Vec<IpAddr>,
+    pub tls: UpstreamTls,
+}
+
+/// A certificate chain and its private key, both PEM.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyPair {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
+/// The `ssl` section, enabled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// At least one; the first is for clients whose name no certificate has.
+    pub certificates: Vec<KeyPair>,
+    /// The port that plain requests are sent to (`ssl.redirect`); never 0.
+    pub redirect_port: Option<u16>,
+    pub client_auth: ClientAuth,
+    pub min_version: TlsVersion,
+}
+
+/// `ssl.client_auth` with `ssl.client_ca_file`, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    Off,
+    /// Who has no certificate may come in without.
+    Request(PathBuf),
+    Require(PathBuf),
+}
+
+/// `ssl.min_version`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    V1_2,
+    V1_3,
+}
+
+/// `upstreams.NAME.tls`; for backends whose [`Scheme::is_secure`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// A name or an address; `None` = the backend's host.
+    pub server_name: Option<String>,
+    /// Authorities, PEM; `None` = the system's.
+    pub ca_file: Option<PathBuf>,
+    pub verify: bool,
+    /// The proxy's own certificate.
+    pub key_pair: Option<KeyPair>,
 }
 
 /// `upstreams.NAME.queue`.
@@ -190,6 +250,13 @@ pub enum Scheme {
     Https,
     H2c,
     H2,
+}
+
+impl Scheme {
+    /// Whether it is spoken over TLS.
+    pub fn is_secure(self) -> bool {
+        matches!(self, Scheme::Https | Scheme::H2)
+    }
 }
 
 /// One server behind the proxy. Its identity is (upstream, id, addr, scheme): with any of these changed it is a new one.
@@ -372,6 +439,13 @@ pub struct Log {
     pub format: LogFormat,
     pub access: AccessLog,
     pub access_format: AccessFormat,
+}
+
+impl Upstream {
+    /// Whether TLS is spoken to any of its backends.
+    pub fn has_secure_backend(&self) -> bool {
+        self.backends.iter().any(|backend| backend.scheme.is_secure())
+    }
 }
 
 impl Plan {

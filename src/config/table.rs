@@ -147,13 +147,7 @@ pub const KEYS: &[Key] = &[
         "",
         "The TCP congestion control algorithm of client connections, e.g. `bbr`. Empty is the system's.",
     ),
-    key(
-        "server.http2",
-        Kind::Bool,
-        "true",
-        "Serve HTTP/2 to clients that ask for it. Not in this version: clients get HTTP/1.1, whatever stands here.",
-    )
-    .only(&["true", "false"]),
+    key("server.http2", Kind::Bool, "true", "Serve HTTP/2 to clients that ask for it."),
     key(
         "server.proxy_protocol",
         Kind::Choice(&["off", "accept"]),
@@ -181,43 +175,51 @@ pub const KEYS: &[Key] = &[
         "30s",
         "How long running exchanges may take to finish when the proxy stops.",
     ),
-    section("ssl", "TLS for clients. Not in this version: the keys are checked, and `ssl.enabled: true` is refused."),
-    key("ssl.enabled", Kind::Bool, "false", "Serve TLS.").only(&["false"]).cure("set ssl.enabled: false"),
-    key("ssl.cert_file", Kind::Text(Form::File), "certs/server.crt", "Certificate chain, PEM.").with_section(),
-    key("ssl.key_file", Kind::Text(Form::File), "certs/server.key", "Private key, PEM.").with_section(),
+    section(
+        "ssl",
+        "TLS for clients. The chapter [TLS](tls.md) tells how certificates are renewed while running, and what is offered.",
+    ),
+    key("ssl.enabled", Kind::Bool, "false", "Serve TLS."),
+    key(
+        "ssl.cert_file",
+        Kind::Text(Form::File),
+        "certs/server.crt",
+        "The certificate and those that lead from it to its authority, PEM, in this order. It is also the one for clients \
+         that ask for no name, or for one that no certificate has. Files are looked at once a second, and read again \
+         when they change.",
+    ),
+    key("ssl.key_file", Kind::Text(Form::File), "certs/server.key", "Its private key, PEM, not encrypted."),
     key(
         "ssl.port",
         Kind::Integer(0, 65535),
         "0",
-        "`0`: TLS on `server.port`. Else TLS on this port and plain HTTP on `server.port`.",
-    )
-    .with_section(),
-    key("ssl.redirect", Kind::Bool, "false", "With `ssl.port`: plain requests get a 308 to https.").with_section(),
+        "`0`: TLS on `server.port` and on all of `server.listen`. Else TLS on this port of `server.host`, and plain HTTP on \
+         the others.",
+    ),
+    key("ssl.redirect", Kind::Bool, "false", "With `ssl.port`: plain requests get a 308 to https."),
     key(
         "ssl.certificates",
         Kind::Sections,
         "[]",
-        "Further certificates, chosen by the name that the client asks for (SNI).",
-    )
-    .with_section(),
-    required("ssl.certificates[].cert_file", Kind::Text(Form::File), "Certificate chain, PEM.").with_section(),
-    required("ssl.certificates[].key_file", Kind::Text(Form::File), "Private key, PEM.").with_section(),
+        "Further certificates. Which one a client gets is decided by the name that it asks for (SNI): the one with that \
+         very name, else the one with a wildcard for it, else `ssl.cert_file`. The names are those in the certificates.",
+    ),
+    required("ssl.certificates[].cert_file", Kind::Text(Form::File), "Certificate chain, PEM."),
+    required("ssl.certificates[].key_file", Kind::Text(Form::File), "Private key, PEM."),
     key(
         "ssl.client_auth",
         Kind::Choice(&["off", "request", "require"]),
         "off",
-        "Whether clients are asked for a certificate, against `ssl.client_ca_file`.",
-    )
-    .with_section(),
+        "Whether clients are asked for a certificate of an authority in `ssl.client_ca_file`. `request`: who has none may \
+         come in without; one that is not valid is refused. `require`: nobody comes in without.",
+    ),
     key(
         "ssl.client_ca_file",
         Kind::Text(Form::File),
         "",
         "Authorities that client certificates are checked against, PEM.",
-    )
-    .with_section(),
-    key("ssl.min_version", Kind::Choice(&["1.2", "1.3"]), "1.2", "The oldest version of TLS that is served.")
-        .with_section(),
+    ),
+    key("ssl.min_version", Kind::Choice(&["1.2", "1.3"]), "1.2", "The oldest version of TLS that is served."),
     key(
         "backends",
         Kind::NamedLists,
@@ -252,8 +254,8 @@ pub const KEYS: &[Key] = &[
         "http",
         "How to speak to it: HTTP/1.1 in the clear or over TLS, HTTP/2 in the clear (`h2c`) or over TLS (`h2`).",
     )
-    .only(&["http"])
-    .cure("set scheme: http"),
+    .only(&["http", "https"])
+    .cure("set scheme: http or https"),
     key("backends.NAME[].active", Kind::Bool, "true", "`false` takes it out of use: it gets no request."),
     key(
         "backends.NAME[].backup",
@@ -426,37 +428,37 @@ pub const KEYS: &[Key] = &[
         "[]",
         "Source addresses to connect from, in rotation. One address has about 64,000 ports to one backend.",
     ),
-    section("upstreams.NAME.tls", "TLS to the backends with `scheme: https` or `h2`. Not in this version."),
+    section(
+        "upstreams.NAME.tls",
+        "TLS to the backends with `scheme: https` or `h2`. Files are read again when they change, as those of `ssl`.",
+    ),
     key(
         "upstreams.NAME.tls.server_name",
-        Kind::Text(Form::Authority),
+        Kind::Text(Form::ServerName),
         "",
         "The name to ask for and to verify. Empty is the backend's host.",
-    )
-    .only(&[""])
-    .cure("remove the key"),
+    ),
     key(
         "upstreams.NAME.tls.ca_file",
         Kind::Text(Form::File),
         "",
         "Authorities to verify against, PEM. Empty is the system's.",
-    )
-    .only(&[""])
-    .cure("remove the key"),
-    key("upstreams.NAME.tls.verify", Kind::Bool, "true", "Verify the backend's certificate.")
-        .only(&["true"])
-        .cure("remove the key"),
+    ),
+    key(
+        "upstreams.NAME.tls.verify",
+        Kind::Bool,
+        "true",
+        "Verify the backend's certificate. With `false` anybody who can put himself between the proxy and the backend \
+         reads and changes everything, and nobody notices. Better: name the backend's own certificate or authority in \
+         `ca_file`.",
+    ),
     key(
         "upstreams.NAME.tls.cert_file",
         Kind::Text(Form::File),
         "",
-        "The proxy's own certificate for the backends, PEM.",
-    )
-    .only(&[""])
-    .cure("remove the key"),
-    key("upstreams.NAME.tls.key_file", Kind::Text(Form::File), "", "Its private key, PEM.")
-        .only(&[""])
-        .cure("remove the key"),
+        "The proxy's own certificate for backends that ask for one, PEM. Needs `key_file`.",
+    ),
+    key("upstreams.NAME.tls.key_file", Kind::Text(Form::File), "", "Its private key, PEM, not encrypted."),
     key(
         "routing",
         Kind::Named,
@@ -639,10 +641,6 @@ impl Key {
 
     const fn only(self, values: &'static [&'static str]) -> Key {
         Key { availability: Availability::Only(values), ..self }
-    }
-
-    const fn with_section(self) -> Key {
-        Key { availability: Availability::WithSection, ..self }
     }
 }
 

@@ -40,11 +40,15 @@ fn with(lines: &str) -> String {
     format!("{lines}\nbackends: {{u: [{{host: 127.0.0.1, port: 8081}}]}}\nrouting: {{r: {{upstream: u}}}}\n")
 }
 
+fn plain(addr: &str) -> Listen {
+    Listen { addr: ListenAddr::Tcp(addr.parse().unwrap()), secure: false }
+}
+
 #[test]
 fn the_smallest_file_has_all_defaults() {
     let plan = plan(&with(""));
     let server = &plan.server;
-    assert_eq!(server.listen, [ListenAddr::Tcp("0.0.0.0:8080".parse().unwrap())]);
+    assert_eq!(server.listen, [plain("0.0.0.0:8080")]);
     assert_eq!((server.max_conn, server.backlog, server.max_headers), (10_000_000, 65_535, 100));
     assert_eq!((server.workers, &server.cpu_affinity), (Workers::Auto, &CpuAffinity::Off));
     assert!(server.normalize && !server.proxy_protocol);
@@ -198,7 +202,18 @@ fn faults_are_told_as_a_tired_person_needs_them() {
 fn notices_are_told_and_the_file_is_used() {
     let told = |text: &str| checked(text).notices.iter().map(ToString::to_string).collect::<Vec<_>>();
     for (lines, notice) in [
-        ("server: {http2: true}", "server.http2: HTTP/2 is not available yet in this version; clients get HTTP/1.1"),
+        (
+            "ssl: {enabled: on, redirect: on}",
+            "ssl.redirect: has no effect without ssl.port: there is no plain request to redirect",
+        ),
+        (
+            "ssl: {enabled: on, client_ca_file: ca.crt}",
+            "ssl.client_ca_file: has no effect while ssl.client_auth is off: no client is asked for a certificate",
+        ),
+        (
+            "upstreams: {u: {tls: {server_name: a.test}}}",
+            "upstreams.u.tls.server_name: has no effect: no backend of the upstream has scheme: https or h2",
+        ),
         (
             "server: {park_after: 2m}",
             "server.park_after: no connection is ever parked: idle ones end after server.idle_timeout, 1m15s",
@@ -245,7 +260,7 @@ fn aliases_repeat_values() {
 #[test]
 fn files_of_other_editors_are_read() {
     let plan = plan("\u{feff}%YAML 1.2\r\n---\r\nserver:\r\n  port: 81\r\nrouting: {a: {respond: {}}}\r\n...\r\n");
-    assert_eq!(plan.server.listen, [ListenAddr::Tcp("0.0.0.0:81".parse().unwrap())]);
+    assert_eq!(plan.server.listen, [plain("0.0.0.0:81")]);
     assert_eq!(faults("\u{feff}server:\r\n  prot: 81\r\nrouting: {a: {respond: {}}}\r\n").len(), 1);
 }
 
@@ -344,7 +359,7 @@ fn every_key_is_held_to_its_bounds() {
             _ => true,
         };
         // These need more than themselves to be sound.
-        let alone = !["server.proxy_protocol"].contains(&key.path);
+        let alone = !["server.proxy_protocol", "ssl.client_auth"].contains(&key.path);
         for value in good.iter().filter(|_| alone) {
             assert_eq!(is_sound(key, value), usable(value), "{}: {value}", key.path);
         }

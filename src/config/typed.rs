@@ -564,6 +564,7 @@ fn text_value(form: Form, text: &str) -> Result<Value, Wrong> {
         Form::BackendHost => values::backend_host(text).map(Value::Host),
         Form::HostPattern => values::host_pattern(text).map(Value::Text),
         Form::Authority => values::authority(text).map(Value::Text),
+        Form::ServerName => values::server_name(text).map(Value::Text),
         Form::RoutePath => values::route_path(text).map(Value::Text),
         Form::RequestPath => values::request_path(text).map(Value::Text),
         Form::FieldName => values::field_name(text).map(Value::Text),

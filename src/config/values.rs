@@ -299,6 +299,18 @@ pub fn authority(text: &str) -> Result<String, Wrong> {
     }
 }
 
+/// A host as a certificate has it: a name or an address.
+pub fn server_name(text: &str) -> Result<String, Wrong> {
+    let wrong = || {
+        let wrong = Wrong::new(format!("{} is not a name that a certificate could be for", shown(text)));
+        wrong.allowed("a name or an address, without a port")
+    };
+    if let Ok(ip) = ip(text) {
+        return Ok(ip.to_string());
+    }
+    host_pattern(text).ok().filter(|host| !host.starts_with('*')).ok_or_else(wrong)
+}
+
 /// Labels of letters, digits, `-` and `_` (container names have it), 63 bytes each, 253 in all.
 fn is_dns_name(name: &str) -> bool {
     let label = |label: &str| {

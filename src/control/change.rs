@@ -13,10 +13,11 @@ use tokio::sync::mpsc::unbounded_channel;
 use super::access_log::Writer;
 use super::entrance::{self, EntranceError};
 use super::thread::{Control, Listening};
-use crate::config::plan::{AccessLog, ListenAddr, Plan, Server};
+use crate::config::plan::{AccessLog, Listen, ListenAddr, Plan, Server};
 use crate::listen::{self, BindError};
 use crate::logging;
 use crate::shared::command::{AccessSink, Command, Opening};
+use crate::tls::{FileFault, Loaded, Reading};
 use crate::{clock, shared};
 
 /// Why a sound configuration can't be taken over; nothing was changed.
@@ -28,6 +29,8 @@ pub enum ChangeError {
     AccessLog(io::Error),
     /// Management can't be served so.
     Management(EntranceError),
+    /// Files of TLS can't be used.
+    Tls(Vec<FileFault>),
 }
 
 impl fmt::Display for ChangeError {
@@ -36,6 +39,10 @@ impl fmt::Display for ChangeError {
             ChangeError::Listen(error) => error.fmt(f),
             ChangeError::AccessLog(error) => error.fmt(f),
             ChangeError::Management(error) => error.fmt(f),
+            ChangeError::Tls(faults) => {
+                let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+                f.write_str(&faults.join("; "))
+            }
         }
     }
 }
@@ -51,6 +58,7 @@ pub struct Prepared {
     /// Listeners that accept already.
     opened: Vec<Listening>,
     management: entrance::Opening,
+    tls: Loaded,
 }
 
 impl Control {
@@ -66,13 +74,15 @@ impl Control {
             true => None,
             false => Some(Writer::start(&plan.log.access).map_err(ChangeError::AccessLog)?),
         };
+        let tls = Loaded::load(&plan, &self.tls, Reading::Changed).map_err(ChangeError::Tls)?;
         let opened = self.open_listeners(&plan.server).await.map_err(ChangeError::Listen)?;
-        Ok(Prepared { plan, access, opened, management })
+        Ok(Prepared { plan, access, opened, management, tls })
     }
 
     /// Takes it over; returns once every worker has.
     pub(super) async fn commit(&mut self, prepared: Prepared) {
-        let Prepared { plan, access, opened, management } = prepared;
+        let Prepared { plan, access, opened, management, tls } = prepared;
+        self.tls = tls;
         let log = plan.log.clone();
         logging::set_level(log.level);
         let before = access.and_then(|writer| std::mem::replace(&mut self.access, writer));
@@ -81,7 +91,7 @@ impl Control {
         // The old writer ends by itself once the workers have let go of it; nobody waits for it here.
         drop(before);
         self.open.set_max(plan.server.max_conn.min(self.limits.clients_of_tables));
-        self.published = Arc::new(self.registry.apply(&Arc::new(plan), clock::now_ms()));
+        self.published = Arc::new(self.registry.apply(&Arc::new(plan), &self.tls, clock::now_ms()));
         self.resolve_first().await;
         self.registry.enlist(clock::now_ms());
         let (done, mut acks) = unbounded_channel();
@@ -115,7 +125,7 @@ impl Control {
 
     /// Listens on what `server` names and nobody listens on yet.
     async fn open_listeners(&mut self, server: &Arc<Server>) -> Result<Vec<Listening>, BindError> {
-        let mut known: Vec<&ListenAddr> = self.listening.iter().map(|l| &l.asked).collect();
+        let mut known: Vec<&Listen> = self.listening.iter().map(|l| &l.asked).collect();
         let mut wanted = Vec::new();
         for addr in &server.listen {
             match known.iter().position(|known| *known == addr) {
@@ -138,23 +148,24 @@ impl Control {
 
     async fn open_listener(
         &self,
-        asked: &ListenAddr,
+        asked: &Listen,
         server: &Arc<Server>,
         opened: &[Listening],
     ) -> Result<Listening, BindError> {
-        let taken = |slot: &u16| self.listening.iter().chain(opened).any(|l| l.slot == *slot);
-        let full = || BindError::new(asked.clone(), io::Error::other("too many listeners"));
-        let slot = (0..u16::MAX).find(|slot| !taken(slot)).ok_or_else(full)?;
+        let slot_at = |index| listen::slot(index, asked.secure);
+        let taken = |slot: u16| self.listening.iter().chain(opened).any(|l| l.slot == slot);
+        let full = || BindError::new(asked.addr.clone(), io::Error::other("too many listeners"));
+        let slot = (0..listen::SECURE).map(slot_at).find(|slot| !taken(*slot)).ok_or_else(full)?;
         // Held until the workers listen: whether the address can be had is known before anybody tries.
         let mut reserved = None;
-        let (actual, opening, file) = match asked {
+        let (actual, opening, file) = match &asked.addr {
             ListenAddr::Tcp(addr) => {
                 let addr = reserved.insert(listen::reserve(*addr)?).addr;
                 (ListenAddr::Tcp(addr), Opening::Tcp(addr, server.clone()), None)
             }
             ListenAddr::Unix(path) => {
                 let (socket, file) = listen::open_unix(path, server)?;
-                (asked.clone(), Opening::Shared(Arc::new(socket)), file.map(Arc::new))
+                (asked.addr.clone(), Opening::Shared(Arc::new(socket)), file.map(Arc::new))
             }
         };
         let listening = Listening { slot, asked: asked.clone(), actual, file };
@@ -168,7 +179,7 @@ impl Control {
             None => Ok(listening),
             Some(error) => {
                 self.end_listener(&listening);
-                Err(BindError::new(asked.clone(), error))
+                Err(BindError::new(asked.addr.clone(), error))
             }
         }
     }
@@ -207,12 +218,7 @@ pub(super) fn keep_fixed(mut plan: Plan, old: &Plan, tables_are_private: bool) -
     }
     keep!(workers = "server.workers", cpu_affinity = "server.cpu_affinity", fd_tables = "server.fd_tables");
     if tables_are_private {
-        let is_new_unix = |addr: &ListenAddr| matches!(addr, ListenAddr::Unix(_)) && !old.server.listen.contains(addr);
-        let before = server.listen.len();
-        server.listen.retain(|addr| !is_new_unix(addr));
-        if server.listen.len() < before {
-            kept.push("server.listen");
-        }
+        keep_unix(&mut server, &old.server, &mut kept);
     }
     if plan.log.format != old.log.format {
         plan.log.format = old.log.format;
@@ -220,6 +226,26 @@ pub(super) fn keep_fixed(mut plan: Plan, old: &Plan, tables_are_private: bool) -
     }
     plan.server = Arc::new(server);
     (plan, kept)
+}
+
+/// Unix sockets as they are: none that is new, and none with TLS that had none.
+fn keep_unix(server: &mut Server, old: &Server, kept: &mut Vec<&'static str>) {
+    let is_unix = |listen: &Listen| matches!(listen.addr, ListenAddr::Unix(_));
+    let before = |listen: &Listen| old.listen.iter().find(|old| old.addr == listen.addr);
+    let wanted = server.listen.len();
+    server.listen.retain(|listen| !is_unix(listen) || before(listen).is_some());
+    if server.listen.len() < wanted {
+        kept.push("server.listen");
+    }
+    let mut other = false;
+    for listen in server.listen.iter_mut().filter(|listen| is_unix(listen)) {
+        let secure = before(listen).is_some_and(|old| old.secure);
+        other |= listen.secure != secure;
+        listen.secure = secure;
+    }
+    if other {
+        kept.push("ssl.enabled");
+    }
 }
 
 /// What of a backend's force is left to do when its time has come.

@@ -12,6 +12,7 @@ use crate::shared::backend::BackendState;
 use crate::shared::budget::SharedBudget;
 use crate::shared::command::{Published, PublishedUpstream, WorkersStats};
 use crate::shared::queue::UpstreamState;
+use crate::tls::Loaded;
 
 /// What makes a backend the same through reloads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -97,9 +98,9 @@ impl Registry {
         }
     }
 
-    /// Takes a plan over: what it shares with the last one keeps its state, what is new begins empty. Who is a member of
-    /// an upstream follows in two steps, [`Registry::enlist`] and [`Registry::retire`].
-    pub fn apply(&mut self, plan: &Arc<Plan>, now_ms: u64) -> Published {
+    /// Takes a plan over with the `tls` of its files: what it shares with the last one keeps its state, what is new begins
+    /// empty. Who is a member of an upstream follows in two steps, [`Registry::enlist`] and [`Registry::retire`].
+    pub fn apply(&mut self, plan: &Arc<Plan>, tls: &Loaded, now_ms: u64) -> Published {
         let old_upstreams = std::mem::take(&mut self.upstreams);
         let old_backends = std::mem::take(&mut self.backends);
         let mut before: HashMap<&str, Vec<&Arc<BackendState>>> = HashMap::new();
@@ -126,7 +127,8 @@ impl Registry {
                 self.changes.push(Change { upstream: state.clone(), members: backends.clone(), gone });
                 self.upstreams.insert(conf.name.clone(), state.clone());
                 let budget = self.budgets.entry(conf.name.clone()).or_default().clone();
-                PublishedUpstream { conf: conf.clone(), state, budget, backends, stats }
+                let connector = tls.connector(&conf.name).cloned();
+                PublishedUpstream { conf: conf.clone(), connector, state, budget, backends, stats }
             })
             .collect();
         for (name, gone) in &old_upstreams {
@@ -141,7 +143,8 @@ impl Registry {
                 self.leaving.push(Leaving { identity, state: known.state, stats: known.stats, upstream });
             }
         }
-        Published { plan: plan.clone(), table: Arc::new(RouteTable::build(&plan.routes)), upstreams }
+        let table = Arc::new(RouteTable::build(&plan.routes));
+        Published { plan: plan.clone(), table, upstreams, tls: tls.acceptor.clone() }
     }
 
     /// Takes in what is new, right before the workers are told. What is gone stays in use until [`Registry::retire`]:
@@ -221,7 +224,7 @@ mod tests {
     }
 
     fn publish(registry: &mut Registry, backends: &str) -> Published {
-        let published = registry.apply(&plan(backends), 0);
+        let published = registry.apply(&plan(backends), &Loaded::default(), 0);
         registry.enlist(0);
         registry.retire(0);
         published

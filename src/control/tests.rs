@@ -13,6 +13,7 @@ use crate::error::Reason;
 use crate::shared::backend::{LoadReport, Mark};
 use crate::shared::command::Published;
 use crate::shared::stats::WorkerStats;
+use crate::tls::Loaded;
 
 const SECOND_US: u64 = 1_000_000;
 
@@ -77,7 +78,7 @@ impl Bench {
 fn publish(registry: &mut Registry, backends: &str) -> Published {
     let text = format!("backends: {{\"u\": [{backends}]}}\nrouting: {{r: {{path: /, upstream: u}}}}\n");
     let plan = file::read(&text, "test.yaml", |_| None).unwrap_or_else(|faults| panic!("{faults:?}"));
-    let published = registry.apply(&Arc::new(plan), 0);
+    let published = registry.apply(&Arc::new(plan), &Loaded::default(), 0);
     registry.retire(0);
     published
 }

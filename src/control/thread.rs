@@ -28,12 +28,13 @@ use super::{probe, resolve};
 use crate::clock;
 use crate::config::document::Document;
 use crate::config::load;
-use crate::config::plan::{self, BackendAddr, HealthCheck, ListenAddr};
+use crate::config::plan::{self, BackendAddr, HealthCheck, Listen, ListenAddr};
 use crate::listen::SocketFile;
 use crate::shared::backend::{BackendState, Mark};
 use crate::shared::command::{AccessSink, Command, Published};
 use crate::shared::open::OpenCount;
 use crate::shared::stats::WorkerStats;
+use crate::tls::Loaded;
 
 /// Paths that the log of changes tells of one change at most.
 const CHANGED_PATHS_COUNT_MAX: usize = 20;
@@ -100,7 +101,7 @@ pub struct Listening {
     /// Names it to the workers.
     pub slot: u16,
     /// As the plan has it.
-    pub asked: ListenAddr,
+    pub asked: Listen,
     /// With its real port.
     pub actual: ListenAddr,
     /// Removed with the last holder, where it is a Unix socket.
@@ -124,6 +125,8 @@ pub struct Control {
     pub board: Arc<Board>,
     /// Where is listened.
     pub listening: Vec<Listening>,
+    /// What was made of the files of TLS.
+    pub tls: Loaded,
     /// To the server of management.
     pub entrances: UnboundedSender<entrance::Opening>,
     /// How management is served now.
@@ -183,6 +186,8 @@ pub struct Beginning {
     pub registry: Registry,
     /// Where is listened.
     pub listening: Vec<Listening>,
+    /// What was made of the files of TLS.
+    pub tls: Loaded,
 }
 
 /// What the descriptor tables allow.
@@ -204,7 +209,7 @@ impl Control {
         stats: Vec<Arc<WorkerStats>>,
         (orders, entrances): (WeakUnboundedSender<Order>, UnboundedSender<entrance::Opening>),
     ) -> Self {
-        let Beginning { document, file, published, registry, listening } = beginning;
+        let Beginning { document, file, published, registry, listening, tls } = beginning;
         let source = file.map(|(path, text)| Source::new(path, text, document.clone()));
         let boot = fastrand::u32(..);
         let shown = Shown {
@@ -225,6 +230,7 @@ impl Control {
             limits,
             board,
             listening,
+            tls,
             entrances,
             entrance: None,
             source,
@@ -611,8 +617,9 @@ mod tests {
     fn control(backend: &str) -> Control {
         let document = Arc::new(document(backend));
         let mut registry = Registry::new(1);
-        let published = Arc::new(registry.apply(&Arc::new(document.plan().clone()), 0));
-        let beginning = Beginning { document, file: None, published, registry, listening: Vec::new() };
+        let published = Arc::new(registry.apply(&Arc::new(document.plan().clone()), &Loaded::default(), 0));
+        let beginning =
+            Beginning { document, file: None, published, registry, listening: Vec::new(), tls: Loaded::default() };
         let limits = Limits { clients_of_tables: 1, tables_are_private: false };
         let channels = (unbounded_channel().0.downgrade(), unbounded_channel().0);
         let open = Arc::new(OpenCount::new(1, 1));
@@ -642,7 +649,8 @@ mod tests {
         let mut control = control("health_check: {interval: 1h}");
         let backend = control.published.upstreams[0].backends[0].clone();
         control.update_tasks();
-        control.published = Arc::new(control.registry.apply(&Arc::new(document("").plan().clone()), 0));
+        control.published =
+            Arc::new(control.registry.apply(&Arc::new(document("").plan().clone()), &Loaded::default(), 0));
         // What the last check said, which ended while names of the new plan were looked up.
         backend.set_mark(Mark::CheckDown, true, 1);
         control.update_tasks();

@@ -21,7 +21,8 @@ use crate::wheel::ticks;
 ///
 /// # Errors
 /// [`Reason::ConnectFailed`], [`Reason::ConnectTimeout`], [`Reason::BackendUnresolved`], [`Reason::BackendTls`],
-/// [`Reason::BackendCertificate`], [`Reason::NoDescriptor`], or what [`Client::poll_gone`] says when the client went away meanwhile.
+/// [`Reason::BackendCertificate`], [`Reason::NoDescriptor`], or what [`Client::poll_gone`] says when the client went
+/// away meanwhile.
 pub async fn open(client: &mut Client, upstream: &UpstreamView, backend: &BackendView) -> Result<Stream, Fault> {
     backend.stats.connects.inc();
     let opened = match try_open(client, upstream, backend).await {

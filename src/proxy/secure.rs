@@ -71,7 +71,7 @@ fn note(client: &mut Client) {
         }
         facts(&shaken)
     });
-    let facts = Rc::new(facts);
+    let facts = Rc::new(SessionFacts { hello: secured.take_hello(), ..facts });
     secured.note(facts.clone());
     client.session = Some(facts);
 }
@@ -82,5 +82,6 @@ fn facts(shaken: &Shaken<'_>) -> SessionFacts {
         version: shaken.version,
         is_http2: shaken.protocol == Some(b"h2"),
         client_certificate: certificate.map(|text| text.into_bytes().into()),
+        hello: None,
     }
 }

@@ -16,6 +16,7 @@ use super::queue::UpstreamState;
 use super::stats::BackendStats;
 use crate::config::plan::{self, AccessFormat, Plan};
 use crate::route::RouteTable;
+use crate::tls::{Acceptor, Connector};
 
 /// A plan with the live state of its upstreams, the same for every worker.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Published {
     pub table: Arc<RouteTable>,
     /// By [`plan::UpstreamId`].
     pub upstreams: Vec<PublishedUpstream>,
+    /// How TLS is spoken to clients; `None` when no listener is one of TLS.
+    pub tls: Option<Arc<Acceptor>>,
 }
 
 /// One upstream of a [`Published`] plan.
@@ -33,6 +36,8 @@ pub struct Published {
 pub struct PublishedUpstream {
     /// Its part of the plan.
     pub conf: Arc<plan::Upstream>,
+    /// How TLS is spoken to its backends; `None` when it is to none.
+    pub connector: Option<Arc<Connector>>,
     /// Its queue; the same through reloads.
     pub state: Arc<UpstreamState>,
     /// Its retry budget; the same through reloads.

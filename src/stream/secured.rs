@@ -12,12 +12,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use rustix::net::SendFlags;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
 
 use super::Socket;
 use crate::limits::SCRATCH_BYTES;
+use crate::tls::{self, Hello};
 
 /// Plaintext of one record at most, in bytes (RFC 8446, section 5.1).
 const RECORD_BYTES_MAX: usize = 16 * 1024;
@@ -61,6 +63,16 @@ pub struct Secured {
 #[derive(Debug)]
 pub struct Idle(Box<RefCell<Inner>>);
 
+impl Idle {
+    /// Tells the peer that no more comes, as far as the socket takes that at once.
+    pub fn say_end(self, fd: &OwnedFd) {
+        let mut inner = self.0.borrow_mut();
+        if inner.queue_end().is_ok() {
+            let _ = rustix::net::send(fd, &inner.unsent[inner.sent..], SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        }
+    }
+}
+
 enum Session {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
@@ -81,6 +93,8 @@ struct Inner {
     /// The peer said that it sends no more.
     has_ended: bool,
     has_said_end: bool,
+    /// What the client asked for; taken when the facts are noted.
+    hello: Option<Hello>,
     facts: Option<Rc<SessionFacts>>,
 }
 
@@ -118,6 +132,8 @@ pub struct SessionFacts {
     pub is_http2: bool,
     /// The client's certificate as a byte sequence of a structured field (RFC 9440, section 2.2).
     pub client_certificate: Option<Box<[u8]>>,
+    /// What the client asked for.
+    pub hello: Option<Hello>,
 }
 
 impl Secured {
@@ -163,6 +179,7 @@ impl Secured {
             sent: 0,
             has_ended: false,
             has_said_end: false,
+            hello: None,
             facts: None,
         };
         Secured { socket, inner: Box::new(RefCell::new(inner)) }
@@ -209,7 +226,10 @@ impl Secured {
                     n => n,
                 }
             };
-            if let Err(error) = inner.advance(&mut inbound[..held + n]) {
+            let advanced = inner.advance(&mut inbound[..held + n]);
+            // In the same breath: it is this thread's last hello.
+            inner.hello = tls::take_hello().or(inner.hello.take());
+            if let Err(error) = advanced {
                 // The alert that tells the peer why.
                 let _ = inner.flush(&self.socket);
                 return Poll::Ready(Err(error));
@@ -225,6 +245,11 @@ impl Secured {
     /// Notes what requests have to know of the session.
     pub fn note(&self, facts: Rc<SessionFacts>) {
         self.inner.borrow_mut().facts = Some(facts);
+    }
+
+    /// What the client asked for; once.
+    pub fn take_hello(&self) -> Option<Hello> {
+        self.inner.borrow_mut().hello.take()
     }
 
     /// What was noted.

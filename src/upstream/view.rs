@@ -18,6 +18,7 @@ use crate::shared::budget::SharedBudget;
 use crate::shared::command::{Published, PublishedUpstream};
 use crate::shared::queue::UpstreamState;
 use crate::shared::stats::BackendStats;
+use crate::tls::{Acceptor, Connector};
 use crate::upstream::pool::Pool;
 use crate::upstream::sticky::Signer;
 
@@ -49,6 +50,8 @@ impl AsRef<BackendState> for BackendView {
 pub struct UpstreamView {
     /// Its part of the plan.
     pub conf: Arc<plan::Upstream>,
+    /// How TLS is spoken to its backends; `None` when it is to none.
+    pub connector: Option<Arc<Connector>>,
     /// Its queue.
     pub state: Arc<UpstreamState>,
     /// In the order of the file.
@@ -92,7 +95,8 @@ pub struct View {
     pub routes: Vec<Rc<RouteView>>,
     /// By [`plan::UpstreamId`].
     pub upstreams: Vec<Rc<UpstreamView>>,
-    pub tls: Option<Arc<crate::tls::Acceptor>>,
+    /// How TLS is spoken to clients; `None` when no listener is one of TLS.
+    pub tls: Option<Arc<Acceptor>>,
 }
 
 impl View {
@@ -116,7 +120,8 @@ impl View {
                 Rc::new(RouteView { conf: conf.clone(), access, upstream })
             })
             .collect();
-        View { server: published.plan.server.clone(), table: published.table.clone(), routes, upstreams, tls: None }
+        let (server, table, tls) = (published.plan.server.clone(), published.table.clone(), published.tls.clone());
+        View { server, table, routes, upstreams, tls }
     }
 
     /// Closes the idle connections of `before` to backends that this view does not know any more. Exchanges and tunnels
@@ -160,6 +165,7 @@ impl UpstreamView {
             sticky: conf.sticky.as_ref().map(|sticky| Signer::new(&conf.name, sticky)),
             keepalive: conf.keepalive.div_ceil(workers),
             default_host: conf.backends.first().map_or_else(String::new, |b| b.addr.authority()),
+            connector: published.connector.clone(),
             state: published.state.clone(),
             backends,
             rotation: RefCell::new(Rotation::new(&roster, rng)),

@@ -18,6 +18,7 @@ use crate::client::Client;
 use crate::dir::Dir;
 use crate::fleet::Fleet;
 use crate::origin::{self, Next, Origin};
+use crate::pki::{self, Pki};
 use crate::proxy::{Proxy, sections};
 use crate::wait;
 use crate::websocket;
@@ -50,6 +51,8 @@ fn contract(reason: Reason) -> Option<(u16, &'static str)> {
         Reason::BackendUpgrade => (502, "http_upgrade_failed"),
         Reason::BackendUnresolved => (502, "dns_error"),
         Reason::BackendTruncated => (502, "http_response_incomplete"),
+        Reason::BackendTls => (502, "tls_protocol_error"),
+        Reason::BackendCertificate => (502, "tls_certificate_error"),
         Reason::ConnectTimeout => (504, "connection_timeout"),
         Reason::ResponseTimeout => (504, "http_response_timeout"),
         Reason::BackendStalled => (504, "connection_read_timeout"),
@@ -404,6 +407,26 @@ fn backend_unresolved() {
     let sections = "backends: {default: [{host: nobody.invalid, port: 80}]}\nrouting:";
     let proxy = Proxy::start(&[], &on_host(sections));
     assert_row(&proxy, &mut send_get(&proxy, "/"), Reason::BackendUnresolved, Kept);
+}
+
+#[test]
+fn backend_tls() {
+    let port = pki::who_speaks_no_tls();
+    let sections = format!(
+        "backends: {{default: [{{host: 127.0.0.1, port: {port}, scheme: https}}]}}\n\
+         upstreams: {{default: {{retries: 0, tls: {{verify: false}}}}}}\nrouting:"
+    );
+    let proxy = Proxy::start(&[], &on_host(&sections));
+    assert_row(&proxy, &mut send_get(&proxy, "/"), Reason::BackendTls, Kept);
+}
+
+#[test]
+fn backend_certificate() {
+    let (pki, stranger) = (Pki::new("backend-certificate"), Pki::new("backend-certificate-stranger"));
+    let origin = Origin::start_tls(pki.server(&pki.issue(&["127.0.0.1"]), false), origin::by_path);
+    let upstream = format!("retries: 0, tls: {{ca_file: {}}}", stranger.ca_file().display());
+    let proxy = start_before(&origin, &[], "scheme: https", &upstream);
+    assert_row(&proxy, &mut send_get(&proxy, "/"), Reason::BackendCertificate, Kept);
 }
 
 #[test]

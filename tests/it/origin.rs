@@ -177,7 +177,13 @@ impl Origin {
         script: impl Fn(&mut Exchange) -> io::Result<Next> + Send + Sync + 'static,
         to_garbage: &'static [u8],
     ) -> Arc<Shared> {
-        Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), script: Box::new(script), to_garbage, tls: None })
+        Arc::new(Shared {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            script: Box::new(script),
+            to_garbage,
+            tls: None,
+        })
     }
 
     /// Where it listens.

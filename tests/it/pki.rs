@@ -2,6 +2,8 @@
 //!
 //! Owns keys that nobody else has. Never leaves a file outside the test's directory.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,6 +11,20 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, Extend
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::dir::Dir;
+
+/// The port of a server that answers anything with something that is no TLS, for as long as the process lives.
+pub fn who_speaks_no_tls() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let read = stream.read(&mut [0; 1024]);
+            // Whether it is taken is the other side's affair.
+            let _ = read.and_then(|_| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
+        }
+    });
+    port
+}
 
 /// An authority with a directory for what it issues.
 pub struct Pki {
@@ -37,7 +53,8 @@ impl Pki {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, format!("Authority of {test}"));
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");
+        let authority =
+            CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");
         let dir = Dir::new(test);
         dir.write("ca.pem", authority.pem());
         Pki { dir, authority }
@@ -50,7 +67,8 @@ impl Pki {
 
     /// A certificate for these names, in files called after the first.
     pub fn issue(&self, names: &[&str]) -> Issued {
-        let mut params = CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).expect("names");
+        let mut params =
+            CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).expect("names");
         params.distinguished_name.push(DnType::CommonName, names[0]);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().expect("a key");

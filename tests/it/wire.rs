@@ -77,9 +77,7 @@ impl Sock {
     /// Makes the next close a reset (TCP only).
     pub fn reset_on_close(&self) -> io::Result<()> {
         match self {
-            Sock::Tcp(s) | Sock::Tls(Tls { bare: s, .. }) => {
-                socket2::SockRef::from(s).set_linger(Some(Duration::ZERO))
-            }
+            Sock::Tcp(s) | Sock::Tls(Tls { bare: s, .. }) => socket2::SockRef::from(s).set_linger(Some(Duration::ZERO)),
             Sock::Unix(_) => Ok(()),
         }
     }

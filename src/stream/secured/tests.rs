@@ -1,3 +1,7 @@
+//! Two ends of a session against each other, over sockets whose buffers are small.
+//!
+//! Owns what holds for the bytes of a session, however they come. Never looks into HTTP.
+
 use super::*;
 use std::future::poll_fn;
 

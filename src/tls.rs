@@ -1,0 +1,20 @@
+//! TLS: certificates from their files, what clients are offered, and how backends are spoken to.
+//!
+//! Owns rustls' configurations and when one takes another's place. Never touches a socket: the handshake and the bytes of
+//! a connection are `stream`'s.
+
+mod acceptor;
+mod certificate;
+mod connector;
+mod files;
+mod loaded;
+mod names;
+#[cfg(test)]
+mod tests;
+mod trust;
+
+pub use acceptor::{Acceptor, Hello, take_hello};
+pub use certificate::{Certificate, Validity};
+pub use connector::Connector;
+pub use files::{FileFault, Stamp};
+pub use loaded::{Loaded, Reading};

@@ -1,0 +1,131 @@
+//! A certificate with its key, ready to be used: what it is for, and until when.
+//!
+//! Owns the check that a pair of files belongs together. Never decides which certificate a client gets.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys};
+use rustls_pki_types::CertificateDer;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use super::files::{FileFault, Named, Stamp};
+use super::names;
+use crate::config::plan::KeyPair;
+
+/// From when to when a certificate is valid, in seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// The first one.
+    pub not_before: i64,
+    /// The last one.
+    pub not_after: i64,
+}
+
+/// A certificate and its key, as read from their files.
+#[derive(Debug)]
+pub struct Certificate {
+    /// The files.
+    pub files: KeyPair,
+    /// What it is for: names in lower case (`*.` stands for one label) and addresses.
+    pub names: Vec<Box<str>>,
+    /// Whether the names are from its subject, because it has no subject alternative names. No client of today believes
+    /// those.
+    pub is_old_style: bool,
+    /// When it is valid.
+    pub validity: Validity,
+    /// For rustls.
+    pub(super) key: Arc<CertifiedKey>,
+    stamps: [Option<Stamp>; 2],
+}
+
+impl Certificate {
+    /// Reads a pair of files; `key` is the part of the configuration that names them, such as `ssl`.
+    ///
+    /// # Errors
+    /// What is wrong with the first file that is of no use, or that the two don't belong together.
+    pub(super) fn read(files: &KeyPair, key: &str, provider: &CryptoProvider) -> Result<Certificate, FileFault> {
+        let (cert_key, key_key) = (format!("{key}.cert_file"), format!("{key}.key_file"));
+        let cert_file = Named { key: &cert_key, file: &files.cert_file };
+        let key_file = Named { key: &key_key, file: &files.key_file };
+        // Before the reading: what is changed meanwhile looks different later, and is read again.
+        let stamps = stamps(files);
+        let chain = cert_file.certificates()?;
+        let private_key = key_file.private_key()?;
+        let facts = Facts::of(&chain[0]).map_err(|problem| cert_file.fault(problem, ""))?;
+        let key = CertifiedKey::from_der(chain, private_key, provider).map_err(|error| match error {
+            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => key_file.fault(
+                format!("it is not the key of the certificate in {}", files.cert_file.display()),
+                "both have to be replaced together; the server's own certificate is the first in its file",
+            ),
+            error => key_file.fault(format!("of no use as a private key: {error}"), "RSA, ECDSA and Ed25519 are"),
+        })?;
+        let Facts { names, is_old_style, validity } = facts;
+        Ok(Certificate { files: files.clone(), names, is_old_style, validity, key: Arc::new(key), stamps })
+    }
+
+    /// Whether it is for a host, given as in a `Host` field.
+    pub fn is_for(&self, authority: &str) -> bool {
+        let host = names::host_of(authority);
+        self.names.iter().any(|name| names::is_for(name, &host))
+    }
+
+    /// Whether its files look as they did when they were read.
+    pub(super) fn is_as_read(&self) -> bool {
+        self.stamps.iter().all(Option::is_some) && stamps(&self.files) == self.stamps
+    }
+}
+
+fn stamps(files: &KeyPair) -> [Option<Stamp>; 2] {
+    [Stamp::of(&files.cert_file), Stamp::of(&files.key_file)]
+}
+
+/// When a certificate is valid.
+pub(super) fn validity_of(der: &CertificateDer<'_>) -> Result<Validity, String> {
+    Facts::of(der).map(|facts| facts.validity)
+}
+
+/// What a certificate says of itself.
+struct Facts {
+    names: Vec<Box<str>>,
+    is_old_style: bool,
+    validity: Validity,
+}
+
+impl Facts {
+    fn of(der: &CertificateDer<'_>) -> Result<Facts, String> {
+        let (_, certificate) =
+            X509Certificate::from_der(der).map_err(|error| format!("it is no X.509 certificate: {error}"))?;
+        let alternative = certificate.subject_alternative_name();
+        let alternative = alternative.map_err(|error| format!("its subject alternative names: {error}"))?;
+        let names: Vec<Box<str>> = match &alternative {
+            Some(extension) => extension.value.general_names.iter().filter_map(name_of).collect(),
+            None => certificate
+                .subject()
+                .iter_common_name()
+                .filter_map(|name| name.as_str().ok())
+                .map(names::canonical)
+                .collect(),
+        };
+        let validity = certificate.validity();
+        let validity =
+            Validity { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() };
+        Ok(Facts { names, is_old_style: alternative.is_none(), validity })
+    }
+}
+
+fn name_of(name: &GeneralName<'_>) -> Option<Box<str>> {
+    match name {
+        GeneralName::DNSName(name) => Some(names::canonical(name)),
+        GeneralName::IPAddress(bytes) => {
+            let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+            let ip = v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from)).ok()?;
+            Some(ip.to_string().into())
+        }
+        _ => None,
+    }
+}

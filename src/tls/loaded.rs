@@ -1,0 +1,207 @@
+//! All of TLS of one configuration, as its files say.
+//!
+//! Owns what becomes of a file that is of no use: one that was in use stays so as it was last read; a new one is a fault.
+//! Blocks while it reads.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::acceptor::{self, Acceptor, Resumption, provider};
+use super::certificate::Certificate;
+use super::connector::{self, Connector};
+use super::files::{FileFault, Named};
+use super::trust::Authorities;
+use crate::config::plan::{ClientAuth, KeyPair, Plan, Tls, Upstream};
+
+/// What files were read, and what was made of them.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// For clients; `None` when no listener is one of TLS.
+    pub acceptor: Option<Arc<Acceptor>>,
+    /// For the upstreams with backends over TLS, by name.
+    pub connectors: BTreeMap<String, Arc<Connector>>,
+    /// Files that are of no use as they are now; what they were is in use.
+    pub troubles: Vec<FileFault>,
+    certificates: HashMap<KeyPair, Arc<Certificate>>,
+    authorities: HashMap<PathBuf, Arc<Authorities>>,
+    system: Option<Arc<Authorities>>,
+}
+
+/// Whether files are read that look as they did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Only those that look different.
+    Changed,
+    /// All.
+    All,
+}
+
+impl Loaded {
+    /// What `plan` names, where `before` was in use. What did not change is the same one.
+    ///
+    /// # Errors
+    /// Every file that is of no use and was not in use before.
+    pub fn load(plan: &Plan, before: &Loaded, reading: Reading) -> Result<Loaded, Vec<FileFault>> {
+        let mut loader = Loader { before, reading, now: Loaded::default(), faults: Vec::new() };
+        loader.now.acceptor = plan.tls.as_ref().and_then(|tls| loader.acceptor(tls, plan.server.http2));
+        for upstream in plan.upstreams.iter().filter(|upstream| upstream.has_secure_backend()) {
+            if let Some(connector) = loader.connector(upstream) {
+                loader.now.connectors.insert(upstream.name.clone(), connector);
+            }
+        }
+        if loader.faults.is_empty() { Ok(loader.now) } else { Err(loader.faults) }
+    }
+
+    /// For the backends of an upstream.
+    pub fn connector(&self, upstream: &str) -> Option<&Arc<Connector>> {
+        self.connectors.get(upstream)
+    }
+
+    /// Every certificate in use with a key of ours, for clients and for backends, sorted by file.
+    pub fn certificates(&self) -> Vec<&Arc<Certificate>> {
+        let mut all: Vec<_> = self.certificates.values().collect();
+        all.sort_by(|one, other| one.files.cmp(&other.files));
+        all
+    }
+
+    /// Every file that was read, sorted.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let pairs = self.certificates.keys().flat_map(|pair| [pair.cert_file.clone(), pair.key_file.clone()]);
+        let mut all: Vec<PathBuf> = pairs.chain(self.authorities.keys().cloned()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
+struct Loader<'a> {
+    before: &'a Loaded,
+    reading: Reading,
+    now: Loaded,
+    faults: Vec<FileFault>,
+}
+
+impl Loader<'_> {
+    fn acceptor(&mut self, tls: &Arc<Tls>, http2: bool) -> Option<Arc<Acceptor>> {
+        let key_of = |at: usize| match at.checked_sub(1) {
+            None => "ssl".to_owned(),
+            Some(at) => format!("ssl.certificates[{at}]"),
+        };
+        let certificates = tls.certificates.iter().enumerate();
+        let certificates: Vec<_> =
+            certificates.filter_map(|(at, files)| self.certificate(files, &key_of(at))).collect();
+        let authorities = match &tls.client_auth {
+            ClientAuth::Off => None,
+            ClientAuth::Request(file) | ClientAuth::Require(file) => {
+                Some(self.authorities(Named { key: "ssl.client_ca_file", file })?)
+            }
+        };
+        if certificates.len() < tls.certificates.len() {
+            return None;
+        }
+        let before = self.before.acceptor.as_ref();
+        let resumption = before.map_or_else(Resumption::new, |before| Ok(before.made_of().resumption.clone()));
+        let first = Named { key: "ssl.cert_file", file: &tls.certificates.first()?.cert_file };
+        let resumption = self.noted(resumption.map_err(|error| first.fault(error.to_string(), "")))?;
+        let mut parts = acceptor::Parts { plan: tls.clone(), http2, certificates, authorities, resumption };
+        match before {
+            Some(before) if before.made_of().are_the_same(&parts) => return Some(before.clone()),
+            // Whoever was let in under another policy starts anew.
+            Some(before) if !before.made_of().asks_the_same(&parts) => {
+                let fresh = Resumption::new().map_err(|error| first.fault(error.to_string(), ""));
+                parts.resumption = self.noted(fresh)?;
+            }
+            _ => {}
+        }
+        let acceptor = Acceptor::new(parts).map_err(|problem| first.fault(problem, ""));
+        self.noted(acceptor).map(Arc::new)
+    }
+
+    fn connector(&mut self, upstream: &Upstream) -> Option<Arc<Connector>> {
+        let (plan, key) = (&upstream.tls, format!("upstreams.{}.tls", upstream.name));
+        let ca_key = format!("{key}.ca_file");
+        let authorities = match &plan.ca_file {
+            _ if !plan.verify => None,
+            Some(file) => Some(self.authorities(Named { key: &ca_key, file })?),
+            None => Some(self.system(&ca_key)?),
+        };
+        let certificate = match &plan.key_pair {
+            None => None,
+            Some(files) => Some(self.certificate(files, &key)?),
+        };
+        let parts = connector::Parts { plan: plan.clone(), authorities, certificate };
+        match self.before.connectors.get(&upstream.name) {
+            Some(before) if before.made_of().are_the_same(&parts) => return Some(before.clone()),
+            _ => {}
+        }
+        let file = plan.ca_file.clone().unwrap_or_default();
+        let fault = |problem| FileFault { key, file, problem, cure: String::new() };
+        let connector = Connector::new(parts).map_err(fault);
+        self.noted(connector).map(Arc::new)
+    }
+
+    fn certificate(&mut self, files: &KeyPair, key: &str) -> Option<Arc<Certificate>> {
+        if let Some(read) = self.now.certificates.get(files) {
+            return Some(read.clone());
+        }
+        let before = self.before.certificates.get(files);
+        let read = match before {
+            Some(before) if self.reading == Reading::Changed && before.is_as_read() => Ok(before.clone()),
+            _ => Certificate::read(files, key, &provider()).map(Arc::new),
+        };
+        let certificate = self.or_before(read, before)?;
+        self.now.certificates.insert(files.clone(), certificate.clone());
+        Some(certificate)
+    }
+
+    fn authorities(&mut self, file: Named<'_>) -> Option<Arc<Authorities>> {
+        if let Some(read) = self.now.authorities.get(file.file) {
+            return Some(read.clone());
+        }
+        let before = self.before.authorities.get(file.file);
+        let read = match before {
+            Some(before) if self.reading == Reading::Changed && before.is_as_read(file.file) => Ok(before.clone()),
+            _ => Authorities::read(file).map(Arc::new),
+        };
+        let authorities = self.or_before(read, before)?;
+        self.now.authorities.insert(file.file.to_owned(), authorities.clone());
+        Some(authorities)
+    }
+
+    /// Those of the system, read once for all upstreams.
+    fn system(&mut self, key: &str) -> Option<Arc<Authorities>> {
+        if let Some(read) = &self.now.system {
+            return Some(read.clone());
+        }
+        let before = self.before.system.as_ref();
+        let read = match before {
+            Some(before) if self.reading == Reading::Changed => Ok(before.clone()),
+            _ => Authorities::of_system().map(Arc::new).map_err(|problem| FileFault {
+                key: key.to_owned(),
+                file: PathBuf::new(),
+                problem,
+                cure: "install ca-certificates, or name the backends' authority here".to_owned(),
+            }),
+        };
+        let system = self.or_before(read, before)?;
+        self.now.system = Some(system.clone());
+        Some(system)
+    }
+
+    /// What was read, else what was in use.
+    fn or_before<T>(&mut self, read: Result<Arc<T>, FileFault>, before: Option<&Arc<T>>) -> Option<Arc<T>> {
+        match (read, before) {
+            (Ok(read), _) => Some(read),
+            (Err(fault), Some(before)) => {
+                self.now.troubles.push(fault);
+                Some(before.clone())
+            }
+            (Err(fault), None) => self.noted(Err(fault)),
+        }
+    }
+
+    fn noted<T>(&mut self, result: Result<T, FileFault>) -> Option<T> {
+        result.map_err(|fault| self.faults.push(fault)).ok()
+    }
+}

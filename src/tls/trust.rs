@@ -1,0 +1,169 @@
+//! Who is believed: authorities, and how a backend's certificate is held against them.
+//!
+//! Owns the verification of backends. Never decides which authorities count.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use super::certificate::validity_of;
+use super::files::{FileFault, Named, Stamp};
+
+/// Authorities; equal when they are the same ones.
+#[derive(Debug)]
+pub(super) struct Authorities {
+    pub roots: Arc<RootCertStore>,
+    certificates: Vec<CertificateDer<'static>>,
+    stamp: Option<Stamp>,
+}
+
+impl PartialEq for Authorities {
+    fn eq(&self, other: &Self) -> bool {
+        self.certificates == other.certificates
+    }
+}
+
+impl Authorities {
+    /// Those in a file.
+    pub fn read(file: Named<'_>) -> Result<Authorities, FileFault> {
+        let stamp = Stamp::of(file.file);
+        let certificates = file.certificates()?;
+        let mut roots = RootCertStore::empty();
+        for (at, certificate) in certificates.iter().enumerate() {
+            let unfit = |error| file.fault(format!("its certificate {} can't be an authority: {error}", at + 1), "");
+            roots.add(certificate.clone()).map_err(unfit)?;
+        }
+        Ok(Authorities { roots: Arc::new(roots), certificates, stamp })
+    }
+
+    /// Those that the system believes.
+    pub fn of_system() -> Result<Authorities, String> {
+        let found = rustls_native_certs::load_native_certs();
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            let error = found.errors.first().map(|error| format!(": {error}")).unwrap_or_default();
+            return Err(format!("the system has no authorities to verify backends against{error}"));
+        }
+        Ok(Authorities { roots: Arc::new(roots), certificates: Vec::new(), stamp: None })
+    }
+
+    /// Whether the file looks as it did when it was read.
+    pub fn is_as_read(&self, file: &Path) -> bool {
+        self.stamp.is_some() && Stamp::of(file) == self.stamp
+    }
+}
+
+/// Holds a backend's certificate against authorities.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    chain: Arc<WebPkiServerVerifier>,
+    authorities: Arc<Authorities>,
+}
+
+impl Verifier {
+    /// Against these.
+    pub fn new(authorities: Arc<Authorities>, provider: Arc<CryptoProvider>) -> Result<Verifier, String> {
+        let chain = WebPkiServerVerifier::builder_with_provider(authorities.roots.clone(), provider).build();
+        Ok(Verifier { chain: chain.map_err(|error| error.to_string())?, authorities })
+    }
+
+    /// A backend's own certificate as authority: what `openssl req -x509` makes calls itself one, and no authority may
+    /// stand at the end of a chain.
+    fn verify_named(&self, own: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<(), Error> {
+        rustls::client::verify_server_name(&ParsedCertificate::try_from(own)?, name)?;
+        let validity = validity_of(own).map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        match () {
+            () if now < validity.not_before => Err(Error::InvalidCertificate(CertificateError::NotValidYet)),
+            () if now > validity.not_after => Err(Error::InvalidCertificate(CertificateError::Expired)),
+            () => Ok(()),
+        }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.authorities.certificates.iter().any(|known| known == own) {
+            return self.verify_named(own, name, now).map(|()| ServerCertVerified::assertion());
+        }
+        self.chain.verify_server_cert(own, intermediates, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+/// Believes any certificate (`verify: false`). That the backend has its key is still checked: without that the handshake
+/// would mean nothing at all.
+#[derive(Debug)]
+pub(super) struct Anybody(pub Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
