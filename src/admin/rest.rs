@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
+use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
 use tonic::Code;
 
@@ -190,8 +191,9 @@ fn denied(denial: Denial, is_grpc: bool) -> Response {
 }
 
 /// A JSON answer.
-pub(super) fn told(status: StatusCode, value: &Json) -> Response {
-    let mut text = value.to_string();
+pub(super) fn told(status: StatusCode, value: &impl Serialize) -> Response {
+    // Maps with names that are texts: nothing that JSON could not have.
+    let mut text = serde_json::to_string(value).unwrap_or_default();
     text.push('\n');
     (status, [(CONTENT_TYPE, "application/json")], text).into_response()
 }
