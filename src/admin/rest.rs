@@ -138,11 +138,12 @@ async fn admitted(desk: &Desk, request: Request, next: Next) -> Response {
     let is_grpc = grpc::is_spoken(request.headers());
     // Whoever watches over the proxy is told the truth, however many others ask for something.
     let is_probe = auth::is_probe(request.uri().path());
-    if !is_probe && !desk.rates.allow(Kind::Request, now_ms) {
+    let (mut head, body) = request.into_parts();
+    let admission = auth::admit(&desk.entrance.load(), &head);
+    if !is_probe && !desk.rates.allow(Kind::of(&admission), now_ms) {
         return too_often(is_grpc);
     }
-    let (mut head, body) = request.into_parts();
-    let who = match auth::admit(&desk.entrance.load(), &head) {
+    let who = match admission {
         Ok(who) => who,
         Err(Denial::Token) if !desk.rates.allow(Kind::Failure, now_ms) => return too_often(is_grpc),
         Err(denial) => return denied(denial, is_grpc),
