@@ -125,7 +125,8 @@ pub struct Handle {
     management: Option<SocketAddr>,
     orders: Option<UnboundedSender<Order>>,
     workers: Vec<JoinHandle<()>>,
-    control: Option<JoinHandle<()>>,
+    /// Control and management.
+    beside: Vec<JoinHandle<()>>,
 }
 
 /// Starts a proxy; returns once it accepts connections.
@@ -145,7 +146,7 @@ pub fn start(start: impl Into<Start>) -> Result<Handle, StartError> {
     };
     let descriptors = Descriptors::new(sys::descriptor_limit(), &plan.server, workers);
     let runtimes = (0..workers).map(|_| runtime()).collect::<io::Result<Vec<_>>>()?;
-    let control_runtime = runtime()?;
+    let (control_runtime, management_runtime) = (runtime()?, runtime()?);
     let stats: Vec<Arc<WorkerStats>> = (0..workers).map(|_| Arc::default()).collect();
     let (doors, insides) = Doors::new(&stats)?;
     // Everything up to here stays in every table under the same number; of the listeners each worker keeps its own.
@@ -182,9 +183,10 @@ pub fn start(start: impl Into<Start>) -> Result<Handle, StartError> {
     let mut control = Control::new(beginning, limits, senders, open, stats, (orders.downgrade(), entrances));
     let management = control.set_entrance(opening);
     let board = control.board.clone();
-    let admin = admin::serve(board.clone(), orders.clone(), openings);
-    let control = spawn_control(control, control_runtime, receiver, admin)?;
-    Ok(Handle { descriptors, board, management, orders: Some(orders), workers: threads, control: Some(control) })
+    let serving = admin::serve(board.clone(), orders.clone(), openings);
+    let serving = spawn_management(management_runtime, serving)?;
+    let beside = spawn_control(control, control_runtime, receiver, serving)?;
+    Ok(Handle { descriptors, board, management, orders: Some(orders), workers: threads, beside: beside.into() })
 }
 
 /// The listeners in the order of the plan; their slots are their places.
@@ -268,16 +270,29 @@ impl Base {
     }
 }
 
+/// The thread of management; it ends once control has.
+fn spawn_management(
+    runtime: Runtime,
+    serving: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name("management".into());
+    thread.spawn(move || {
+        runtime.block_on(serving);
+        runtime.shutdown_background();
+    })
+}
+
+/// The thread of control, and that of management, which is handed in, in the order in which they end.
 fn spawn_control(
     control: Control,
     runtime: Runtime,
     orders: UnboundedReceiver<Order>,
-    admin: impl Future<Output = ()> + Send + 'static,
-) -> Result<JoinHandle<()>, StartError> {
+    serving: JoinHandle<()>,
+) -> Result<[JoinHandle<()>; 2], StartError> {
     let (started, ready) = sync_channel(1);
     let thread = std::thread::Builder::new().name("control".into());
     let thread = thread.spawn(move || {
-        control.run(&runtime, orders, &started, admin);
+        control.run(&runtime, orders, &started);
         // Dropped, it would wait for a look-up of a name that hangs.
         runtime.shutdown_background();
     })?;
@@ -285,9 +300,10 @@ fn spawn_control(
     if let Err(error) = begun {
         // What it holds, such as the files of Unix sockets, goes with it.
         let _ = thread.join();
+        let _ = serving.join();
         return Err(StartError::Change(error));
     }
-    Ok(thread)
+    Ok([thread, serving])
 }
 
 impl Handle {
@@ -422,7 +438,7 @@ impl Handle {
     fn end(&mut self) {
         self.order(Order::Stop);
         self.orders = None;
-        for thread in self.workers.drain(..).chain(self.control.take()) {
+        for thread in self.workers.drain(..).chain(self.beside.drain(..)) {
             let _ = thread.join();
         }
     }

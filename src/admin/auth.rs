@@ -3,6 +3,7 @@
 //! Owns the decision, as functions of the request's head. Never reads a body.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::request::Parts;
@@ -26,6 +27,8 @@ pub enum Role {
     Read,
     /// Reporting the load of backends.
     Report,
+    /// What needs no token.
+    Nothing,
 }
 
 /// Who asks.
@@ -107,7 +110,7 @@ pub fn admit(entrance: &Entrance, head: &Parts) -> Result<Who, Denial> {
     let path = head.uri.path();
     let need = need(&head.method, path);
     if is_probe(path) {
-        return Ok(Who { role: Role::Read, name: "anybody" });
+        return Ok(Who { role: Role::Nothing, name: "anybody" });
     }
     let host = authority(head);
     if !host.is_some_and(|host| is_own_host(entrance, host)) {
@@ -117,13 +120,14 @@ pub fn admit(entrance: &Entrance, head: &Parts) -> Result<Who, Denial> {
         return Err(Denial::Origin);
     }
     if need == Need::Nothing {
-        return Ok(Who { role: Role::Read, name: "anybody" });
+        return Ok(Who { role: Role::Nothing, name: "anybody" });
     }
     let who = who(entrance, &head.headers).ok_or(Denial::Token)?;
     let may = match (who.role, need) {
         (Role::Full, _) => true,
         (Role::Read, need) => need == Need::Read,
         (Role::Report, need) => need == Need::Report,
+        (Role::Nothing, _) => false,
     };
     may.then_some(who).ok_or(Denial::Role)
 }
@@ -193,18 +197,22 @@ fn who(entrance: &Entrance, headers: &HeaderMap) -> Option<Who> {
         return None;
     }
     let sent = sent.trim();
+    let sent = digest(sent);
     let known = [
         (Some(token), Who { role: Role::Full, name: "token" }),
         (entrance.conf.read_token.as_ref(), Who { role: Role::Read, name: "read_token" }),
         (entrance.conf.report_token.as_ref(), Who { role: Role::Report, name: "report_token" }),
     ];
-    known.into_iter().find(|(secret, _)| secret.is_some_and(|secret| is_same(secret, sent))).map(|(_, who)| who)
+    known.into_iter().find(|(secret, _)| secret.is_some_and(|secret| is_same(secret, &sent))).map(|(_, who)| who)
 }
 
 /// In a time that tells nothing of how much is right: the digests are compared, in constant time.
-fn is_same(secret: &Secret, sent: &str) -> bool {
-    let digest = |text: &str| Sha256::digest(text.as_bytes());
-    digest(secret.reveal()).ct_eq(&digest(sent)).into()
+fn is_same(secret: &Secret, sent: &[u8]) -> bool {
+    digest(secret.reveal()).ct_eq(sent).into()
+}
+
+fn digest(text: &str) -> impl Deref<Target = [u8]> {
+    Sha256::digest(text.as_bytes())
 }
 
 #[cfg(test)]

@@ -4,17 +4,16 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::extract::{RawQuery, State};
+use axum::body::Body;
+use axum::extract::{self, RawQuery};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
-use tokio::time::MissedTickBehavior;
 use tokio_stream::StreamExt;
-use tokio_stream::wrappers::IntervalStream;
 
 use super::Desk;
 use super::rest::{BODY_BYTES_MAX, Query, invalid, nothing_else, object, text, told};
@@ -24,11 +23,12 @@ use crate::clock;
 use crate::config::plan::Target;
 use crate::control::board::{Board, Shown};
 use crate::control::explain::{self, Question};
+use crate::control::figures::{BackendFigures, ServerFigures, State};
 use crate::control::metrics::{self, Format};
 use crate::control::verb::{Refusal, RefusalKind};
 use crate::shared::trouble::{TROUBLES_COUNT_MAX, Trouble, Troubles};
 
-type Shared = State<Arc<Desk>>;
+type Shared = extract::State<Arc<Desk>>;
 type Answer = Result<Response, Refusal>;
 
 /// Load average of a backend at most, in a report.
@@ -36,19 +36,19 @@ const LOAD_MAX: f64 = 1_000_000.0;
 /// CPUs of a backend at most, in a report.
 const CPUS_MAX: f64 = 65_536.0;
 
-pub(super) async fn server(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
+pub(super) async fn server(extract::State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
     Query::read(query, &[])?;
-    Ok(told(StatusCode::OK, &json(&desk.board.watch.server())))
+    Ok(told(StatusCode::OK, &desk.board.watch.server()))
 }
 
-pub(super) async fn backend(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
+pub(super) async fn backend(extract::State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
     let query = Query::read(query, &["upstream", "backend_id"])?;
     let (upstream, id) = (query.required("upstream")?, query.required("backend_id")?);
     let found = desk.board.watch.backend(upstream, id);
-    found.map(|found| told(StatusCode::OK, &json(&found))).ok_or_else(|| unknown(&desk.board, upstream, Some(id)))
+    found.map(|found| told(StatusCode::OK, &found)).ok_or_else(|| unknown(&desk.board, upstream, Some(id)))
 }
 
-pub(super) async fn backends(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
+pub(super) async fn backends(extract::State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
     let query = Query::read(query, &["upstream"])?;
     let upstream = query.get("upstream");
     if let Some(name) = upstream
@@ -60,20 +60,33 @@ pub(super) async fn backends(State(desk): Shared, RawQuery(query): RawQuery) -> 
 }
 
 /// Backends with their figures, and those that were removed while something still runs with them.
-fn all(board: &Board, upstream: Option<&str>) -> Json {
-    let leaving = board.leaving();
-    let leaving = leaving.iter().filter(|l| upstream.is_none_or(|name| l.identity.upstream == name));
-    let leaving = leaving.map(|l| {
-        let (upstream, id) = (&l.identity.upstream, &l.identity.id);
-        json!({"upstream": upstream, "backend_id": id, "state": "draining", "in_flight": l.state.in_flight()})
-    });
-    json!({
-        "backends": json(&board.watch.backends(upstream)),
-        "removed": leaving.collect::<Vec<_>>(),
-    })
+#[derive(Serialize)]
+struct Backends {
+    backends: Vec<BackendFigures>,
+    removed: Vec<Removed>,
 }
 
-pub(super) async fn upstreams(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
+#[derive(Serialize)]
+struct Removed {
+    upstream: String,
+    backend_id: String,
+    state: State,
+    in_flight: u32,
+}
+
+fn all(board: &Board, upstream: Option<&str>) -> Backends {
+    let leaving = board.leaving();
+    let leaving = leaving.iter().filter(|l| upstream.is_none_or(|name| l.identity.upstream == name));
+    let removed = leaving.map(|l| Removed {
+        upstream: l.identity.upstream.clone(),
+        backend_id: l.identity.id.clone(),
+        state: State::Draining,
+        in_flight: l.state.in_flight(),
+    });
+    Backends { removed: removed.collect(), backends: board.watch.backends(upstream) }
+}
+
+pub(super) async fn upstreams(extract::State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
     Query::read(query, &[])?;
     let shown = desk.board.shown();
     let all = desk.board.watch.backends(None);
@@ -84,7 +97,7 @@ pub(super) async fn upstreams(State(desk): Shared, RawQuery(query): RawQuery) ->
             "routes": routes_to(&shown, name),
             "waiting": upstream.state.waiting(),
             "queue_size": upstream.conf.queue.size,
-            "backends": json(&all.iter().filter(|backend| backend.upstream == *name).collect::<Vec<_>>()),
+            "backends": all.iter().filter(|backend| backend.upstream == *name).collect::<Vec<_>>(),
         })
     });
     Ok(told(StatusCode::OK, &json!({"upstreams": told_of.collect::<Vec<_>>()})))
@@ -101,22 +114,34 @@ pub(super) fn routes_to<'s>(shown: &'s Shown, upstream: &str) -> Vec<&'s str> {
 }
 
 /// An event a second, for as long as somebody listens.
-pub(super) async fn stream(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
+pub(super) async fn stream(extract::State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
     Query::read(query, &[])?;
-    let mut clock = tokio::time::interval(Duration::from_secs(1));
-    clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let events = IntervalStream::new(clock).map(move |_| {
-        let mut value = all(&desk.board, None);
-        value["server"] = json(&desk.board.watch.server());
-        value["etag"] = desk.board.shown().etag.as_str().into();
-        value["ready"] = desk.board.is_ready().into();
-        Ok::<_, Infallible>(Event::default().data(value.to_string()))
-    });
-    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
+    let events = desk.feeds.events(&desk.board).map(Ok::<_, Infallible>);
+    Ok((StatusCode::OK, [(CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response())
 }
 
-fn json(figures: &impl serde::Serialize) -> Json {
-    serde_json::to_value(figures).unwrap_or_default()
+/// What [`stream`] tells.
+#[derive(Serialize)]
+struct Frame<'b> {
+    #[serde(flatten)]
+    all: Backends,
+    server: ServerFigures,
+    etag: &'b str,
+    ready: bool,
+}
+
+/// Everything as it is now, as an event of a stream.
+pub(super) fn event(board: &Board) -> Bytes {
+    let shown = board.shown();
+    let all = all(board, None);
+    let frame = Frame { all, server: board.watch.server(), etag: &shown.etag, ready: board.is_ready() };
+    let mut event = b"data: ".to_vec();
+    // JSON has no line breaks of its own, which would be the end of the event's field.
+    if let Err(error) = serde_json::to_writer(&mut event, &frame) {
+        tracing::error!(%error, "figures that are no JSON");
+    }
+    event.extend(b"\n\n");
+    event.into()
 }
 
 pub(super) fn unknown(board: &Board, upstream: &str, id: Option<&str>) -> Refusal {
@@ -136,7 +161,11 @@ pub(super) fn unknown(board: &Board, upstream: &str, id: Option<&str>) -> Refusa
 }
 
 /// `{"upstream", "backend_id", "performance": {…}}`. What else agents put into `performance` is passed over.
-pub(super) async fn report(State(desk): Shared, RawQuery(query): RawQuery, Sent(body): Sent<BODY_BYTES_MAX>) -> Answer {
+pub(super) async fn report(
+    extract::State(desk): Shared,
+    RawQuery(query): RawQuery,
+    Sent(body): Sent<BODY_BYTES_MAX>,
+) -> Answer {
     Query::read(query, &[])?;
     let mut body = object(&body)?;
     let upstream = text(&mut body, &["upstream", "upstream_id"])?;
@@ -191,7 +220,7 @@ pub(super) fn take_report(board: &Board, upstream: &str, id: &str, report: Repor
     Ok(())
 }
 
-pub(super) async fn metrics(State(desk): Shared, headers: HeaderMap) -> Response {
+pub(super) async fn metrics(extract::State(desk): Shared, headers: HeaderMap) -> Response {
     let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
     let format = Format::accepted(accept);
     let mut page = desk.board.watch.with(|sources| metrics::page(sources, format));
@@ -214,7 +243,7 @@ fn configuration(board: &Board) -> String {
 }
 
 /// `?method=&host=&path=&client=&header=Name: value` (the last as often as needed).
-pub(super) async fn explain(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
+pub(super) async fn explain(extract::State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
     let (headers, query) = Query::read_with_list(query, "header", &["method", "host", "path", "client"])?;
     let given = |name: &str| match query.get(name) {
         Some("") => Err(invalid(format!("{name}: missing"))),
@@ -253,7 +282,7 @@ pub(super) fn troubles(board: &Board) -> Vec<Trouble> {
 }
 
 /// The last answers that the proxy made because something was wrong.
-pub(super) async fn errors(State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
+pub(super) async fn errors(extract::State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
     let query = Query::read(query, &["limit"])?;
     let limit = query.get("limit").map_or(Ok(TROUBLES_COUNT_MAX), |limit| match limit.parse() {
         Ok(limit @ 1..=TROUBLES_COUNT_MAX) => Ok(limit),

@@ -34,6 +34,7 @@ pub mod v1 {
     tonic::include_proto!("speedmimi.v1");
 }
 
+pub(super) use monitor::figures;
 use v1::backend_service_server::BackendServiceServer;
 use v1::config_service_server::ConfigServiceServer;
 use v1::monitor_service_server::MonitorServiceServer;

@@ -1,11 +1,13 @@
 //! Management: REST, gRPC and the dashboard on one port, thin skins over the verbs of control.
 //!
-//! Owns the server of that port: its connections and their bounds. Never changes the proxy itself: changes are orders
-//! to control.
+//! Owns the server of that port, its connections and their bounds, and the beat of the figures, on a thread of its own:
+//! however large a page of figures is, no health check and no change waits for it. Never changes the proxy itself:
+//! changes are orders to control.
 
 pub mod auth;
 pub mod dashboard;
 pub mod description;
+pub mod feed;
 pub mod figures;
 pub mod grpc;
 pub mod rate;
@@ -29,7 +31,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tower::ServiceExt;
 
 use crate::clock;
@@ -38,6 +40,7 @@ use crate::control::entrance::{Entrance, Opening};
 use crate::control::thread::{Asked, Done, Order};
 use crate::control::verb::{Refusal, RefusalKind};
 use auth::Peer;
+use feed::Feeds;
 use rate::Rates;
 use seats::{Seat, Seats, Watched};
 
@@ -49,7 +52,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// How long what is under way may go on where its port or its token is no more.
 const GRACE: Duration = Duration::from_secs(5);
-/// Between two looks at a connection's deadlines.
+/// Between two looks at figures, and at a connection's deadlines.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Silence after which an HTTP/2 connection is asked whether it lives, and how long it has for the answer.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
@@ -63,6 +66,8 @@ pub struct Desk {
     pub entrance: ArcSwap<Entrance>,
     /// How often.
     pub rates: Rates,
+    /// Figures for who listens.
+    pub feeds: Arc<Feeds>,
     orders: UnboundedSender<Order>,
 }
 
@@ -81,17 +86,42 @@ impl Desk {
 
 /// Serves management as it is told, until nobody can tell it any more.
 pub async fn serve(board: Arc<Board>, orders: UnboundedSender<Order>, mut openings: UnboundedReceiver<Opening>) {
+    let hall = Hall { board, orders, feeds: Arc::default() };
     let mut serving: Option<Serving> = None;
-    while let Some(opening) = openings.recv().await {
+    let mut clock = tokio::time::interval(LOOK_INTERVAL);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            opening = openings.recv() => match opening {
+                Some(opening) => hall.open(opening, &mut serving),
+                None => return,
+            },
+            _ = clock.tick() => {
+                hall.board.watch.look();
+                hall.feeds.tell(&hall.board);
+            }
+        }
+    }
+}
+
+/// What every port of management has in common.
+struct Hall {
+    board: Arc<Board>,
+    orders: UnboundedSender<Order>,
+    feeds: Arc<Feeds>,
+}
+
+impl Hall {
+    fn open(&self, opening: Opening, serving: &mut Option<Serving>) {
         match opening {
-            Opening::Closed => serving = None,
+            Opening::Closed => *serving = None,
             Opening::Same(entrance) => {
-                if let Some(serving) = &serving {
+                if let Some(serving) = serving {
                     serving.go_on(entrance);
                 }
             }
-            Opening::At(entrance, listener) => match Serving::start(&board, &orders, entrance, listener) {
-                Ok(started) => serving = Some(started),
+            Opening::At(entrance, listener) => match Serving::start(self, entrance, listener) {
+                Ok(started) => *serving = Some(started),
                 Err(error) => tracing::error!(%error, "management can't be served"),
             },
         }
@@ -113,19 +143,15 @@ impl Drop for Serving {
 }
 
 impl Serving {
-    fn start(
-        board: &Arc<Board>,
-        orders: &UnboundedSender<Order>,
-        entrance: Entrance,
-        listener: StdListener,
-    ) -> io::Result<Serving> {
+    fn start(hall: &Hall, entrance: Entrance, listener: StdListener) -> io::Result<Serving> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let desk = Arc::new(Desk {
-            board: board.clone(),
+            board: hall.board.clone(),
             entrance: ArcSwap::from_pointee(entrance),
             rates: Rates::default(),
-            orders: orders.clone(),
+            feeds: hall.feeds.clone(),
+            orders: hall.orders.clone(),
         });
         let router = router(desk.clone());
         let (parting, parted) = watch::channel(());

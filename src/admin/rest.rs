@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
+use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
 use tonic::Code;
 
@@ -137,11 +138,12 @@ async fn admitted(desk: &Desk, request: Request, next: Next) -> Response {
     let is_grpc = grpc::is_spoken(request.headers());
     // Whoever watches over the proxy is told the truth, however many others ask for something.
     let is_probe = auth::is_probe(request.uri().path());
-    if !is_probe && !desk.rates.allow(Kind::Request, now_ms) {
+    let (mut head, body) = request.into_parts();
+    let admission = auth::admit(&desk.entrance.load(), &head);
+    if !is_probe && !desk.rates.allow(Kind::of(&admission), now_ms) {
         return too_often(is_grpc);
     }
-    let (mut head, body) = request.into_parts();
-    let who = match auth::admit(&desk.entrance.load(), &head) {
+    let who = match admission {
         Ok(who) => who,
         Err(Denial::Token) if !desk.rates.allow(Kind::Failure, now_ms) => return too_often(is_grpc),
         Err(denial) => return denied(denial, is_grpc),
@@ -190,8 +192,9 @@ fn denied(denial: Denial, is_grpc: bool) -> Response {
 }
 
 /// A JSON answer.
-pub(super) fn told(status: StatusCode, value: &Json) -> Response {
-    let mut text = value.to_string();
+pub(super) fn told(status: StatusCode, value: &impl Serialize) -> Response {
+    // Maps with names that are texts: nothing that JSON could not have.
+    let mut text = serde_json::to_string(value).unwrap_or_default();
     text.push('\n');
     (status, [(CONTENT_TYPE, "application/json")], text).into_response()
 }

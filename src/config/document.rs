@@ -15,7 +15,7 @@ use super::file::TOKEN_VARIABLE;
 use super::json::{self, MASK, View};
 use super::keys::{self, Key, Kind};
 use super::plan::Plan;
-use super::tree::{self, Node, push_name};
+use super::tree::{self, Name, Node, push_name};
 use super::typed::{Entry, Reader, Section, Value};
 
 /// A sound configuration: what is written, what it means, and the plan to run by.
@@ -166,6 +166,7 @@ impl Settle<'_> {
                 self.section(sent, key.path, old.and_then(section_of));
             }
             (Kind::Named | Kind::NamedLists, Json::Object(sent)) => self.names(key, sent, old),
+            (Kind::Fields, Json::Object(sent)) => self.fields(key, sent, old),
             (Kind::Sections, Json::Array(sent)) => self.list(sent, &format!("{}[]", key.path), old),
             _ => {}
         }
@@ -197,6 +198,18 @@ impl Settle<'_> {
             let unwritten = entry.filter(|entry| !entry.written);
             !unwritten.is_some_and(|entry| is_empty(value) || *value == json::named(key, entry, View::Whole))
         });
+    }
+
+    /// Names of header fields are the same in upper and lower case.
+    fn fields(&mut self, key: &Key, sent: &mut Map<String, Json>, old: Option<&Entry>) {
+        let old: &[(Name, Entry)] = match old.map(|old| &old.value) {
+            Some(Value::Named(named)) => named,
+            _ => &[],
+        };
+        for (name, value) in sent.iter_mut().filter(|(name, value)| key.is_secret_below(name) && **value == MASK) {
+            let before = old.iter().find(|(known, _)| known.text.eq_ignore_ascii_case(name));
+            self.below(name, |settle| settle.unmask(value, before.map(|(_, entry)| entry)));
+        }
     }
 
     fn list(&mut self, sent: &mut [Json], pattern: &str, old: Option<&Entry>) {
@@ -438,6 +451,32 @@ mod tests {
             ]
         );
         assert_eq!(format!("{file:?}"), "Document { .. }");
+    }
+
+    #[test]
+    fn fields_that_let_somebody_in_are_masked_and_masks_stand_for_them() {
+        let text = "routing: {r: {respond: {}, request_headers: {set: {Authorization: Bearer hunter22, X-Zone: a, X-Api-Key: \
+                    hunter22}}, response_headers: {add: {Set-Cookie: a=hunter22, WWW-Authenticate: Basic}}}}";
+        let file = written(text);
+        let shown = file.shown();
+        let told = shown.to_string();
+        assert!(!told.contains("hunter22") && told.contains("\"X-Zone\":\"a\"") && told.contains("Basic"), "{told}");
+        assert!(sent(&shown, &file).means_the_same(&file));
+        // Another one beside, and the old one in another case.
+        let mut value = shown.clone();
+        value["routing"]["r"]["request_headers"]["set"] = json!({"authorization": MASK, "X-Zone": "b"});
+        let fields = &sent(&value, &file).revealed()["routing"]["r"]["request_headers"]["set"];
+        assert_eq!(*fields, json!({"authorization": "Bearer hunter22", "X-Zone": "b"}));
+        value["routing"]["r"]["request_headers"]["set"] = json!({"Cookie": MASK, "X-Auth": " hunter22"});
+        assert_eq!(
+            faults(&value, &file),
+            [
+                "routing.r.request_headers.set.Cookie: there is no secret yet that the mask could stand for (send the secret \
+                 itself, or leave the key out)",
+                "routing.r.request_headers.set.X-Auth: the secret has a control character, or a space at one of its ends \
+                 (remove it)",
+            ]
+        );
     }
 
     #[test]

@@ -65,7 +65,11 @@ pub(super) fn named(key: &Key, entry: &Entry, view: View) -> Json {
 
 fn names<'e>(key: &Key, all: impl Iterator<Item = (&'e str, &'e Entry)>, view: View) -> Json {
     let told = all.filter(|(_, entry)| view != View::Written || entry.written);
-    told.map(|(name, entry)| (name.to_owned(), named(key, entry, view))).collect()
+    let value = |name: &str, entry| match view {
+        View::Masked if key.is_secret_below(name) => text(MASK),
+        _ => named(key, entry, view),
+    };
+    told.map(|(name, entry)| (name.to_owned(), value(name, entry))).collect()
 }
 
 fn sections(pattern: &str, items: &[Entry], view: View) -> Json {
@@ -152,4 +156,38 @@ impl Key {
     pub fn is_secret(&self) -> bool {
         matches!(self.kind, Kind::Text(Form::Secret(_)))
     }
+
+    /// Whether the value that it has under this name is never told.
+    pub(super) fn is_secret_below(&self, name: &str) -> bool {
+        self.kind == Kind::Fields && is_credential(name)
+    }
+}
+
+/// Words in the names of header fields whose values let somebody in.
+const CREDENTIALS: [&str; 18] = [
+    "apikey",
+    "auth",
+    "authorization",
+    "bearer",
+    "cookie",
+    "credential",
+    "credentials",
+    "jwt",
+    "key",
+    "passwd",
+    "password",
+    "pat",
+    "secret",
+    "session",
+    "signature",
+    "token",
+    "tokens",
+    "xsrf",
+];
+
+/// Whether a header field of this name probably holds a secret: `Authorization`, `Set-Cookie`, `X-Api-Key` and the like.
+/// One too many is masked rather than one too few.
+pub(super) fn is_credential(field: &str) -> bool {
+    let words = field.split(|c: char| !c.is_ascii_alphanumeric());
+    words.into_iter().any(|word| CREDENTIALS.iter().any(|known| word.eq_ignore_ascii_case(known)))
 }

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 
 use super::expand::expand;
 use super::fault::{Faults, Position, Wrong, shown};
+use super::json::is_credential;
 use super::keys::{self, Availability, Default, Form, Key, Kind};
 use super::plan::{AccessLog, CpuAffinity, HashOn, ListenAddr, Workers};
 use super::suggest::{did_you_mean, nearest};
@@ -453,7 +454,11 @@ impl Reader<'_> {
             return None;
         }
         let text = self.item(path, node, "the value of the field; \"\" for an empty one")?;
-        values::field_value(&text).map_err(|wrong| self.faults.push(node.at, path, wrong)).ok()
+        let value = values::field_value(&text).map_err(|wrong| match is_credential(&name.text) {
+            true => Wrong::new("the secret has a control character, or a space at one of its ends").cure("remove it"),
+            false => wrong,
+        });
+        value.map_err(|wrong| self.faults.push(node.at, path, wrong)).ok()
     }
 
     fn cpu_list(&mut self, path: &str, items: &[Rc<Node>], at: Position) -> Option<Value> {

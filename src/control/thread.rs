@@ -3,7 +3,6 @@
 //! Owns the registry and every task beside the data path. Never serves a request.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -244,17 +243,14 @@ impl Control {
         }
     }
 
-    /// Runs until told to end or until nobody can tell it any more. The body of control's thread. `beside` runs on the
-    /// same thread: the server of management.
+    /// Runs until told to end or until nobody can tell it any more. The body of control's thread.
     pub fn run(
         mut self,
         runtime: &Runtime,
         mut orders: UnboundedReceiver<Order>,
         started: &SyncSender<Result<(), ChangeError>>,
-        beside: impl Future<Output = ()> + Send + 'static,
     ) {
         runtime.block_on(async {
-            tokio::spawn(beside);
             let begun = self.begin().await;
             let is_sound = begun.is_ok();
             let _ = started.send(begun);
@@ -333,7 +329,6 @@ impl Control {
 
     async fn tick(&mut self) {
         self.offer();
-        self.board.watch.look();
         self.registry.retire(clock::now_ms());
         if !(self.registry.leaving().is_empty() && self.board.leaving().is_empty()) {
             self.board.show_leaving(self.registry.leaving().to_vec());

@@ -1,6 +1,7 @@
 //! What control keeps at hand for whoever asks for figures: looked at once a second, beside everything else.
 //!
-//! Owns history and sampler. Never on a request's way: the workers don't know that they are watched.
+//! Owns history and sampler. Never on a request's way: the workers don't know that they are watched; nor does whoever
+//! publishes a plan wait for those who look.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,18 +10,23 @@ use std::time::SystemTime;
 use super::figures::{self, BackendFigures, ServerFigures, Sources};
 use super::history::History;
 use super::machine::{Machine, Sampler, Tables};
+use arc_swap::ArcSwap;
+
 use crate::clock;
 use crate::shared::command::Published;
 use crate::shared::open::OpenCount;
 use crate::shared::stats::WorkerStats;
 
-/// Shared by control, which looks, and by those who ask.
+/// Shared by control, which publishes, and by management, which looks.
 #[derive(Debug)]
-pub struct Watch(Mutex<Inner>);
+pub struct Watch {
+    published: ArcSwap<Published>,
+    /// Held for as long as figures are made, which may take a tenth of a second where there are many backends.
+    inner: Mutex<Inner>,
+}
 
 #[derive(Debug)]
 struct Inner {
-    published: Arc<Published>,
     workers: Vec<Arc<WorkerStats>>,
     open: Arc<OpenCount>,
     sampler: Sampler,
@@ -42,21 +48,22 @@ impl Watch {
         let machine = sampler.sample(now_us);
         let mut history = History::default();
         history.look(now_us, &workers, &published);
-        Arc::new(Watch(Mutex::new(Inner { published, workers, open, sampler, history, machine })))
+        let inner = Mutex::new(Inner { workers, open, sampler, history, machine });
+        Arc::new(Watch { published: ArcSwap::new(published), inner })
     }
 
     /// Samples the machine and looks at the counters; to be called about once a second.
     pub fn look(&self) {
         let mut inner = self.lock();
-        let Inner { published, workers, sampler, history, machine, .. } = &mut *inner;
+        let Inner { workers, sampler, history, machine, .. } = &mut *inner;
         let now_us = clock::now_us();
         *machine = sampler.sample(now_us);
-        history.look(now_us, workers, published);
+        history.look(now_us, workers, &self.published.load());
     }
 
     /// Watches the backends of another plan from now on.
     pub fn publish(&self, published: Arc<Published>) {
-        self.lock().published = published;
+        self.published.store(published);
     }
 
     /// The server's figures, for `GET /api/v1/stats/server`.
@@ -79,7 +86,7 @@ impl Watch {
         let inner = self.lock();
         let unix_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
         make(&Sources {
-            published: &inner.published,
+            published: &self.published.load(),
             workers: &inner.workers,
             history: &inner.history,
             machine: &inner.machine,
@@ -91,6 +98,6 @@ impl Watch {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Numbers to look at: a look cut short makes the next one no worse.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

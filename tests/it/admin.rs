@@ -507,16 +507,36 @@ fn the_stream_tells_once_a_second() {
     let head = client.head();
     assert_eq!((head.status, head.fields.one("content-type").as_deref()), (200, Some("text/event-stream")));
     for _ in 0..2 {
-        let mut event = Vec::new();
-        while !event.ends_with(b"\n\n") {
-            event.extend(client.wire.chunk().expect("a chunk").expect("more of the stream"));
-        }
-        let text = String::from_utf8(event).expect("text");
-        let json: Json = serde_json::from_str(text.trim().strip_prefix("data: ").expect("an event")).expect("JSON");
+        let json = next_event(&mut client);
         assert_eq!(json["ready"], true);
         assert_eq!(json["backends"].as_array().map(Vec::len), Some(2));
         assert!(json["server"]["proxy"]["connections"]["active"].is_u64(), "{json}");
     }
+}
+
+fn next_event(client: &mut Client) -> Json {
+    let mut event = Vec::new();
+    while !event.ends_with(b"\n\n") {
+        event.extend(client.wire.chunk().expect("a chunk").expect("more of the stream"));
+    }
+    let text = String::from_utf8(event).expect("text");
+    serde_json::from_str(text.trim().strip_prefix("data: ").expect("an event")).expect("JSON")
+}
+
+#[test]
+fn all_who_listen_are_told_the_same() {
+    let [a, b] = origins();
+    let (proxy, _api) = start([&a, &b]);
+    let mut listeners: Vec<Client> = (0..3).map(|_| Client::connect(proxy.management())).collect();
+    for listener in &mut listeners {
+        listener.send("GET /api/v1/stats/stream HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(listener.head().status, 200);
+    }
+    let told = |listener: &mut Client| [(); 4].map(|()| next_event(listener)["server"]["timestamp"].as_u64());
+    let told: Vec<_> = listeners.iter_mut().map(told).collect();
+    // One of them may have come just before the second's end.
+    let shared = told[0].iter().filter(|at| told.iter().all(|other| other.contains(at))).count();
+    assert!(shared >= 3, "{told:?}");
 }
 
 #[test]

@@ -198,3 +198,17 @@ fn a_file_that_changes_is_read_again_and_a_broken_one_is_not_used() {
     assert!(fs::symlink_metadata(&path).expect("a link").is_symlink());
     assert_eq!(kept.get("/").status, 200, "the connection outlived it all");
 }
+
+#[test]
+fn whoever_looks_at_figures_holds_up_no_change() {
+    let (dir, origin) = (Dir::new("persist-look"), Origin::start(origin::by_path));
+    dir.write("f.yaml", text(&origin, ""));
+    let path = dir.path("f.yaml");
+    let proxy = Proxy::from_file(&path);
+    let before = proxy.board().shown().etag.clone();
+    dir.write("f.yaml", text(&origin, "max_headers: 50"));
+    proxy.watch().with(|_| {
+        proxy.reload_file();
+        wait::until("the reload", || proxy.board().shown().etag != before);
+    });
+}

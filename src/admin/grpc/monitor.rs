@@ -1,13 +1,12 @@
 //! `MonitorService`: figures, reports of backends, explain, the last errors and changes.
 //!
-//! Owns the stream of figures. Never counts.
+//! Owns the message of figures. Never counts.
 
 use std::pin::Pin;
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use serde_json::{Map, Value as Json};
-use tokio::time::MissedTickBehavior;
-use tokio_stream::wrappers::IntervalStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
@@ -39,11 +38,8 @@ impl MonitorService for Desk {
     type WatchStatsStream = Pin<Box<dyn Stream<Item = Result<v1::WatchStatsResponse, Status>> + Send>>;
 
     async fn watch_stats(&self, _: Request<v1::WatchStatsRequest>) -> Answer<Self::WatchStatsStream> {
-        let board = self.board.clone();
-        let mut clock = tokio::time::interval(Duration::from_secs(1));
-        clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let looks = IntervalStream::new(clock).map(move |_| Ok(look(&board)));
-        Ok(Response::new(Box::pin(looks)))
+        let messages = self.feeds.messages(&self.board);
+        Ok(Response::new(Box::pin(messages.map(|message| Ok(Arc::unwrap_or_clone(message))))))
     }
 
     async fn report(&self, request: Request<v1::ReportRequest>) -> Answer<v1::ReportResponse> {
@@ -80,14 +76,14 @@ impl MonitorService for Desk {
 }
 
 /// Everything as it is now.
-fn look(board: &Board) -> v1::WatchStatsResponse {
-    v1::WatchStatsResponse {
+pub(in crate::admin) fn figures(board: &Board) -> Arc<v1::WatchStatsResponse> {
+    Arc::new(v1::WatchStatsResponse {
         server: Some(stats::server(board)),
         backends: stats::backends(board, None),
         removed: stats::removed(board, None),
         etag: board.shown().etag.clone(),
         ready: board.is_ready(),
-    }
+    })
 }
 
 /// A report as REST has it, so that both are held to the same ranges in the same words.
