@@ -178,6 +178,9 @@ mod tests {
             rps: 1000.0,
             latency_us: load::Latency::default(),
             load_utilisation: 0.5,
+            load_cpu_us_per_request: 5.0,
+            handshakes: 0,
+            resumed: 0,
             process: Some(process),
         };
         Round { connections, body: 100, round, program, load, violations: 0 }
