@@ -1,8 +1,8 @@
 //! `speedmimi-bench load`: so many connections, each asking again as soon as it was answered (closed loop).
 //!
 //! Owns phases (ramp, warm-up, window, drain), counting and the report. Never touches a socket itself: that is
-//! [`crate::clients`].
-//! With HTTP/2 each stream is such a loop. It stops by itself: what is under way at the end is waited for, at most for the timeout.
+//! [`crate::clients`]. With HTTP/2 each stream is such a loop. It stops by itself: what is under way at the end is
+//! waited for, at most for the timeout.
 
 use crate::amount;
 use crate::body::{self, BODY_BYTES_MAX};
