@@ -20,8 +20,8 @@ use crate::{idle, load, origin, pin};
 use program::{DESCRIPTORS_RESERVE, Ended, Found, Running, Site};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -441,16 +441,7 @@ struct RunningOrigin {
 
 impl RunningOrigin {
     fn stats(&self) -> Result<origin::Stats> {
-        let ask = || -> std::io::Result<origin::Stats> {
-            let mut stream = TcpStream::connect(self.address)?;
-            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-            stream.write_all(b"GET /stats HTTP/1.1\r\nHost: origin\r\nConnection: close\r\n\r\n")?;
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer)?;
-            let body = crate::http::fields::head_end(&answer, 0).unwrap_or(answer.len());
-            Ok(serde_json::from_slice(&answer[body..])?)
-        };
-        ask().trying(|| "asking the origin what it counted".into())
+        origin::ask_stats(self.address)
     }
 }
 

@@ -28,6 +28,8 @@ pub enum Ask {
     Body(usize),
     /// `/stats`: what was counted so far, as JSON.
     Stats,
+    /// `/stats/anew`: the same, and the most in flight is counted anew from now on.
+    StatsAnew,
     /// `Upgrade: websocket` on any path: an echo. The key as sent.
     WebSocket([u8; 24]),
     /// A gRPC call of any method, over HTTP/2: its message comes back.
@@ -235,6 +237,7 @@ fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
 fn path_ask(path: &[u8]) -> Ask {
     match path {
         b"/stats" => Ask::Stats,
+        b"/stats/anew" => Ask::StatsAnew,
         b"/" | b"/health" => Ask::Body(0),
         [b'/', digits @ ..] => match fields::content_length(digits) {
             Ok(bytes) if bytes <= BODY_BYTES_MAX as u64 => Ask::Body(bytes as usize),

@@ -2,7 +2,7 @@
 //!
 //! Owns the blocks of answers. Never touches a socket.
 
-use super::{Counters, Options, Spoil, bump};
+use super::{Counters, Options, Spoil, Stats, bump};
 use crate::body;
 use crate::h2::hpack;
 use crate::h2::server::Answer;
@@ -41,11 +41,8 @@ impl Answers {
     /// The answer to a request; nothing when its stream is to be reset.
     pub fn make(&mut self, options: &Options, counters: &Counters, request: &Request, echo: Vec<u8>) -> Option<Answer> {
         match request.ask {
-            Ask::Stats => {
-                // A struct of numbers always has a JSON form.
-                let json = serde_json::to_vec(&counters.stats()).unwrap_or_default();
-                Some(self.answer("200", "application/json", json))
-            }
+            Ask::Stats => Some(self.stats(&counters.stats())),
+            Ask::StatsAnew => Some(self.stats(&counters.stats_anew())),
             Ask::Unknown | Ask::WebSocket(_) => Some(self.answer("404", "text/plain", Vec::new())),
             Ask::Grpc | Ask::Body(_) => {
                 let number = bump(&counters.requests);
@@ -56,6 +53,12 @@ impl Answers {
                 Some(self.good(request, echo))
             }
         }
+    }
+
+    fn stats(&self, stats: &Stats) -> Answer {
+        // A struct of numbers always has a JSON form.
+        let json = serde_json::to_vec(stats).unwrap_or_default();
+        self.answer("200", "application/json", json)
     }
 
     fn good(&mut self, request: &Request, echo: Vec<u8>) -> Answer {

@@ -14,7 +14,8 @@ use crate::net;
 use crate::tls::ServerSide;
 use rustix::event::{EventfdFlags, eventfd};
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -134,6 +135,13 @@ pub struct Stats {
     /// The most of them at once so far.
     #[serde(default)]
     pub in_flight_max: u64,
+    /// Requests whose delay is not over, whether somebody waits for the answer or not: what a backend that does not
+    /// notice that would be working on.
+    #[serde(default)]
+    pub working: u64,
+    /// The most of them at once so far.
+    #[serde(default)]
+    pub working_max: u64,
     /// Requests that were given up before they were answered: their connection ended, or their stream was reset.
     #[serde(default)]
     pub abandoned: u64,
@@ -157,6 +165,8 @@ struct Counters {
     no_forwarded_proto: AtomicU64,
     in_flight: AtomicU64,
     in_flight_max: AtomicU64,
+    working: AtomicU64,
+    working_max: AtomicU64,
     abandoned: AtomicU64,
 }
 
@@ -172,13 +182,33 @@ impl Counters {
             no_forwarded_proto: self.no_forwarded_proto.load(Relaxed),
             in_flight: self.in_flight.load(Relaxed),
             in_flight_max: self.in_flight_max.load(Relaxed),
+            working: self.working.load(Relaxed),
+            working_max: self.working_max.load(Relaxed),
             abandoned: self.abandoned.load(Relaxed),
         }
+    }
+
+    /// The same; the most in flight is counted anew.
+    fn stats_anew(&self) -> Stats {
+        let stats = self.stats();
+        self.in_flight_max.store(stats.in_flight, Relaxed);
+        self.working_max.store(stats.working, Relaxed);
+        stats
     }
 
     /// A request is whole.
     fn begin(&self) {
         self.in_flight_max.fetch_max(bump(&self.in_flight), Relaxed);
+    }
+
+    /// An answer will be due.
+    fn begin_work(&self) {
+        self.working_max.fetch_max(bump(&self.working), Relaxed);
+    }
+
+    /// It is due, whether somebody waits for it or not.
+    fn end_work(&self) {
+        self.working.fetch_sub(1, Relaxed);
     }
 
     /// Its answer begins.
@@ -195,6 +225,35 @@ impl Counters {
 
 fn bump(counter: &AtomicU64) -> u64 {
     counter.fetch_add(1, Relaxed) + 1
+}
+
+/// Asks an origin in another process what it counted.
+///
+/// # Errors
+/// When it does not answer.
+pub fn ask_stats(address: SocketAddr) -> Result<Stats> {
+    ask_for(address, "/stats")
+}
+
+/// The same; the most in flight is counted anew.
+///
+/// # Errors
+/// When it does not answer.
+pub fn ask_stats_anew(address: SocketAddr) -> Result<Stats> {
+    ask_for(address, "/stats/anew")
+}
+
+fn ask_for(address: SocketAddr, path: &str) -> Result<Stats> {
+    let ask = || -> std::io::Result<Stats> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: origin\r\nConnection: close\r\n\r\n").as_bytes())?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        let body = crate::http::fields::head_end(&answer, 0).unwrap_or(answer.len());
+        Ok(serde_json::from_slice(&answer[body..])?)
+    };
+    ask().trying(|| "asking the origin what it counted".into())
 }
 
 /// A running origin; it stops when this is dropped.

@@ -305,6 +305,7 @@ impl Worker {
         }
         let Some(conn) = self.conns.get_mut(token) else { return Fate::Stays };
         conn.stage = Stage::Answering(answer.after);
+        self.counters.begin_work();
         self.due.push(Reverse((Instant::now() + delay, token, 0)));
         self.delayed.insert((token, 0), Delayed::Http1(answer));
         self.watch(token, Interest::End)
@@ -316,6 +317,7 @@ impl Worker {
         self.check_forwarded(request);
         let bytes = match request.ask {
             Ask::Stats => Some(self.answers.stats(&counters.stats())),
+            Ask::StatsAnew => Some(self.answers.stats(&counters.stats_anew())),
             Ask::Unknown | Ask::Grpc => Some(self.answers.error("404 Not Found")),
             Ask::WebSocket(key) => {
                 bump(&counters.upgrades);
@@ -339,7 +341,7 @@ impl Worker {
 
     /// Counts what a proxy should have added and did not.
     fn check_forwarded(&self, request: &Request) {
-        if self.options.expect_forwarded && request.ask != Ask::Stats {
+        if self.options.expect_forwarded && !matches!(request.ask, Ask::Stats | Ask::StatsAnew) {
             if !request.forwarded.client {
                 bump(&self.counters.no_forwarded_for);
             }
@@ -434,6 +436,7 @@ impl Worker {
             self.counters.end();
             return self.answer_http2(token, stream, answer);
         }
+        self.counters.begin_work();
         self.due.push(Reverse((Instant::now() + delay, token, stream)));
         self.delayed.insert((token, stream), Delayed::Http2(answer));
     }
@@ -472,6 +475,7 @@ impl Worker {
                 return;
             }
             self.due.pop();
+            self.counters.end_work();
             let Some(delayed) = self.delayed.remove(&(token, stream)) else { continue };
             self.counters.end();
             let fate = match delayed {
