@@ -5,21 +5,21 @@
 use crate::error::Result;
 use crate::http::response::{Answer, ResponseReader};
 use crate::net::{self, Interest, Poller, Received};
+use crate::tls::{ClientSide, Wire};
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// Bytes read from a socket at once.
-const READ_BYTES: usize = 256 * 1024;
+pub const READ_BYTES: usize = 256 * 1024;
 
 /// Why a request was not answered as expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Failure {
-    /// No connection came about.
+    /// No connection came about, or none with TLS.
     Connect,
-    /// The connection ended before the answer was whole.
+    /// The connection, or the stream, ended before the answer was whole.
     Closed,
     /// No whole answer within the timeout.
     Timeout,
@@ -27,7 +27,7 @@ pub enum Failure {
     Status,
     /// The status is right, the body is not.
     Body,
-    /// The answer is not HTTP/1.1, or bytes followed it.
+    /// The answer is not HTTP, or bytes followed it.
     Malformed,
 }
 
@@ -100,14 +100,34 @@ pub trait Script {
     fn next(&mut self, slot: usize, event: Event) -> Next;
 }
 
+/// Handshakes that ended well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handshakes {
+    /// All of them.
+    pub done: u64,
+    /// Those that resumed an earlier session.
+    pub resumed: u64,
+}
+
+impl Handshakes {
+    /// Counts the one of a connection that is open, if it has TLS.
+    pub fn count(&mut self, wire: &Wire) {
+        if let Wire::Secured(_) = wire {
+            self.done += 1;
+            self.resumed += u64::from(wire.is_resumed());
+        }
+    }
+}
+
 struct Slot {
-    fd: Option<OwnedFd>,
+    wire: Option<Wire>,
     reader: ResponseReader,
     job: usize,
     /// Bytes of the request sent, or, of a raw answer, bytes seen once all is sent.
     sent: usize,
     seen: usize,
     asked_at: Option<Instant>,
+    /// Connecting, or handshaking.
     opening: bool,
     /// Watched for room to write.
     writing: bool,
@@ -122,8 +142,10 @@ pub struct Connections {
     jobs: Vec<Job>,
     scratch: Vec<u8>,
     target: SocketAddr,
+    tls: Option<ClientSide>,
     timeout: Duration,
     open: usize,
+    handshakes: Handshakes,
 }
 
 impl Connections {
@@ -131,9 +153,15 @@ impl Connections {
     ///
     /// # Errors
     /// When no descriptor is left.
-    pub fn new(target: SocketAddr, count: usize, jobs: Vec<Job>, timeout: Duration) -> Result<Connections> {
+    pub fn new(
+        target: SocketAddr,
+        tls: Option<ClientSide>,
+        count: usize,
+        jobs: Vec<Job>,
+        timeout: Duration,
+    ) -> Result<Connections> {
         let slot = || Slot {
-            fd: None,
+            wire: None,
             reader: ResponseReader::default(),
             job: 0,
             sent: 0,
@@ -149,14 +177,21 @@ impl Connections {
             jobs,
             scratch: vec![0; READ_BYTES],
             target,
+            tls,
             timeout,
             open: 0,
+            handshakes: Handshakes::default(),
         })
     }
 
     /// How many are open or opening.
     pub fn open_count(&self) -> usize {
         self.open
+    }
+
+    /// The handshakes so far.
+    pub fn handshakes(&self) -> Handshakes {
+        self.handshakes
     }
 
     /// Starts to open a closed connection.
@@ -173,16 +208,14 @@ impl Connections {
             script.next(slot, Event::Lost { failure: Failure::Connect, asked: false });
             return;
         }
-        s.fd = Some(fd);
+        s.wire = Some(Wire::Plain(fd));
         s.reader = ResponseReader::default();
-        s.opening = !done;
+        s.opening = true;
         s.writing = false;
-        s.asked_at = None;
+        s.asked_at = Some(Instant::now()); // The timeout counts while connecting, too.
         self.open += 1;
         if done {
-            self.tell(slot, Event::Connected, script);
-        } else {
-            s.asked_at = Some(Instant::now()); // The timeout counts while connecting, too.
+            self.finish_connecting(slot, script);
         }
     }
 
@@ -198,7 +231,7 @@ impl Connections {
         let s = &mut self.slots[slot];
         s.asked_at = None;
         s.opening = false;
-        if s.fd.take().is_some() {
+        if s.wire.take().is_some() {
             self.open -= 1;
         }
     }
@@ -213,12 +246,19 @@ impl Connections {
             let ready = self.poller.ready(index);
             let slot = ready.token as u32 as usize;
             let s = &mut self.slots[slot];
-            if s.fd.is_none() || s.generation != (ready.token >> 32) as u32 {
+            if s.wire.is_none() || s.generation != (ready.token >> 32) as u32 {
                 continue; // Closed by an event before this one.
             }
-            if s.opening {
-                self.finish_opening(slot, script);
-                continue;
+            match &s.wire {
+                Some(Wire::Plain(_)) if s.opening => {
+                    self.finish_connecting(slot, script);
+                    continue;
+                }
+                Some(Wire::Secured(_)) if s.opening => {
+                    self.shake(slot, script);
+                    continue;
+                }
+                _ => {}
             }
             if ready.writable && self.unsent(slot) {
                 self.push(slot, script);
@@ -243,7 +283,8 @@ impl Connections {
 
     fn unsent(&self, slot: usize) -> bool {
         let s = &self.slots[slot];
-        s.asked_at.is_some() && s.sent < self.jobs[s.job].request.len()
+        let sealed = s.wire.as_ref().is_some_and(Wire::has_unsent);
+        sealed || s.asked_at.is_some() && s.sent < self.jobs[s.job].request.len()
     }
 
     fn tell<S: Script>(&mut self, slot: usize, event: Event, script: &mut S) {
@@ -261,13 +302,47 @@ impl Connections {
         script.next(slot, Event::Lost { failure, asked });
     }
 
-    fn finish_opening<S: Script>(&mut self, slot: usize, script: &mut S) {
+    /// The connection is open, or was refused; with TLS the handshake follows.
+    fn finish_connecting<S: Script>(&mut self, slot: usize, script: &mut S) {
         let s = &mut self.slots[slot];
-        let Some(fd) = &s.fd else { return };
-        let watched = || self.poller.modify(fd, token(slot, s.generation), Interest::Read);
+        let token = token(slot, s.generation);
+        let Some(fd) = &s.wire else { return };
+        let watched = || self.poller.modify(fd, token, Interest::Read);
         if net::connected(fd).is_err() || watched().is_err() {
             return self.lose(slot, Failure::Connect, script);
         }
+        match (&self.tls, s.wire.take()) {
+            (Some(tls), Some(Wire::Plain(fd))) => {
+                // The first flight always fits.
+                let Ok(wire) = tls.begin(fd) else { return self.lose(slot, Failure::Connect, script) };
+                if s.wire.insert(wire).flush().is_err() {
+                    self.lose(slot, Failure::Connect, script);
+                }
+            }
+            (_, wire) => {
+                s.wire = wire;
+                self.opened(slot, script);
+            }
+        }
+    }
+
+    /// The next step of the handshake.
+    fn shake<S: Script>(&mut self, slot: usize, script: &mut S) {
+        let s = &mut self.slots[slot];
+        let Some(wire) = &mut s.wire else { return };
+        match wire.receive(&mut self.scratch) {
+            Ok(Received::Later) if wire.is_handshaking() => {}
+            Ok(Received::Later) => {
+                self.handshakes.count(wire);
+                self.opened(slot, script);
+            }
+            // No server speaks before it was asked.
+            Ok(Received::Bytes(_) | Received::End) | Err(_) => self.lose(slot, Failure::Connect, script),
+        }
+    }
+
+    fn opened<S: Script>(&mut self, slot: usize, script: &mut S) {
+        let s = &mut self.slots[slot];
         s.opening = false;
         s.asked_at = None;
         self.tell(slot, Event::Connected, script);
@@ -276,19 +351,19 @@ impl Connections {
     /// Sends what is left of the request.
     fn push<S: Script>(&mut self, slot: usize, script: &mut S) {
         let s = &mut self.slots[slot];
-        let Some(fd) = &s.fd else { return };
+        let Some(wire) = &mut s.wire else { return };
         let request = &self.jobs[s.job].request;
-        let Ok(len) = net::send(fd, &request[s.sent..]) else {
+        let Ok(len) = wire.send(&request[s.sent..]) else {
             return self.lose(slot, Failure::Closed, script);
         };
         s.sent += len;
-        let whole = s.sent == request.len();
+        let whole = s.sent == request.len() && !wire.has_unsent();
         if whole != s.writing {
             return; // The usual case: nothing to change.
         }
         s.writing = !whole;
         let interest = if whole { Interest::Read } else { Interest::Both };
-        if self.poller.modify(fd, token(slot, s.generation), interest).is_err() {
+        if self.poller.modify(&*wire, token(slot, s.generation), interest).is_err() {
             self.lose(slot, Failure::Closed, script);
         }
     }
@@ -296,8 +371,8 @@ impl Connections {
     /// Reads once and follows what it means.
     fn pull<S: Script>(&mut self, slot: usize, script: &mut S) {
         let s = &mut self.slots[slot];
-        let Some(fd) = &s.fd else { return };
-        match net::receive(fd, &mut self.scratch) {
+        let Some(wire) = &mut s.wire else { return };
+        match wire.receive(&mut self.scratch) {
             Ok(Received::Later) => {}
             Ok(Received::Bytes(len)) => self.take(slot, len, script),
             Ok(Received::End) => self.ended(slot, script),

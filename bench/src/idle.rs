@@ -6,6 +6,7 @@
 
 use crate::amount;
 use crate::body;
+use crate::clients::{Ask, Clients, Count, Speech};
 use crate::conns::{Connections, Event, Expect, Job, Next, Script};
 use crate::error::{Error, Result, Trying};
 use crate::load;
@@ -13,6 +14,7 @@ use crate::net::descriptors_max;
 use crate::proc;
 use crate::sys;
 use crate::target::Target;
+use crate::tls::ClientSide;
 use crate::websocket;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -32,7 +34,7 @@ const BODY_BYTES: usize = 100;
 /// What to open, and where to measure.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// http://ADDRESS:PORT on this machine, with `speedmimi-bench origin` behind it
+    /// http(s)://ADDRESS:PORT on this machine, with `speedmimi-bench origin` behind it
     #[arg(long, value_name = "URL")]
     pub target: Target,
     /// The process that holds the connections
@@ -48,11 +50,14 @@ pub struct Options {
     #[arg(long, default_value = "10s", value_parser = amount::duration)]
     pub settle: Duration,
     /// Idle WebSockets (upgraded, one frame echoed) instead of idle HTTP connections
-    #[arg(long)]
+    #[arg(long, conflicts_with = "http2")]
     pub websocket: bool,
     /// Source addresses to connect from; 0: one per 10,000 connections
     #[arg(long, default_value_t = 0)]
     pub sources: usize,
+    /// The protocol.
+    #[command(flatten)]
+    pub speech: Speech,
 }
 
 /// Bytes at one moment.
@@ -101,13 +106,14 @@ pub fn run(options: &Options) -> Result<Report> {
     let threads = count.div_ceil(descriptors_max().saturating_sub(DESCRIPTORS_RESERVE).max(1));
     let shared = Arc::new(Shared::default());
     shared.running.store(threads, Relaxed);
+    let side = options.speech.client_side(&options.target)?;
     let before = sample(options.pid)?;
     let workers: Vec<_> = (0..threads)
         .map(|index| {
-            let (shared, options) = (Arc::clone(&shared), options.clone());
+            let (shared, options, side) = (Arc::clone(&shared), options.clone(), side.clone());
             let mine = count * index / threads..count * (index + 1) / threads;
             thread::spawn(move || {
-                let worked = work(&shared, &options, mine, threads > 1);
+                let worked = work(&shared, (&options, side), mine, threads > 1);
                 shared.running.fetch_sub(1, Relaxed);
                 worked
             })
@@ -197,14 +203,19 @@ impl Shared {
 }
 
 /// One thread, from opening to closing.
-fn work(shared: &Shared, options: &Options, mine: Range<usize>, private: bool) -> Result<()> {
+fn work(
+    shared: &Shared,
+    (options, side): (&Options, Option<ClientSide>),
+    mine: Range<usize>,
+    private: bool,
+) -> Result<()> {
     if private {
         sys::private_descriptor_table().trying(|| "unshare(CLONE_FILES)".into())?;
     }
     let sources = load::sources_for(&options.target, options.connections as usize, options.sources);
     let (first, count) = (mine.start, mine.len());
     let timeout = options.busy + Duration::from_secs(30);
-    let mut conns = Connections::new(options.target.address, count, jobs(options), timeout)?;
+    let mut clients = clients(options, side, count, timeout)?;
     let mut script = OnceMore {
         shared,
         total: options.connections as usize,
@@ -219,7 +230,7 @@ fn work(shared: &Shared, options: &Options, mine: Range<usize>, private: bool) -
             Phase::Open => {
                 while opened < count && script.pacing < PACE_COUNT_MAX {
                     script.pacing += 1;
-                    conns.open(opened, load::source(first + opened, sources), &mut script);
+                    clients.open(opened, load::source(first + opened, sources), &mut script);
                     opened += 1;
                 }
             }
@@ -228,31 +239,37 @@ fn work(shared: &Shared, options: &Options, mine: Range<usize>, private: bool) -
                     if script.states[asked_again] == State::Idle {
                         script.pacing += 1;
                         script.states[asked_again] = State::AskedAgain;
-                        conns.ask(asked_again, 1, &mut script);
+                        clients.ask(asked_again, 1, &mut script);
                     }
                     asked_again += 1;
                 }
             }
             Phase::Close => return Ok(()), // Dropping closes all.
         }
-        conns.poll(TICK, &mut script)?;
+        clients.poll(TICK, &mut script)?;
         if Instant::now() >= expire_at {
-            conns.expire(Instant::now(), &mut script);
+            clients.expire(Instant::now(), &mut script);
             expire_at = Instant::now() + Duration::from_secs(1);
         }
     }
 }
 
-/// What is asked first, and what is asked then and once more.
-fn jobs(options: &Options) -> Vec<Job> {
-    let answer = || Expect::Answer { status: 200, body: body::pattern(BODY_BYTES) };
-    if !options.websocket {
-        let held_back = format!("/{BODY_BYTES}?delay={}ms", options.busy.as_millis());
-        return vec![
-            Job { request: load::get(&options.target, &held_back), expect: answer() },
-            Job { request: load::get(&options.target, &format!("/{BODY_BYTES}")), expect: answer() },
-        ];
+/// Clients that know what to ask first, and what to ask then and once more.
+fn clients(options: &Options, side: Option<ClientSide>, count: usize, timeout: Duration) -> Result<Clients> {
+    let target = &options.target;
+    if options.websocket {
+        let conns = Connections::new(target.address, side, count, websocket_jobs(options), timeout)?;
+        return Ok(Clients::Http1(conns));
     }
+    let held_back = format!("/{BODY_BYTES}?delay={}ms", options.busy.as_millis());
+    let asks = [held_back, format!("/{BODY_BYTES}")].map(|path| {
+        let expect = body::pattern(BODY_BYTES);
+        Ask::Get { path, expect, last: false }
+    });
+    Clients::new(target, &options.speech, side, Count { conns: count, streams: 1 }, &asks, timeout)
+}
+
+fn websocket_jobs(options: &Options) -> Vec<Job> {
     let upgrade = format!(
         "GET /websocket HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c3BlZWRtaW1pLWJlbmNoIQ==\r\n\r\n",

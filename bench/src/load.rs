@@ -1,16 +1,19 @@
 //! `speedmimi-bench load`: so many connections, each asking again as soon as it was answered (closed loop).
 //!
 //! Owns phases (ramp, warm-up, window, drain), counting and the report. Never touches a socket itself: that is
-//! [`crate::conns`]. It stops by itself: what is under way at the end is waited for, at most for the timeout.
+//! [`crate::clients`]. With HTTP/2 each stream is such a loop. It stops by itself: what is under way at the end is
+//! waited for, at most for the timeout.
 
 use crate::amount;
 use crate::body::{self, BODY_BYTES_MAX};
-use crate::conns::{Connections, Event, Expect, Failure, Job, Next, Script};
+use crate::clients::{Ask, Clients, Count, Speech};
+use crate::conns::{Event, Failure, Handshakes, Next, Script};
 use crate::error::{Error, Result, Trying};
 use crate::net::descriptors_max;
 use crate::proc::{self, Usage};
 use crate::sys;
 use crate::target::Target;
+use crate::tls::ClientSide;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -41,7 +44,7 @@ const LATENCY_NS_MAX: u64 = 120_000_000_000;
 /// What to load, and how much.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// http://ADDRESS:PORT[/PATH] on this machine; without a path, the body's size is it
+    /// http(s)://ADDRESS:PORT[/PATH] on this machine; without a path, the body's size is it
     #[arg(long, value_name = "URL")]
     pub target: Target,
     /// Connections at once
@@ -71,6 +74,34 @@ pub struct Options {
     /// Also measure CPU time and memory of this process and its descendants
     #[arg(long)]
     pub pid: Option<u32>,
+    /// One request a connection
+    #[arg(long, conflicts_with = "http2")]
+    pub new_connections: bool,
+    /// Requests at once on each connection of HTTP/2
+    #[arg(long, default_value_t = 1)]
+    pub streams: usize,
+    /// Unary gRPC calls, each with a message of --body bytes that has to come back
+    #[arg(long, requires = "http2")]
+    pub grpc: bool,
+    /// The protocol.
+    #[command(flatten)]
+    pub speech: Speech,
+}
+
+impl Options {
+    /// Closed loops in all.
+    fn loops(&self) -> usize {
+        self.connections as usize * self.streams
+    }
+
+    fn ask(&self) -> Ask {
+        let body = body::pattern(self.body);
+        if self.grpc {
+            return Ask::Call { message: body };
+        }
+        let path = self.target.path.clone().unwrap_or_else(|| format!("/{}", self.body));
+        Ask::Get { path, expect: body, last: self.new_connections }
+    }
 }
 
 /// What came of it.
@@ -96,6 +127,15 @@ pub struct Report {
     pub latency_us: Latency,
     /// CPU time of the load generator itself over the window's length.
     pub load_utilisation: f64,
+    /// CPU time of the load generator itself per good answer in µs.
+    #[serde(default)]
+    pub load_cpu_us_per_request: f64,
+    /// TLS handshakes over the whole run.
+    #[serde(default)]
+    pub handshakes: u64,
+    /// Those of them that resumed an earlier session.
+    #[serde(default)]
+    pub resumed: u64,
     /// What the measured process took in the window.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessReport>,
@@ -118,7 +158,7 @@ pub struct Counts {
     pub status: u64,
     /// Another body.
     pub body: u64,
-    /// Not HTTP/1.1, or more than was asked for.
+    /// Not HTTP, or more than was asked for.
     pub malformed: u64,
 }
 
@@ -155,14 +195,15 @@ pub fn run(options: &Options) -> Result<Report> {
     let count = options.connections as usize;
     let per_table = descriptors_max().saturating_sub(DESCRIPTORS_RESERVE).max(1);
     let threads = options.threads.max(count.div_ceil(per_table)).min(count);
+    let side = options.speech.client_side(&options.target)?;
     let shared = Arc::new(Shared::new(threads, options.requests));
     let workers: Vec<_> = (0..threads)
         .map(|index| {
-            let (shared, options) = (Arc::clone(&shared), options.clone());
+            let (shared, options, side) = (Arc::clone(&shared), options.clone(), side.clone());
             let mine = count * index / threads..count * (index + 1) / threads;
             thread::spawn(move || {
                 // Joined by `run`: a thread that fails must not leave the others waiting.
-                let outcome = work(&shared, index, &options, mine, count > per_table);
+                let outcome = work(&shared, index, (&options, side), mine, count > per_table);
                 shared.running.fetch_sub(1, Relaxed);
                 outcome
             })
@@ -177,6 +218,8 @@ pub fn run(options: &Options) -> Result<Report> {
         for (status, n) in outcome.statuses {
             *sum.statuses.entry(status).or_default() += n;
         }
+        sum.handshakes.done += outcome.handshakes.done;
+        sum.handshakes.resumed += outcome.handshakes.resumed;
     }
     let (begin, end) = window?;
     Ok(report(options, &shared, &sum, begin, end))
@@ -189,6 +232,12 @@ fn check(options: &Options) -> Result<()> {
     }
     if options.body > BODY_BYTES_MAX {
         return wrong(format!("--body {}: above {BODY_BYTES_MAX}", options.body));
+    }
+    if options.streams == 0 || options.streams > 1 && !options.speech.http2 {
+        return wrong("--streams is at least 1, and more than 1 with --http2 only".into());
+    }
+    if options.loops() > CONNECTIONS_MAX as usize {
+        return wrong(format!("--connections times --streams: above {CONNECTIONS_MAX}"));
     }
     if options.threads == 0 || options.threads > 1024 {
         return wrong(format!("--threads {}: outside 1..=1024", options.threads));
@@ -203,12 +252,6 @@ fn check(options: &Options) -> Result<()> {
         return wrong(format!("--sources {}: outside 0..=250", options.sources));
     }
     Ok(())
-}
-
-/// The request of a load or an idle connection.
-pub(crate) fn get(target: &Target, path: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: speedmimi-bench\r\nAccept: */*\r\n\r\n", target.host)
-        .into_bytes()
 }
 
 /// The source address of a connection, when more than one is used.
@@ -339,7 +382,7 @@ fn watch(shared: &Shared, options: &Options) -> Result<(Sample, Sample)> {
         return Ok((begin, sample(shared, options.pid)?));
     }
     let ramp_end = Instant::now() + RAMP_TIME_MAX;
-    while running() && shared.settled.load(Relaxed) < options.connections as usize && Instant::now() < ramp_end {
+    while running() && shared.settled.load(Relaxed) < options.loops() && Instant::now() < ramp_end {
         thread::sleep(tick);
     }
     shared.phase.store(Phase::Warmup as u8, Relaxed);
@@ -354,36 +397,43 @@ fn watch(shared: &Shared, options: &Options) -> Result<(Sample, Sample)> {
 struct Outcome {
     latency: Histogram<u32>,
     statuses: BTreeMap<u16, u64>,
+    handshakes: Handshakes,
 }
 
 impl Outcome {
     fn new() -> Result<Outcome> {
         let latency = Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).map_err(|e| Error::Failed(e.to_string()))?;
-        Ok(Outcome { latency, statuses: BTreeMap::new() })
+        Ok(Outcome { latency, statuses: BTreeMap::new(), handshakes: Handshakes::default() })
     }
 }
 
 /// One thread, to the end of the load.
-fn work(shared: &Shared, index: usize, options: &Options, mine: Range<usize>, private: bool) -> Result<Outcome> {
+fn work(
+    shared: &Shared,
+    index: usize,
+    (options, side): (&Options, Option<ClientSide>),
+    mine: Range<usize>,
+    private: bool,
+) -> Result<Outcome> {
     if private {
         sys::private_descriptor_table().trying(|| "unshare(CLONE_FILES)".into())?;
     }
-    let path = options.target.path.clone().unwrap_or_else(|| format!("/{}", options.body));
-    let expect = Expect::Answer { status: 200, body: body::pattern(options.body) };
-    let job = Job { request: get(&options.target, &path), expect };
     let sources = sources_for(&options.target, options.connections as usize, options.sources);
     let first = mine.start;
-    let mut conns = Connections::new(options.target.address, mine.len(), vec![job], options.timeout)?;
-    let mut script = Closed::new(shared, &shared.tallies[index], mine.len())?;
+    let count = Count { conns: mine.len(), streams: options.streams };
+    let asks = [options.ask()];
+    let mut clients = Clients::new(&options.target, &options.speech, side, count, &asks, options.timeout)?;
+    let mut script = Closed::new(shared, &shared.tallies[index], mine.len() * options.streams)?;
+    script.one_each = options.new_connections;
     let (mut expire_at, mut drain_end) = (Instant::now() + EXPIRE_EVERY, None);
     loop {
         let now = Instant::now();
         script.phase = shared.phase();
         while let Some(slot) = script.take_waiting() {
-            conns.ask(slot, 0, &mut script);
+            clients.ask(slot, 0, &mut script);
         }
         while let Some(slot) = script.take_closed(now) {
-            conns.open(slot, source(first + slot, sources), &mut script);
+            clients.open(slot, source(first + slot / options.streams, sources), &mut script);
         }
         if script.is_done() {
             break;
@@ -395,12 +445,13 @@ fn work(shared: &Shared, index: usize, options: &Options, mine: Range<usize>, pr
                 break;
             }
         }
-        conns.poll(Duration::from_millis(5), &mut script)?;
+        clients.poll(Duration::from_millis(5), &mut script)?;
         if now >= expire_at {
-            conns.expire(now, &mut script);
+            clients.expire(now, &mut script);
             expire_at = now + EXPIRE_EVERY;
         }
     }
+    script.outcome.handshakes = clients.handshakes();
     Ok(script.outcome)
 }
 
@@ -410,6 +461,8 @@ struct Closed<'a> {
     tally: &'a Tally,
     outcome: Outcome,
     phase: Phase,
+    /// One request a connection: the server ends it, then it is opened again.
+    one_each: bool,
     /// Opening, or waiting for a first answer.
     ramping: usize,
     /// Requests under way, connections being opened included.
@@ -431,6 +484,7 @@ impl<'a> Closed<'a> {
             tally,
             outcome: Outcome::new()?,
             phase: shared.phase(),
+            one_each: false,
             ramping: 0,
             under_way: 0,
             settled: vec![false; count],
@@ -489,7 +543,10 @@ impl<'a> Closed<'a> {
     }
 
     fn ask_again(&mut self, slot: usize, keep: bool) -> Next {
-        if !keep {
+        if !keep && self.one_each {
+            return Next::Hold; // For its end: closing first would leave the address in use here.
+        }
+        if !keep || self.one_each {
             self.reopen.push_front((Instant::now(), slot));
             return Next::Close;
         }
@@ -524,6 +581,8 @@ impl Script for Closed<'_> {
                 if asked || failure == Failure::Connect {
                     self.ended(slot, Err(failure));
                     self.reopen.push_back((Instant::now() + REOPEN_PAUSE, slot));
+                } else if self.one_each {
+                    self.reopen.push_back((Instant::now(), slot));
                 } else if let Some(at) = self.waiting.iter().position(|waiting| *waiting == slot) {
                     // Closed while it waited for the ramp's end: no request was lost.
                     self.waiting.swap_remove(at);
@@ -539,6 +598,7 @@ fn report(options: &Options, shared: &Shared, sum: &Outcome, begin: Sample, end:
     let total = shared.counts();
     let window = minus(&end.counts, &begin.counts);
     let seconds = (end.at - begin.at).as_secs_f64();
+    let own_cpu = end.own_cpu.saturating_sub(begin.own_cpu).as_secs_f64();
     let all = (total.ok + total.failed).max(1);
     let process = begin.process.zip(end.process).map(|(before, after)| {
         let cpu_ns = after.cpu_ns.saturating_sub(before.cpu_ns) as f64;
@@ -550,15 +610,18 @@ fn report(options: &Options, shared: &Shared, sum: &Outcome, begin: Sample, end:
     });
     Report {
         connections: options.connections,
-        answered_connections: shared.settled.load(Relaxed) as u64,
+        answered_connections: (shared.settled.load(Relaxed) / options.streams) as u64,
         answered_percent: 100.0 * total.ok as f64 / all as f64,
         total,
         statuses: sum.statuses.clone(),
         rps: window.ok as f64 / seconds,
-        window,
+        window: window.clone(),
         window_seconds: seconds,
         latency_us: latency(&sum.latency),
-        load_utilisation: end.own_cpu.saturating_sub(begin.own_cpu).as_secs_f64() / seconds,
+        load_utilisation: own_cpu / seconds,
+        load_cpu_us_per_request: own_cpu * 1e6 / window.ok.max(1) as f64,
+        handshakes: sum.handshakes.done,
+        resumed: sum.handshakes.resumed,
         process,
     }
 }

@@ -6,7 +6,7 @@
 
 use clap::{Parser, Subcommand};
 use speedmimi_bench::error::{Result, Trying};
-use speedmimi_bench::{compare, idle, load, origin, pin, relay};
+use speedmimi_bench::{attack, cert, compare, idle, load, origin, pin, relay};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -29,6 +29,10 @@ enum Command {
     Idle(idle::Options),
     /// SpeedMimi, nginx, HAProxy and a bare relay side by side; prints a Markdown table
     Compare(compare::Options),
+    /// An abusive client of a proxy on this machine, and what it costs everybody else; prints a line an attack
+    Attack(attack::Options),
+    /// Makes a certificate for this machine: cert.pem, key.pem and both.pem
+    Cert(cert::Options),
     /// Becomes another program on one CPU, for as long as its parent lives
     #[command(hide = true)]
     Pin(pin::PinOptions),
@@ -51,12 +55,14 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Origin(options) => {
             let origin = origin::Origin::start(&options)?;
-            eprintln!("listening on http://{}", origin.address());
+            eprintln!("listening on {}", origin.url());
             origin.serve()
         }
         Command::Load(options) => print_json(&load::run(&options)?),
         Command::Idle(options) => print_json(&idle::run(&options)?),
         Command::Compare(options) => compare::run(&options),
+        Command::Attack(options) => attack::run(&options),
+        Command::Cert(options) => cert::run(&options),
         Command::Relay(options) => relay::run(&options),
         Command::Pin(options) => match pin::become_program(&options)? {},
         Command::Spin(options) => pin::spin(&options),

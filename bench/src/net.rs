@@ -48,6 +48,8 @@ pub enum Interest {
     Both,
     /// Neither; errors still show.
     Nothing,
+    /// The peer's end; errors as well.
+    End,
 }
 
 impl Interest {
@@ -57,6 +59,7 @@ impl Interest {
             Interest::Write => EventFlags::OUT,
             Interest::Both => EventFlags::IN | EventFlags::OUT,
             Interest::Nothing => EventFlags::empty(),
+            Interest::End => EventFlags::RDHUP,
         }
     }
 }
@@ -106,7 +109,7 @@ impl Poller {
         let (flags, data) = (event.flags, event.data);
         Ready {
             token: data.u64(),
-            readable: flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR),
+            readable: flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR),
             writable: flags.intersects(EventFlags::OUT | EventFlags::ERR),
         }
     }

@@ -5,9 +5,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
-/// A checked `http://` URL on a loopback address.
+/// A checked `http://` or `https://` URL on a loopback address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
+    /// Whether it is `https://`.
+    pub tls: bool,
     /// Where to connect to.
     pub address: SocketAddr,
     /// For the `Host` field.
@@ -20,7 +22,11 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(url: &str) -> Result<Target, String> {
-        let rest = url.strip_prefix("http://").ok_or(format!("`{url}` does not begin with http://"))?;
+        let (tls, rest) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+            (Some(rest), _) => (false, rest),
+            (_, Some(rest)) => (true, rest),
+            _ => return Err(format!("`{url}` does not begin with http:// or https://")),
+        };
         let (host, path) = match rest.find('/') {
             Some(at) => (&rest[..at], Some(rest[at..].to_owned())),
             None => (rest, None),
@@ -28,19 +34,35 @@ impl FromStr for Target {
         if path.as_ref().is_some_and(|p| !p.bytes().all(|b| b.is_ascii_graphic() && b != b'#')) {
             return Err(format!("`{url}` has a path that can't be sent"));
         }
-        let address = address(host).ok_or(format!("`{host}` is no ADDRESS or ADDRESS:PORT"))?;
+        let address =
+            address(host, if tls { 443 } else { 80 }).ok_or(format!("`{host}` is no ADDRESS or ADDRESS:PORT"))?;
         if !address.ip().is_loopback() {
             return Err(format!("{} is not on this machine; only loopback addresses are loaded", address.ip()));
         }
-        Ok(Target { address, host: host.to_owned(), path })
+        Ok(Target { tls, address, host: host.to_owned(), path })
     }
 }
 
-fn address(host: &str) -> Option<SocketAddr> {
+impl Target {
+    /// The scheme's name.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
+
+    /// The host without its port: what a certificate has to be for.
+    pub fn name(&self) -> String {
+        match self.host.strip_prefix("localhost:") {
+            Some(_) => "localhost".to_owned(),
+            None => self.address.ip().to_string(),
+        }
+    }
+}
+
+fn address(host: &str, port: u16) -> Option<SocketAddr> {
     if let Some(port) = host.strip_prefix("localhost:") {
         return Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.parse().ok()?));
     }
-    host.parse().ok().or_else(|| Some(SocketAddr::new(host.parse::<IpAddr>().ok()?, 80)))
+    host.parse().ok().or_else(|| Some(SocketAddr::new(host.parse::<IpAddr>().ok()?, port)))
 }
 
 #[cfg(test)]
@@ -52,6 +74,9 @@ mod tests {
         let target: Target = "http://127.0.0.2:81/a?b".parse().unwrap();
         assert_eq!((target.address.to_string().as_str(), target.path.as_deref()), ("127.0.0.2:81", Some("/a?b")));
         assert!("http://localhost:8080".parse::<Target>().is_ok());
+        let target: Target = "https://localhost:8443/".parse().unwrap();
+        assert!(target.tls && target.name() == "localhost");
+        assert_eq!("https://127.0.0.1".parse::<Target>().unwrap().address.port(), 443);
         assert!("http://[::1]:8080/".parse::<Target>().is_ok());
     }
 
@@ -63,7 +88,8 @@ mod tests {
             "http://[::ffff:10.0.0.1]:80/",
             "http://example.com/",
             "http://localhost.example.com:80/",
-            "https://127.0.0.1/",
+            "https://10.0.0.1/",
+            "ftp://127.0.0.1/",
             "127.0.0.1:80",
             "http://127.0.0.1:80/a b",
         ] {

@@ -1,5 +1,6 @@
 //! The load generator against the origin: every request is answered, and every failure is counted as what it is.
 
+use speedmimi_bench::clients::Speech;
 use speedmimi_bench::load::{self, Counts, Report};
 use speedmimi_bench::origin::{Options, Origin, Spoil};
 use std::io::{Read, Write};
@@ -9,21 +10,13 @@ use std::time::Duration;
 const REQUESTS: u64 = 2_000;
 
 fn origin(fail_every: u64, fail_with: Spoil) -> Origin {
-    let options = Options {
-        listen: ([127, 0, 0, 1], 0).into(),
-        threads: 2,
-        private_tables: false,
-        expect_forwarded: false,
-        delay: Duration::ZERO,
-        fail_every,
-        fail_with,
-    };
+    let options = Options { threads: 2, fail_every, fail_with, ..Options::default() };
     Origin::start(&options).unwrap()
 }
 
 fn load_with(origin: &Origin, change: impl FnOnce(&mut load::Options)) -> Report {
     let mut options = load::Options {
-        target: format!("http://{}", origin.address()).parse().unwrap(),
+        target: origin.url().parse().unwrap(),
         connections: 20,
         body: 1000,
         duration: Duration::from_secs(1),
@@ -33,6 +26,10 @@ fn load_with(origin: &Origin, change: impl FnOnce(&mut load::Options)) -> Report
         timeout: Duration::from_secs(30),
         sources: 0,
         pid: None,
+        new_connections: false,
+        streams: 1,
+        grpc: false,
+        speech: Speech::default(),
     };
     change(&mut options);
     load::run(&options).unwrap()
@@ -126,15 +123,7 @@ fn pipelined_requests_with_bodies_are_answered_in_order() {
 
 #[test]
 fn what_a_proxy_must_not_send_is_counted() {
-    let options = Options {
-        listen: ([127, 0, 0, 1], 0).into(),
-        threads: 1,
-        private_tables: false,
-        expect_forwarded: true,
-        delay: Duration::ZERO,
-        fail_every: 0,
-        fail_with: Spoil::Status,
-    };
+    let options = Options { expect_forwarded: true, ..Options::default() };
     let origin = Origin::start(&options).unwrap();
     say(&origin, b"GET /1 HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 127.0.0.1\r\nConnection: close\r\n\r\n");
     let refused = say(&origin, b"GET /1 HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n");

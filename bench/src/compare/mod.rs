@@ -4,21 +4,24 @@
 //! programs interleaved, CPU time over completed requests, ratios of the same round. Never installs, and ends only what
 //! it started.
 
+mod measure;
 mod program;
 mod table;
 mod template;
 
+pub use measure::Measure;
 pub use program::Program;
 
 use crate::amount;
+use crate::cert::Pair;
 use crate::error::{Error, Result, Trying};
 use crate::net::descriptors_max;
 use crate::{idle, load, origin, pin};
 use program::{DESCRIPTORS_RESERVE, Ended, Found, Running, Site};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -32,12 +35,21 @@ pub struct Options {
     /// Only these programs
     #[arg(long, value_enum, value_delimiter = ',')]
     pub only: Vec<Program>,
-    /// Connections at once
-    #[arg(long, short = 'c', value_delimiter = ',', default_value = "64,1000,5000", value_parser = amount::count)]
+    /// What to measure
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "http")]
+    pub measure: Vec<Measure>,
+    /// All measures of TLS and HTTP/2: https,handshakes,resumptions,http2,grpc
+    #[arg(long, conflicts_with = "measure")]
+    pub tls: bool,
+    /// Connections at once; else 64,1000,5000 for http and 64 for the others
+    #[arg(long, short = 'c', value_delimiter = ',', value_parser = amount::count)]
     pub connections: Vec<u64>,
-    /// Sizes of bodies
-    #[arg(long, value_delimiter = ',', default_value = "100,64KiB", value_parser = amount::size)]
+    /// Sizes of bodies; else 100,64KiB, and 100 for handshakes, resumptions and grpc
+    #[arg(long, value_delimiter = ',', value_parser = amount::size)]
     pub bodies: Vec<usize>,
+    /// Streams of each connection of HTTP/2
+    #[arg(long, default_value_t = 16)]
+    pub streams: usize,
     /// Rounds; each measures every program once
     #[arg(long, default_value_t = 5)]
     pub rounds: usize,
@@ -70,6 +82,20 @@ pub struct Options {
     pub json: Option<PathBuf>,
 }
 
+impl Options {
+    fn measures(&self) -> &[Measure] {
+        if self.tls { &Measure::TLS } else { &self.measure }
+    }
+}
+
+/// What is measured at once, with every program.
+#[derive(Clone, Copy, PartialEq)]
+struct Scenario {
+    measure: Measure,
+    connections: u64,
+    body: usize,
+}
+
 /// Everything that was measured.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Results {
@@ -84,13 +110,16 @@ pub struct Results {
 /// One measurement of one program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Round {
+    /// What was asked.
+    #[serde(default)]
+    pub measure: Measure,
     /// Connections at once.
     pub connections: u64,
     /// Bytes of each body.
     pub body: usize,
     /// From 0.
     pub round: usize,
-    /// What was measured.
+    /// Of which program.
     pub program: Program,
     /// What the load generator saw.
     pub load: load::Report,
@@ -108,26 +137,31 @@ pub enum IdleKind {
     OneByOne,
     /// WebSocket, after the upgrade and one frame.
     WebSocket,
+    /// HTTP/1.1 over TLS, after one request.
+    Https,
+    /// HTTP/2 over TLS, after one request.
+    Http2,
 }
 
 impl IdleKind {
-    /// All of them, in the order of the table.
-    pub const ALL: [IdleKind; 3] = [IdleKind::BusyAtOnce, IdleKind::OneByOne, IdleKind::WebSocket];
-
     /// As it is called in the table.
     pub fn name(self) -> &'static str {
         match self {
             IdleKind::BusyAtOnce => "HTTP, all busy at once before",
             IdleKind::OneByOne => "HTTP, busy one by one before",
             IdleKind::WebSocket => "WebSocket",
+            IdleKind::Https => "HTTPS",
+            IdleKind::Http2 => "HTTP/2 over TLS",
         }
     }
 
-    fn option(self) -> &'static str {
+    fn options(self) -> &'static [&'static str] {
         match self {
-            IdleKind::BusyAtOnce => "--busy=5s",
-            IdleKind::OneByOne => "--busy=0s",
-            IdleKind::WebSocket => "--websocket",
+            IdleKind::BusyAtOnce => &["--busy=5s"],
+            IdleKind::OneByOne => &["--busy=0s"],
+            IdleKind::WebSocket => &["--websocket"],
+            IdleKind::Https => &["--busy=0s", "--insecure"],
+            IdleKind::Http2 => &["--busy=0s", "--insecure", "--http2"],
         }
     }
 }
@@ -187,6 +221,7 @@ impl<'a> Bench<'a> {
         let (proxy_cpu, load_cpu) = cpus(options)?;
         let dir = Dir(std::env::temp_dir().join(format!("speedmimi-bench-{}", std::process::id())));
         fs::create_dir(&dir.0).trying(|| format!("making {}", dir.0.display()))?;
+        Pair::generate()?.write(&dir.0)?;
         let spinners = [proxy_cpu, load_cpu].into_iter().map(|cpu| spinner(cpu, &dir.0)).collect::<Result<_>>()?;
         let descriptors = descriptors_max();
         Ok(Bench { options, programs, proxy_cpu, load_cpu, descriptors, dir, _spinners: spinners })
@@ -217,26 +252,42 @@ impl<'a> Bench<'a> {
 
     /// All scenarios, then memory.
     fn measure(&self, results: &mut Results) -> Result<()> {
-        for &body in &self.options.bodies {
-            for &connections in &self.options.connections {
-                self.scenario(connections, body, &mut results.rounds)?;
-            }
+        for scenario in self.scenarios() {
+            self.scenario(scenario, results)?;
         }
         if self.options.idle == 0 {
             return Ok(());
         }
         let apt = |found: &&Found| found.program.is_proxy() && !found.program.is_for_large_bodies();
-        for kind in IdleKind::ALL {
-            for found in self.programs.iter().filter(apt) {
-                results.idle.push(self.idle(found, kind)?);
+        for &measure in self.options.measures() {
+            for &kind in measure.idle_kinds() {
+                for found in self.programs.iter().filter(apt) {
+                    self.idle(found, measure, kind, results)?;
+                }
             }
         }
         Ok(())
     }
 
+    fn scenarios(&self) -> Vec<Scenario> {
+        let mut all = Vec::new();
+        for &measure in self.options.measures() {
+            let given = (&self.options.bodies[..], &self.options.connections[..]);
+            let bodies = if given.0.is_empty() { measure.bodies() } else { given.0 };
+            let connections = if given.1.is_empty() { measure.connections() } else { given.1 };
+            let each = |&body| connections.iter().map(move |&connections| Scenario { measure, connections, body });
+            all.extend(bodies.iter().flat_map(each));
+        }
+        all
+    }
+
     /// Measures every program in every round of one scenario.
-    fn scenario(&self, connections: u64, body: usize, rounds: &mut Vec<Round>) -> Result<()> {
-        let apt = |found: &&Found| body >= LARGE_BODY_BYTES_MIN || !found.program.is_for_large_bodies();
+    fn scenario(&self, scenario: Scenario, results: &mut Results) -> Result<()> {
+        let Scenario { measure, connections, body } = scenario;
+        let apt = |found: &&Found| match measure {
+            Measure::Http => body >= LARGE_BODY_BYTES_MIN || !found.program.is_for_large_bodies(),
+            _ => found.program.is_proxy() && !found.program.is_for_large_bodies(),
+        };
         let (programs, left_out): (Vec<_>, Vec<_>) =
             self.programs.iter().filter(apt).partition(|found| self.fitting(found.program, connections) == connections);
         for found in left_out {
@@ -245,23 +296,59 @@ impl<'a> Bench<'a> {
         }
         let strict = self.origin(true)?;
         let lax = self.origin(false)?;
-        let running = programs
-            .iter()
-            .map(|found| self.start(found, if found.program.is_proxy() { &strict } else { &lax }))
-            .collect::<Result<Vec<_>>>()?;
+        let mut running = Vec::new();
+        for found in programs {
+            let origin = if found.program.is_proxy() { &strict } else { &lax };
+            running.extend(self.start_able(found, origin, measure, results)?.map(|it| (found.program, it)));
+        }
         for round in 0..self.options.rounds {
-            for turn in 0..programs.len() {
+            for turn in 0..running.len() {
                 // Nobody always follows the same one.
-                let at = (turn + round) % programs.len();
-                let program = programs[at].program;
+                let (program, it) = &running[(turn + round) % running.len()];
                 let before = strict.stats()?.violations();
-                let load = self.load(&running[at], connections, body)?;
+                let load = self.load(it, scenario)?;
                 let violations = strict.stats()?.violations() - before;
-                progress(program, connections, body, round, &load, violations);
-                rounds.push(Round { connections, body, round, program, load, violations });
+                let round = Round { measure, connections, body, round, program: *program, load, violations };
+                progress(&round);
+                results.rounds.push(round);
             }
         }
         Ok(())
+    }
+
+    /// Starts a program. One that can't do what is measured, beyond plain HTTP, is told of and left out.
+    fn start_able(
+        &self,
+        found: &Found,
+        origin: &RunningOrigin,
+        measure: Measure,
+        results: &mut Results,
+    ) -> Result<Option<Running>> {
+        let started = self.start(found, origin, measure);
+        if measure == Measure::Http {
+            return started.map(Some);
+        }
+        let name = found.program.name();
+        let why = match started.and_then(|running| Ok((self.probe(&running, measure)?, running))) {
+            Ok((load, running)) if load.total.ok == 1 => return Ok(Some(running)),
+            Ok((load, _)) => format!("its answer is not the expected one: {:?}", load.total),
+            Err(error) => error.to_string(),
+        };
+        eprintln!("{measure}: {name} is left out: {why}");
+        let first = why.lines().take(2).collect::<Vec<_>>().join(" ");
+        let fact = format!("{measure}: {name} is left out: {first}");
+        if !results.facts.contains(&fact) {
+            results.facts.push(fact);
+        }
+        Ok(None)
+    }
+
+    /// Whether a program answers at all.
+    fn probe(&self, running: &Running, measure: Measure) -> Result<load::Report> {
+        let mut command = vec!["load".to_owned(), format!("--target={}", measure.url(running.address.port()))];
+        command.extend(measure.arguments(1));
+        command.extend(["--requests=1", "--connections=1", "--timeout=3s"].map(str::to_owned));
+        self.own(command)
     }
 
     /// As many of so many connections as a program's descriptors suffice for: two each, all busy at once.
@@ -272,27 +359,32 @@ impl<'a> Bench<'a> {
         connections.min((self.descriptors.saturating_sub(DESCRIPTORS_RESERVE) / 2) as u64)
     }
 
-    fn idle(&self, found: &Found, kind: IdleKind) -> Result<Idle> {
+    fn idle(&self, found: &Found, measure: Measure, kind: IdleKind, results: &mut Results) -> Result<()> {
         let strict = self.origin(true)?;
-        let running = self.start(found, &strict)?;
+        let Some(running) = self.start_able(found, &strict, measure, results)? else { return Ok(()) };
         let connections = self.fitting(found.program, self.options.idle);
-        let report: idle::Report = self.own(vec![
+        let mut command = vec![
             "idle".to_owned(),
-            format!("--target=http://{}", running.address),
+            format!("--target={}", measure.url(running.address.port())),
             format!("--pid={}", running.pid),
             format!("--connections={connections}"),
             format!("--settle={}ms", self.options.settle.as_millis()),
-            kind.option().to_owned(),
-        ])?;
+        ];
+        command.extend(kind.options().iter().map(|&option| option.to_owned()));
+        let report: idle::Report = self.own(command)?;
         let name = found.program.name();
         eprintln!("{name}, idle {}: {:.0} bytes each", kind.name(), report.user_bytes_each);
-        Ok(Idle { program: found.program, kind, report })
+        results.idle.push(Idle { program: found.program, kind, report });
+        Ok(())
     }
 
-    fn start(&self, found: &Found, origin: &RunningOrigin) -> Result<Running> {
+    fn start(&self, found: &Found, origin: &RunningOrigin, measure: Measure) -> Result<Running> {
         let dir = self.dir.0.join(format!("{:?}", found.program));
         let site = Site {
             cpu: self.proxy_cpu,
+            front: measure.front(),
+            backend: measure.backend(),
+            certs: &self.dir.0,
             origin: origin.address,
             dir: &dir,
             pool: self.options.pool,
@@ -301,16 +393,19 @@ impl<'a> Bench<'a> {
         program::start(found, &site)
     }
 
-    fn load(&self, running: &Running, connections: u64, body: usize) -> Result<load::Report> {
-        self.own(vec![
+    fn load(&self, running: &Running, scenario: Scenario) -> Result<load::Report> {
+        let Scenario { measure, connections, body } = scenario;
+        let mut command = vec![
             "load".to_owned(),
-            format!("--target=http://{}", running.address),
+            format!("--target={}", measure.url(running.address.port())),
             format!("--pid={}", running.pid),
             format!("--connections={connections}"),
             format!("--body={body}"),
             format!("--duration={}ms", self.options.seconds.as_millis()),
             format!("--warmup={}ms", self.options.warmup.as_millis()),
-        ])
+        ];
+        command.extend(measure.arguments(self.options.streams));
+        self.own(command)
     }
 
     /// Runs a command of this program on the load's CPU and reads its report.
@@ -328,7 +423,7 @@ impl<'a> Bench<'a> {
     fn origin(&self, expect_forwarded: bool) -> Result<RunningOrigin> {
         let address = program::free_address()?;
         let own = std::env::current_exe().trying(|| "finding this program".into())?.display().to_string();
-        let mut command = vec![own, "origin".to_owned(), format!("--listen={address}")];
+        let mut command = vec![own, "origin".to_owned(), format!("--listen={address}"), "--http2".to_owned()];
         command.extend(expect_forwarded.then(|| "--expect-forwarded".to_owned()));
         let log = self.dir.0.join(if expect_forwarded { "origin" } else { "lax-origin" });
         let child = Ended(program::spawn_pinned(self.load_cpu, command, &log)?);
@@ -346,16 +441,7 @@ struct RunningOrigin {
 
 impl RunningOrigin {
     fn stats(&self) -> Result<origin::Stats> {
-        let ask = || -> std::io::Result<origin::Stats> {
-            let mut stream = TcpStream::connect(self.address)?;
-            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-            stream.write_all(b"GET /stats HTTP/1.1\r\nHost: origin\r\nConnection: close\r\n\r\n")?;
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer)?;
-            let body = crate::http::fields::head_end(&answer, 0).unwrap_or(answer.len());
-            Ok(serde_json::from_slice(&answer[body..])?)
-        };
-        ask().trying(|| "asking the origin what it counted".into())
+        origin::ask_stats(self.address)
     }
 }
 
@@ -363,6 +449,9 @@ fn check(options: &Options) -> Result<()> {
     let limit = load::CONNECTIONS_MAX;
     if options.connections.iter().any(|c| !(1..=limit).contains(c)) || options.idle > limit {
         return Err(Error::Usage(format!("--connections and --idle: outside 1..={limit}")));
+    }
+    if !(1..=100).contains(&options.streams) {
+        return Err(Error::Usage(format!("--streams {}: outside 1..=100, what the programs allow", options.streams)));
     }
     if options.rounds == 0 || options.seconds.is_zero() {
         return Err(Error::Usage("--rounds and --seconds have to be above 0".into()));
@@ -408,16 +497,17 @@ fn spinner(cpu: usize, dir: &Path) -> Result<Ended> {
     Ok(Ended(command.spawn().trying(|| "starting a spinner".into())?))
 }
 
-fn progress(program: Program, connections: u64, body: usize, round: usize, load: &load::Report, violations: u64) {
+fn progress(round: &Round) {
+    let Round { measure, connections, body, round, program, load, violations } = round;
     let process = load.process.as_ref();
     eprintln!(
-        "{connections} connections, {body} B, round {}: {:18} {:6.2} µs/request, {:6.0} requests/s, utilisation {:.2}{}{}",
+        "{measure}, {connections} connections, {body} B, round {}: {:18} {:6.2} µs/request, {:6.0} requests/s, utilisation {:.2}{}{}",
         round + 1,
         program.name(),
         process.map_or(f64::NAN, |p| p.cpu_us_per_request),
         load.rps,
         process.map_or(f64::NAN, |p| p.utilisation),
         if load.total.failed > 0 { format!(", {} failed", load.total.failed) } else { String::new() },
-        if violations > 0 { format!(", {violations} violations") } else { String::new() },
+        if *violations > 0 { format!(", {violations} violations") } else { String::new() },
     );
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns child processes through guards that end them, by their own id, when dropped. Never installs anything.
 
+use super::measure::{Backend, Front};
 use super::template;
 use crate::error::{Error, Result, Trying};
 use rustix::process::{Pid, Signal, kill_process};
@@ -143,6 +144,12 @@ fn version(path: &Path, flag: &str) -> String {
 pub struct Site<'a> {
     /// The CPU that the program has to itself.
     pub cpu: usize,
+    /// What clients speak to it.
+    pub front: Front,
+    /// What it speaks to its backend.
+    pub backend: Backend,
+    /// Where the certificate is, as three files.
+    pub certs: &'a Path,
     /// Where it finds its backend.
     pub origin: SocketAddr,
     /// A directory for its files, its own.
@@ -198,8 +205,20 @@ fn config(program: Program, address: SocketAddr, site: &Site) -> Result<Config> 
         Program::HaproxySplice => include_str!("../../peers/haproxy-splice.cfg"),
         _ => "",
     };
+    let certs = ("certs", site.certs.display().to_string());
+    let tls = match (site.front, program) {
+        (Front::Plain | Front::ClearHttp2, _) => "",
+        (Front::Tls, Program::Speedmimi) => include_str!("../../peers/speedmimi-tls.yaml"),
+        (Front::Tls, Program::Nginx | Program::NginxLargeBuffers) => include_str!("../../peers/nginx-tls.conf"),
+        (Front::Tls, Program::Haproxy | Program::HaproxySplice) => include_str!("../../peers/haproxy-tls.cfg"),
+        (Front::Tls, Program::Relay | Program::RelaySplice) => "",
+    };
     let values = [
         ("tuning", tuning.to_owned()),
+        ("tls", template::fill(tls, std::slice::from_ref(&certs))?),
+        ("listen", listen(program, site)),
+        ("scheme", if site.front == Front::Tls { "https" } else { "http" }.to_owned()),
+        ("backend", backend(program, site.backend).to_owned()),
         ("port", address.port().to_string()),
         ("origin", site.origin.to_string()),
         ("origin_port", site.origin.port().to_string()),
@@ -210,6 +229,28 @@ fn config(program: Program, address: SocketAddr, site: &Site) -> Result<Config> 
         ("half_descriptors", (site.descriptors.saturating_sub(DESCRIPTORS_RESERVE) / 2).to_string()),
     ];
     Ok(Config { file, text: template::fill(text, &values)? })
+}
+
+/// What stands behind the address that is listened on.
+fn listen(program: Program, site: &Site) -> String {
+    match (program, site.front) {
+        (Program::Nginx | Program::NginxLargeBuffers, Front::Tls) => "ssl http2".to_owned(),
+        (Program::Nginx | Program::NginxLargeBuffers, Front::ClearHttp2) => "http2".to_owned(),
+        (Program::Haproxy | Program::HaproxySplice, Front::Tls) => {
+            format!("ssl crt {}/both.pem alpn h2,http/1.1", site.certs.display())
+        }
+        (Program::Haproxy | Program::HaproxySplice, Front::ClearHttp2) => "proto h2".to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn backend(program: Program, backend: Backend) -> &'static str {
+    match (program, backend) {
+        (Program::Speedmimi, Backend::Http1) => "http",
+        (Program::Speedmimi, Backend::ClearHttp2) => "h2c",
+        (Program::Haproxy | Program::HaproxySplice, Backend::ClearHttp2) => "proto h2",
+        _ => "",
+    }
 }
 
 fn arguments(program: Program, address: SocketAddr, site: &Site, file: &str) -> Vec<String> {
@@ -312,19 +353,28 @@ mod tests {
 
     #[test]
     fn every_template_can_be_filled() {
-        let site = Site {
-            cpu: 0,
-            origin: SocketAddr::from(([127, 0, 0, 1], 8081)),
-            dir: Path::new("/nowhere"),
-            pool: 1024,
-            descriptors: 20_000,
-        };
-        for program in Program::ALL {
-            let text = config(program, SocketAddr::from(([127, 0, 0, 1], 8080)), &site).unwrap().text;
-            assert!(!text.replace("{{name}}", "").contains("{{"), "{}", program.name());
-            if program.is_proxy() {
-                assert!(text.contains("8080") && text.contains("8081") && text.contains("1024"), "{text}");
+        let filled_in = |front, backend| {
+            let site = Site {
+                cpu: 0,
+                front,
+                backend,
+                certs: Path::new("/certs"),
+                origin: SocketAddr::from(([127, 0, 0, 1], 8081)),
+                dir: Path::new("/nowhere"),
+                pool: 1024,
+                descriptors: 20_000,
+            };
+            for program in Program::ALL {
+                let text = config(program, SocketAddr::from(([127, 0, 0, 1], 8080)), &site).unwrap().text;
+                assert!(!text.replace("{{name}}", "").contains("{{"), "{}", program.name());
+                if program.is_proxy() {
+                    assert!(text.contains("8080") && text.contains("8081") && text.contains("1024"), "{text}");
+                    assert_eq!(text.contains("/certs/"), front == Front::Tls, "{text}");
+                }
             }
-        }
+        };
+        filled_in(Front::Plain, Backend::Http1);
+        filled_in(Front::Tls, Backend::Http1);
+        filled_in(Front::ClearHttp2, Backend::ClearHttp2);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the layout and which ratios are shown. Never measures.
 
-use super::{Idle, IdleKind, Program, Results, Round};
+use super::{Idle, IdleKind, Measure, Program, Results, Round, Scenario};
 use crate::stats::{median, paired_ratio};
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -27,8 +27,9 @@ fn facts(text: &mut String, results: &Results) {
 struct Series<'a>(Vec<&'a Round>);
 
 impl<'a> Series<'a> {
-    fn of(results: &'a Results, connections: u64, body: usize, program: Program) -> Series<'a> {
-        let mine = |r: &&Round| r.connections == connections && r.body == body && r.program == program;
+    fn of(results: &'a Results, scenario: Scenario, program: Program) -> Series<'a> {
+        let Scenario { measure, connections, body } = scenario;
+        let mine = |r: &&Round| (r.measure, r.connections, r.body, r.program) == (measure, connections, body, program);
         Series(results.rounds.iter().filter(mine).collect())
     }
 
@@ -46,14 +47,17 @@ fn cpu(text: &mut String, results: &Results) {
         return;
     }
     text.push_str("\nCPU time per answered request, medians; ratios are medians of those of each round.\n\n");
-    text.push_str("| body | connections | program | µs | to the better of nginx and HAProxy | to the bare relay ");
+    text.push_str(
+        "| measure | body | connections | program | µs | to the better of nginx and HAProxy | to the bare relay ",
+    );
     text.push_str("| requests/s | p99 ms | CPU busy | load's share | failed | violations |\n");
-    text.push_str("|---|---|---|---|---|---|---|---|---|---|---|---|\n");
-    for (body, connections) in scenarios(results) {
-        let better = better_peer(results, connections, body);
-        let relay = cpu_of(results, connections, body, Program::Relay);
+    text.push_str("|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+    for scenario in scenarios(results) {
+        let Scenario { measure, connections, body } = scenario;
+        let better = better_peer(results, scenario);
+        let relay = cpu_of(results, scenario, Program::Relay);
         for program in Program::ALL {
-            let series = Series::of(results, connections, body, program);
+            let series = Series::of(results, scenario, program);
             if series.0.is_empty() {
                 continue;
             }
@@ -61,7 +65,7 @@ fn cpu(text: &mut String, results: &Results) {
             line(
                 text,
                 format_args!(
-                    "| {body} | {connections} | {} | {} | {} | {} | {:.0} | {:.2} | {:.0} % | {:.0} % | {} | {} |",
+                    "| {measure} | {body} | {connections} | {} | {} | {} | {} | {:.0} | {:.2} | {:.0} % | {:.0} % | {} | {} |",
                     program.name(),
                     two_digits(median(&us)),
                     two_digits(paired_ratio(&us, &better)),
@@ -78,30 +82,40 @@ fn cpu(text: &mut String, results: &Results) {
     }
 }
 
-fn cpu_of(results: &Results, connections: u64, body: usize, program: Program) -> Vec<f64> {
-    Series::of(results, connections, body, program).cpu_us()
+fn cpu_of(results: &Results, scenario: Scenario, program: Program) -> Vec<f64> {
+    Series::of(results, scenario, program).cpu_us()
 }
 
 /// The rounds of whichever of nginx and HAProxy took less at the median.
-fn better_peer(results: &Results, connections: u64, body: usize) -> Vec<f64> {
-    let peers = [Program::Nginx, Program::Haproxy].map(|program| cpu_of(results, connections, body, program));
+fn better_peer(results: &Results, scenario: Scenario) -> Vec<f64> {
+    let peers = [Program::Nginx, Program::Haproxy].map(|program| cpu_of(results, scenario, program));
     let measured = peers.into_iter().filter(|us| !us.is_empty());
     let by_median = |us: &Vec<f64>| median(us).unwrap_or(f64::INFINITY);
     measured.min_by(|a, b| by_median(a).total_cmp(&by_median(b))).unwrap_or_default()
 }
 
 fn growth(text: &mut String, results: &Results) {
-    let all: BTreeSet<u64> = results.rounds.iter().map(|r| r.connections).collect();
+    for measure in results.rounds.iter().map(|r| r.measure).collect::<BTreeSet<_>>() {
+        growth_of(text, results, measure);
+    }
+}
+
+fn growth_of(text: &mut String, results: &Results, measure: Measure) {
+    let rounds = || results.rounds.iter().filter(|r| r.measure == measure);
+    let all: BTreeSet<u64> = rounds().map(|r| r.connections).collect();
     let (Some(&few), Some(&many)) = (all.first(), all.last()) else { return };
     if few == many {
         return;
     }
-    line(text, format_args!("\nGrowth of CPU time per request from {few} to {many} connections, medians.\n"));
+    line(
+        text,
+        format_args!("\n{measure}: growth of CPU time per request from {few} to {many} connections, medians.\n"),
+    );
     text.push_str("| body | program | growth |\n|---|---|---|\n");
-    let bodies: BTreeSet<usize> = results.rounds.iter().map(|r| r.body).collect();
+    let bodies: BTreeSet<usize> = rounds().map(|r| r.body).collect();
     for body in bodies {
         for program in Program::ALL {
-            let at = |connections| cpu_of(results, connections, body, program);
+            let at = |connections| cpu_of(results, Scenario { measure, connections, body }, program);
             if let Some(ratio) = paired_ratio(&at(many), &at(few)) {
                 line(text, format_args!("| {body} | {} | {ratio:.2} |", program.name()));
             }
@@ -140,12 +154,13 @@ fn idle(text: &mut String, results: &Results) {
     }
 }
 
-/// Bodies and connections in the order that they were measured in.
-fn scenarios(results: &Results) -> Vec<(usize, u64)> {
-    let mut seen = Vec::new();
+/// In the order that they were measured in.
+fn scenarios(results: &Results) -> Vec<Scenario> {
+    let mut seen: Vec<Scenario> = Vec::new();
     for round in &results.rounds {
-        if !seen.contains(&(round.body, round.connections)) {
-            seen.push((round.body, round.connections));
+        let scenario = Scenario { measure: round.measure, connections: round.connections, body: round.body };
+        if !seen.contains(&scenario) {
+            seen.push(scenario);
         }
     }
     seen
@@ -178,9 +193,12 @@ mod tests {
             rps: 1000.0,
             latency_us: load::Latency::default(),
             load_utilisation: 0.5,
+            load_cpu_us_per_request: 5.0,
+            handshakes: 0,
+            resumed: 0,
             process: Some(process),
         };
-        Round { connections, body: 100, round, program, load, violations: 0 }
+        Round { measure: Measure::Http, connections, body: 100, round, program, load, violations: 0 }
     }
 
     #[test]

@@ -4,6 +4,8 @@
 
 use super::{Malformed, fields};
 use crate::body::BODY_BYTES_MAX;
+use crate::h2::fields::Fields;
+use crate::h2::link::is_allowed;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ pub const DELAY_MAX: Duration = Duration::from_secs(60);
 pub enum Framing {
     /// So many bytes; 0 when there is none.
     Length(u64),
-    /// Chunked.
+    /// Chunked; over HTTP/2: until the stream's end.
     Chunked,
 }
 
@@ -26,8 +28,12 @@ pub enum Ask {
     Body(usize),
     /// `/stats`: what was counted so far, as JSON.
     Stats,
+    /// `/stats/anew`: the same, and the most in flight is counted anew from now on.
+    StatsAnew,
     /// `Upgrade: websocket` on any path: an echo. The key as sent.
     WebSocket([u8; 24]),
+    /// A gRPC call of any method, over HTTP/2: its message comes back.
+    Grpc,
     /// Any other path: 404.
     Unknown,
 }
@@ -94,6 +100,68 @@ pub fn parse(head: &[u8]) -> Result<Request, Malformed> {
     })
 }
 
+/// Checks the fields of a request of HTTP/2 (RFC 9113, section 8.3.1).
+///
+/// # Errors
+/// When they make no request, or hold what HTTP/2 does not know.
+pub fn from_fields(all: &Fields) -> Result<Request, Malformed> {
+    let (mut pseudo, mut seen, mut regular) = (Pseudo::default(), Seen::default(), false);
+    for (name, value) in all.iter() {
+        if name.first() == Some(&b':') {
+            if regular {
+                return Err(Malformed("a pseudo-field after others"));
+            }
+            pseudo.field(name, value)?;
+            continue;
+        }
+        regular = true;
+        if !is_allowed(name, value) {
+            return Err(Malformed("a field that HTTP/2 does not know"));
+        }
+        seen.field(name, value)?;
+    }
+    let (Some(method), Some(path), Some(_)) = (pseudo.method, pseudo.path, pseudo.scheme) else {
+        return Err(Malformed("a request without method, path or scheme"));
+    };
+    if path.is_empty() || !path.iter().all(u8::is_ascii_graphic) || pseudo.authority.is_none() && seen.hosts != 1 {
+        return Err(Malformed("a request without a path or an authority"));
+    }
+    let (path, query) = split_target(path);
+    Ok(Request {
+        ask: if seen.grpc { Ask::Grpc } else { path_ask(path) },
+        delay: query_delay(query),
+        framing: seen.length.map_or(Framing::Chunked, Framing::Length),
+        wants_body: method != b"HEAD",
+        keep: true,
+        forwarded: Forwarded { client: seen.forwarded_for == 1, proto: seen.forwarded_proto == 1 },
+    })
+}
+
+/// What the pseudo-fields said so far.
+#[derive(Default)]
+struct Pseudo<'a> {
+    method: Option<&'a [u8]>,
+    path: Option<&'a [u8]>,
+    scheme: Option<&'a [u8]>,
+    authority: Option<&'a [u8]>,
+}
+
+impl<'a> Pseudo<'a> {
+    fn field(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Malformed> {
+        let place = match name {
+            b":method" => &mut self.method,
+            b":path" => &mut self.path,
+            b":scheme" => &mut self.scheme,
+            b":authority" => &mut self.authority,
+            _ => return Err(Malformed("a pseudo-field that is not known")),
+        };
+        match place.replace(value) {
+            None => Ok(()),
+            Some(_) => Err(Malformed("a pseudo-field twice")),
+        }
+    }
+}
+
 /// What the fields said so far.
 #[derive(Default)]
 struct Seen {
@@ -106,6 +174,7 @@ struct Seen {
     keep_alive: bool,
     upgrade: bool,
     websocket_key: Option<[u8; 24]>,
+    grpc: bool,
 }
 
 impl Seen {
@@ -118,6 +187,7 @@ impl Seen {
                 self.close |= fields::lists(value, b"close");
                 self.keep_alive |= fields::lists(value, b"keep-alive");
             }
+            12 if name.eq_ignore_ascii_case(b"content-type") => self.grpc = value.starts_with(b"application/grpc"),
             14 if name.eq_ignore_ascii_case(b"content-length") => fields::only_length(&mut self.length, value)?,
             15 if name.eq_ignore_ascii_case(b"x-forwarded-for") => {
                 // A wrong value counts like a missing one; a second field makes it ambiguous.
@@ -167,6 +237,7 @@ fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
 fn path_ask(path: &[u8]) -> Ask {
     match path {
         b"/stats" => Ask::Stats,
+        b"/stats/anew" => Ask::StatsAnew,
         b"/" | b"/health" => Ask::Body(0),
         [b'/', digits @ ..] => match fields::content_length(digits) {
             Ok(bytes) if bytes <= BODY_BYTES_MAX as u64 => Ask::Body(bytes as usize),

@@ -1,16 +1,19 @@
 //! One thread of the origin: its listener, its connections, its turn of the loop.
 //!
-//! Owns the states of a connection. Never reads while an answer is due: pipelined requests wait their turn.
+//! Owns the states of a connection. Never reads HTTP/1.1 while an answer is due: pipelined requests wait their turn.
 
 use super::answers::{Answers, Bytes};
-use super::{Counters, Options, bump};
+use super::{Counters, Options, bump, http2};
 use crate::error::{Result, Trying};
+use crate::h2::frame::PREFACE;
+use crate::h2::server::{self, Event, Server};
 use crate::http::chunked::Chunked;
 use crate::http::request::{self, Ask, Framing, Request};
 use crate::http::{HEAD_BYTES_MAX, Malformed, fields};
-use crate::net::{self, ACCEPT_REST, Acceptor, Interest, Poller, Received};
+use crate::net::{ACCEPT_REST, Acceptor, Interest, Poller, Received};
 use crate::slab::Slab;
 use crate::sys;
+use crate::tls::{ServerSide, Wire};
 use crate::websocket;
 use socket2::Socket;
 use std::cmp::Reverse;
@@ -23,6 +26,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Bytes read from a socket at once.
 const READ_BYTES: usize = 64 * 1024;
+/// Answers of a connection of HTTP/2 that wait to be sent, at most, in bytes: a peer that only asks is given up.
+const UNSENT_BYTES_MAX: usize = 16 << 20;
 /// Tokens of what is no connection; a slab would need 2^32 slots to reach them.
 const LISTENER: u64 = u64::MAX;
 const WAKER: u64 = u64::MAX - 1;
@@ -36,7 +41,7 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 /// # Errors
 /// When waiting for events fails; nothing that a peer does.
 pub fn run(
-    options: Options,
+    (options, side): (Options, Option<ServerSide>),
     listener: Socket,
     waker: OwnedFd,
     counters: Arc<Counters>,
@@ -50,10 +55,12 @@ pub fn run(
     poller.add(&waker, WAKER, Interest::Read)?;
     let mut worker = Worker {
         options,
+        side,
         acceptor,
         poller,
         conns: Slab::default(),
         answers: Answers::default(),
+        http2_answers: http2::Answers::default(),
         due: BinaryHeap::new(),
         delayed: HashMap::new(),
         counters,
@@ -91,8 +98,10 @@ enum After {
 }
 
 struct Conn {
-    fd: OwnedFd,
+    wire: Wire,
     stage: Stage,
+    /// Instead of `stage`, `held` and `unsent`, when this is what the peer speaks.
+    http2: Option<Box<Server>>,
     /// Bytes that came and could not be used yet; empty, and without memory, nearly always.
     held: Vec<u8>,
     /// What is not sent yet, from this index on.
@@ -107,31 +116,41 @@ enum Fate {
     Goes,
 }
 
+/// An answer of HTTP/1.1.
 struct Answer {
     /// Nothing: the connection is closed without an answer.
     bytes: Option<Bytes>,
     after: After,
 }
 
+/// An answer that is due later; of HTTP/2, nothing resets the stream.
+enum Delayed {
+    Http1(Answer),
+    Http2(Option<server::Answer>),
+}
+
 struct Worker {
     options: Options,
+    side: Option<ServerSide>,
     acceptor: Acceptor,
     poller: Poller,
     conns: Slab<Conn>,
     answers: Answers,
-    /// When which connection's delayed answer is due.
-    due: BinaryHeap<Reverse<(Instant, u64)>>,
-    delayed: HashMap<u64, Answer>,
+    http2_answers: http2::Answers,
+    /// When which connection's, and stream's, delayed answer is due; the stream is 0 with HTTP/1.1.
+    due: BinaryHeap<Reverse<(Instant, u64, u32)>>,
+    delayed: HashMap<(u64, u32), Delayed>,
     counters: Arc<Counters>,
 }
 
 impl Worker {
     fn turn(&mut self, scratch: &mut [u8]) -> Result<()> {
-        let until_due = self.due.peek().map(|Reverse((at, _))| at.saturating_duration_since(Instant::now()));
+        let until_due = self.due.peek().map(|Reverse((at, ..))| at.saturating_duration_since(Instant::now()));
         let wait_max = if self.acceptor.is_resting() { ACCEPT_REST } else { WAIT_MAX };
         let count = self.poller.wait(Some(until_due.unwrap_or(wait_max).min(wait_max)))?;
         self.acceptor.turn(&self.poller)?;
         self.answers.tick(SystemTime::now());
+        self.http2_answers.tick(SystemTime::now());
         for index in 0..count {
             let ready = self.poller.ready(index);
             match ready.token {
@@ -151,8 +170,18 @@ impl Worker {
         for _ in 0..ACCEPT_COUNT_MAX {
             let Some(fd) = self.acceptor.accept(&self.poller)? else { break };
             if self.poller.add(&fd, self.conns.next_token(), Interest::Read).is_ok() {
-                let conn = Conn { fd, stage: Stage::Head, held: Vec::new(), unsent: None, interest: Interest::Read };
-                self.conns.insert(conn);
+                let wire = match &self.side {
+                    Some(side) => side.accept(fd)?,
+                    None => Wire::Plain(fd),
+                };
+                self.conns.insert(Conn {
+                    wire,
+                    stage: Stage::Head,
+                    http2: None,
+                    held: Vec::new(),
+                    unsent: None,
+                    interest: Interest::Read,
+                });
                 bump(&self.counters.connections);
             }
         }
@@ -161,23 +190,32 @@ impl Worker {
 
     fn seal(&mut self, token: u64, fate: Fate) {
         if let Fate::Goes = fate {
-            self.conns.remove(token);
-            self.delayed.remove(&token);
+            let streams = self.conns.remove(token).and_then(|conn| conn.http2);
+            let streams = streams.iter().flat_map(|server| server.streams()).chain([0]);
+            for stream in streams {
+                if self.delayed.remove(&(token, stream)).is_some() {
+                    self.counters.abandon();
+                }
+            }
         }
     }
 
     fn serve(&mut self, token: u64, readable: bool, writable: bool, scratch: &mut [u8]) -> Fate {
         let Some(conn) = self.conns.get_mut(token) else { return Fate::Stays };
-        if conn.unsent.is_some() {
+        if conn.http2.is_some() {
+            return self.serve_http2(token, readable, writable, scratch);
+        }
+        if conn.unsent.is_some() || conn.wire.has_unsent() {
             return if writable { self.flush(token) } else { Fate::Stays };
         }
         if !readable {
             return Fate::Stays;
         }
         if let Stage::Answering(_) = conn.stage {
-            return Fate::Goes; // Nothing is watched but errors.
+            return Fate::Goes; // Nothing is watched but its end.
         }
-        match net::receive(&conn.fd, scratch) {
+        match conn.wire.receive(scratch) {
+            Ok(Received::Later) if conn.wire.has_unsent() => self.watch(token, Interest::Write),
             Ok(Received::Later) => Fate::Stays,
             Ok(Received::Bytes(len)) if conn.held.is_empty() => self.consume(token, &scratch[..len]),
             Ok(Received::Bytes(len)) => {
@@ -196,6 +234,9 @@ impl Worker {
 
     /// Uses as many bytes as there are whole requests in, and keeps the rest.
     fn consume(&mut self, token: u64, mut bytes: &[u8]) -> Fate {
+        if self.is_http2(token, bytes) {
+            return self.consume_http2(token, bytes);
+        }
         while !bytes.is_empty() {
             match self.step(token, bytes) {
                 Ok(Some((used, Fate::Stays))) => bytes = &bytes[used..],
@@ -219,6 +260,9 @@ impl Worker {
         match &mut conn.stage {
             Stage::Answering(_) => Ok(None),
             Stage::Head => {
+                if self.options.http2 && PREFACE.starts_with(bytes) {
+                    return Ok(None); // It may become HTTP/2.
+                }
                 let Some(end) = fields::head_end(bytes, 0) else {
                     return if bytes.len() > HEAD_BYTES_MAX { Err(Malformed("a head too large")) } else { Ok(None) };
                 };
@@ -254,30 +298,27 @@ impl Worker {
     fn answer(&mut self, token: u64, request: &Request) -> Fate {
         let answer = self.make_answer(request);
         let delay = self.options.delay.max(request.delay);
+        self.counters.begin();
         if delay.is_zero() {
+            self.counters.end();
             return self.send(token, answer);
         }
         let Some(conn) = self.conns.get_mut(token) else { return Fate::Stays };
         conn.stage = Stage::Answering(answer.after);
-        self.due.push(Reverse((Instant::now() + delay, token)));
-        self.delayed.insert(token, answer);
-        self.watch(token, Interest::Nothing)
+        self.counters.begin_work();
+        self.due.push(Reverse((Instant::now() + delay, token, 0)));
+        self.delayed.insert((token, 0), Delayed::Http1(answer));
+        self.watch(token, Interest::End)
     }
 
     fn make_answer(&mut self, request: &Request) -> Answer {
         let counters = &self.counters;
         let mut after = if request.keep { After::Head } else { After::Close };
-        if self.options.expect_forwarded && request.ask != Ask::Stats {
-            if !request.forwarded.client {
-                bump(&counters.no_forwarded_for);
-            }
-            if !request.forwarded.proto {
-                bump(&counters.no_forwarded_proto);
-            }
-        }
+        self.check_forwarded(request);
         let bytes = match request.ask {
             Ask::Stats => Some(self.answers.stats(&counters.stats())),
-            Ask::Unknown => Some(self.answers.error("404 Not Found")),
+            Ask::StatsAnew => Some(self.answers.stats(&counters.stats_anew())),
+            Ask::Unknown | Ask::Grpc => Some(self.answers.error("404 Not Found")),
             Ask::WebSocket(key) => {
                 bump(&counters.upgrades);
                 after = After::WebSocket;
@@ -298,12 +339,24 @@ impl Worker {
         Answer { bytes, after }
     }
 
+    /// Counts what a proxy should have added and did not.
+    fn check_forwarded(&self, request: &Request) {
+        if self.options.expect_forwarded && !matches!(request.ask, Ask::Stats | Ask::StatsAnew) {
+            if !request.forwarded.client {
+                bump(&self.counters.no_forwarded_for);
+            }
+            if !request.forwarded.proto {
+                bump(&self.counters.no_forwarded_proto);
+            }
+        }
+    }
+
     /// Sends what fits now; the rest goes when there is room.
     fn send(&mut self, token: u64, answer: Answer) -> Fate {
         let Some(conn) = self.conns.get_mut(token) else { return Fate::Stays };
         let Some(bytes) = answer.bytes else { return Fate::Goes };
-        let Ok(sent) = net::send(&conn.fd, &bytes) else { return Fate::Goes };
-        if sent < bytes.len() {
+        let Ok(sent) = conn.wire.send(&bytes) else { return Fate::Goes };
+        if sent < bytes.len() || conn.wire.has_unsent() {
             conn.stage = Stage::Answering(answer.after);
             conn.unsent = Some((bytes, sent));
             return self.watch(token, Interest::Write);
@@ -313,10 +366,14 @@ impl Worker {
 
     fn flush(&mut self, token: u64) -> Fate {
         let Some(conn) = self.conns.get_mut(token) else { return Fate::Stays };
-        let Some((bytes, sent)) = &mut conn.unsent else { return Fate::Stays };
-        let Ok(len) = net::send(&conn.fd, &bytes[*sent..]) else { return Fate::Goes };
+        let Some((bytes, sent)) = &mut conn.unsent else {
+            // What is left of a handshake.
+            let Ok(()) = conn.wire.flush() else { return Fate::Goes };
+            return if conn.wire.has_unsent() { Fate::Stays } else { self.watch(token, Interest::Read) };
+        };
+        let Ok(len) = conn.wire.send(&bytes[*sent..]) else { return Fate::Goes };
         *sent += len;
-        if *sent < bytes.len() {
+        if *sent < bytes.len() || conn.wire.has_unsent() {
             return Fate::Stays;
         }
         conn.unsent = None;
@@ -324,18 +381,115 @@ impl Worker {
         self.resume(token, after)
     }
 
+    /// Whether the peer has said that it speaks HTTP/2; the connection does from then on.
+    fn is_http2(&mut self, token: u64, bytes: &[u8]) -> bool {
+        let Some(conn) = self.conns.get_mut(token) else { return false };
+        if conn.http2.is_none() && self.options.http2 && matches!(conn.stage, Stage::Head) && bytes.starts_with(PREFACE)
+        {
+            conn.http2 = Some(Box::new(Server::new(self.options.max_streams)));
+        }
+        conn.http2.is_some()
+    }
+
+    fn serve_http2(&mut self, token: u64, readable: bool, writable: bool, scratch: &mut [u8]) -> Fate {
+        if writable && matches!(self.flush_http2(token), Fate::Goes) {
+            return Fate::Goes;
+        }
+        let Some(conn) = self.conns.get_mut(token).filter(|_| readable) else { return Fate::Stays };
+        match conn.wire.receive(scratch) {
+            Ok(Received::Later) => Fate::Stays,
+            Ok(Received::Bytes(len)) => self.consume_http2(token, &scratch[..len]),
+            Ok(Received::End) | Err(_) => Fate::Goes,
+        }
+    }
+
+    fn consume_http2(&mut self, token: u64, bytes: &[u8]) -> Fate {
+        let Some(server) = self.conns.get_mut(token).and_then(|conn| conn.http2.as_mut()) else { return Fate::Goes };
+        let mut events = Vec::new();
+        let fed = server.feed(bytes, &mut events);
+        for event in events {
+            match event {
+                Event::Asked(stream, request, echo) => self.asked_http2(token, stream, &request, echo),
+                Event::GivenUp(stream) => {
+                    if self.delayed.remove(&(token, stream)).is_some() {
+                        self.counters.abandon();
+                    }
+                }
+                Event::Malformed => {
+                    bump(&self.counters.malformed);
+                }
+            }
+        }
+        if fed.is_err() {
+            bump(&self.counters.malformed);
+            return Fate::Goes;
+        }
+        self.flush_http2(token)
+    }
+
+    fn asked_http2(&mut self, token: u64, stream: u32, request: &Request, echo: Vec<u8>) {
+        self.check_forwarded(request);
+        let answer = self.http2_answers.make(&self.options, &self.counters, request, echo);
+        self.counters.begin();
+        let delay = self.options.delay.max(request.delay);
+        if delay.is_zero() {
+            self.counters.end();
+            return self.answer_http2(token, stream, answer);
+        }
+        self.counters.begin_work();
+        self.due.push(Reverse((Instant::now() + delay, token, stream)));
+        self.delayed.insert((token, stream), Delayed::Http2(answer));
+    }
+
+    fn answer_http2(&mut self, token: u64, stream: u32, answer: Option<server::Answer>) {
+        let Some(server) = self.conns.get_mut(token).and_then(|conn| conn.http2.as_mut()) else { return };
+        match answer {
+            Some(answer) => server.answer(stream, answer),
+            None => server.reset(stream, http2::INTERNAL_ERROR),
+        }
+    }
+
+    /// Sends what fits now, and makes more ready as it goes.
+    fn flush_http2(&mut self, token: u64) -> Fate {
+        let Some(Conn { wire, http2: Some(server), .. }) = self.conns.get_mut(token) else { return Fate::Stays };
+        loop {
+            let Ok(sent) = wire.send(server.out()) else { return Fate::Goes };
+            server.out().drain(..sent);
+            server.pump();
+            if sent == 0 || server.out().is_empty() {
+                break;
+            }
+        }
+        let left = server.out().len();
+        if left > UNSENT_BYTES_MAX || wire.flush().is_err() {
+            return Fate::Goes;
+        }
+        let interest = if left > 0 || wire.has_unsent() { Interest::Both } else { Interest::Read };
+        self.watch(token, interest)
+    }
+
     fn send_due(&mut self) {
         let now = Instant::now();
-        while let Some(&Reverse((at, token))) = self.due.peek() {
+        while let Some(&Reverse((at, token, stream))) = self.due.peek() {
             if at > now {
                 return;
             }
             self.due.pop();
-            let Some(answer) = self.delayed.remove(&token) else { continue };
-            let after = answer.after;
-            let fate = match self.send(token, answer) {
-                Fate::Stays => self.resume_if_sent(token, after),
-                Fate::Goes => Fate::Goes,
+            self.counters.end_work();
+            let Some(delayed) = self.delayed.remove(&(token, stream)) else { continue };
+            self.counters.end();
+            let fate = match delayed {
+                Delayed::Http1(answer) => {
+                    let after = answer.after;
+                    match self.send(token, answer) {
+                        Fate::Stays => self.resume_if_sent(token, after),
+                        Fate::Goes => Fate::Goes,
+                    }
+                }
+                Delayed::Http2(answer) => {
+                    self.answer_http2(token, stream, answer);
+                    self.flush_http2(token)
+                }
             };
             self.seal(token, fate);
         }
@@ -373,7 +527,7 @@ impl Worker {
             return Fate::Stays;
         }
         conn.interest = interest;
-        if self.poller.modify(&conn.fd, token, interest).is_ok() { Fate::Stays } else { Fate::Goes }
+        if self.poller.modify(&conn.wire, token, interest).is_ok() { Fate::Stays } else { Fate::Goes }
     }
 }
 

@@ -1,0 +1,220 @@
+//! The load generator against the origin over TLS and HTTP/2: every request is answered, every failure is counted as what
+//! it is, and neither end takes for granted what the other sends.
+
+use speedmimi_bench::cert::Pair;
+use speedmimi_bench::clients::Speech;
+use speedmimi_bench::h2::frame::{self, flag, kind};
+use speedmimi_bench::h2::hpack;
+use speedmimi_bench::load::{self, Counts, Report};
+use speedmimi_bench::origin::{Options, Origin, Spoil};
+use speedmimi_bench::tls;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+const REQUESTS: u64 = 1_000;
+
+fn origin(change: impl FnOnce(&mut Options)) -> Origin {
+    let mut options = Options { http2: true, ..Options::default() };
+    change(&mut options);
+    Origin::start(&options).unwrap()
+}
+
+fn load_with(origin: &Origin, change: impl FnOnce(&mut load::Options)) -> Report {
+    let tls = tls::Options { insecure: true, ..tls::Options::default() };
+    let mut options = load::Options {
+        target: origin.url().parse().unwrap(),
+        connections: 8,
+        body: 1000,
+        duration: Duration::from_secs(1),
+        warmup: Duration::ZERO,
+        requests: Some(REQUESTS),
+        threads: 1,
+        timeout: Duration::from_secs(30),
+        sources: 0,
+        pid: None,
+        new_connections: false,
+        streams: 1,
+        grpc: false,
+        speech: Speech { http2: false, tls },
+    };
+    change(&mut options);
+    load::run(&options).unwrap()
+}
+
+fn all_good(requests: u64) -> Counts {
+    Counts { ok: requests, ..Counts::default() }
+}
+
+#[test]
+fn kept_connections_shake_hands_once() {
+    let origin = origin(|o| o.tls = true);
+    for (tls12, http2, streams) in [(false, false, 1), (true, false, 1), (false, true, 16), (true, true, 16)] {
+        let report = load_with(&origin, |o| {
+            (o.speech.tls.tls12, o.speech.http2, o.streams) = (tls12, http2, streams);
+        });
+        assert_eq!(report.total, all_good(REQUESTS), "TLS 1.2 {tls12}, HTTP/2 {http2}");
+        assert_eq!((report.handshakes, report.resumed), (8, 0), "TLS 1.2 {tls12}, HTTP/2 {http2}");
+    }
+    assert_eq!((origin.stats().requests, origin.stats().violations()), (4 * REQUESTS, 0));
+}
+
+#[test]
+fn new_connections_shake_hands_each_and_resume_when_told() {
+    let origin = origin(|o| o.tls = true);
+    let full = load_with(&origin, |o| (o.new_connections, o.requests) = (true, Some(200)));
+    assert_eq!((full.total.clone(), full.handshakes, full.resumed), (all_good(200), 200, 0));
+    assert_eq!(origin.stats().connections, 200);
+    for tls12 in [false, true] {
+        let resumed = load_with(&origin, |o| {
+            (o.new_connections, o.requests, o.connections) = (true, Some(200), 4);
+            (o.speech.tls.resume, o.speech.tls.tls12) = (true, tls12);
+        });
+        assert_eq!(resumed.total, all_good(200));
+        assert!(resumed.resumed >= 190, "TLS 1.2 {tls12}: {}", resumed.resumed);
+    }
+}
+
+#[test]
+fn large_bodies_come_whole_on_all_ways() {
+    for (tls, http2, streams) in [(true, false, 1), (true, true, 5), (false, true, 5)] {
+        let origin = origin(|o| o.tls = tls);
+        let report = load_with(&origin, |o| {
+            (o.body, o.requests, o.threads) = (3 << 20, Some(40), 2);
+            (o.speech.http2, o.streams) = (http2, streams);
+        });
+        assert_eq!(report.total, all_good(40), "TLS {tls}, HTTP/2 {http2}");
+    }
+}
+
+#[test]
+fn calls_get_their_message_back() {
+    for tls in [false, true] {
+        let origin = origin(|o| o.tls = tls);
+        for (body, requests) in [(0, 100), (100, REQUESTS), (1 << 20, 40)] {
+            let report = load_with(&origin, |o| {
+                (o.speech.http2, o.grpc, o.streams) = (true, true, 4);
+                (o.body, o.requests) = (body, Some(requests));
+            });
+            assert_eq!(report.total, all_good(requests), "TLS {tls}, {body} bytes");
+        }
+        assert_eq!(origin.stats().violations(), 0);
+    }
+}
+
+#[test]
+fn every_kind_of_failure_is_counted_exactly() {
+    let spoilt = REQUESTS / 10;
+    let mixed = Counts { ok: REQUESTS - spoilt, failed: spoilt, ..Counts::default() };
+    for (spoil, expected) in [
+        (Spoil::Status, Counts { status: spoilt, ..mixed.clone() }),
+        (Spoil::Body, Counts { body: spoilt, ..mixed.clone() }),
+        (Spoil::Close, Counts { closed: spoilt, ..mixed.clone() }),
+    ] {
+        let origin = origin(|o| (o.fail_every, o.fail_with) = (10, spoil));
+        let report = load_with(&origin, |o| (o.speech.http2, o.streams) = (true, 4));
+        assert_eq!(report.total, expected, "{spoil:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_comes_too_late_is_a_timeout_and_is_given_up() {
+    let origin = origin(|_| ());
+    let report = load_with(&origin, |o| {
+        o.target.path = Some("/1000?delay=60s".into());
+        (o.connections, o.requests, o.timeout) = (1, Some(3), Duration::from_millis(100));
+        (o.speech.http2, o.streams) = (true, 3);
+    });
+    assert_eq!(report.total, Counts { failed: 3, timeout: 3, ..Counts::default() });
+    let stats = origin.stats();
+    assert_eq!((stats.in_flight_max, stats.in_flight + stats.abandoned), (3, 3));
+}
+
+#[test]
+fn streams_above_the_limit_wait() {
+    let origin = origin(|o| (o.max_streams, o.delay) = (5, Duration::from_millis(5)));
+    let report = load_with(&origin, |o| {
+        (o.connections, o.streams, o.requests) = (1, 20, Some(200));
+        o.speech.http2 = true;
+    });
+    // Until its settings came, the client can't know; those are refused and asked again.
+    assert_eq!(report.total.ok + report.total.closed, 200);
+    assert!(report.total.closed <= 15, "{}", report.total.closed);
+    assert_eq!(origin.stats().in_flight_max, 5);
+}
+
+#[test]
+fn certificates_are_verified() {
+    let dir = std::env::temp_dir().join(format!("speedmimi-bench-test-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    Pair::generate().unwrap().write(&dir).unwrap();
+    let file = |name: &str| Some(dir.join(name));
+    let trusted = origin(|o| (o.tls, o.cert, o.key) = (true, file("cert.pem"), file("key.pem")));
+    let unknown = origin(|o| o.tls = true);
+    let verifying = |o: &mut load::Options| {
+        (o.speech.tls, o.requests) = (tls::Options { ca: file("cert.pem"), ..tls::Options::default() }, Some(20));
+    };
+    assert_eq!(load_with(&trusted, verifying).total, all_good(20));
+    let refused = Counts { failed: 20, connect: 20, ..Counts::default() };
+    assert_eq!(load_with(&unknown, verifying).total, refused);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn a_server_that_speaks_no_tls_or_no_http2_is_counted() {
+    let plain = origin(|o| o.http2 = false);
+    let target = format!("https://{}", plain.address()).parse().unwrap();
+    let report = load_with(&plain, |o| {
+        // It waits for the end of what it takes for a head.
+        (o.target, o.requests, o.timeout) = (target, Some(8), Duration::from_millis(100));
+    });
+    assert_eq!((report.total.ok, report.total.connect), (0, 8));
+    let http1 = origin(|o| (o.tls, o.http2) = (true, false));
+    let report = load_with(&http1, |o| (o.speech.http2, o.requests) = (true, Some(20)));
+    assert_eq!((report.total.ok, report.total.connect), (0, 20));
+}
+
+/// What the origin counts as malformed after these frames, which it answers to a ping behind them, or by closing.
+fn malformed_after(frames: &[u8]) -> u64 {
+    let origin = origin(|_| ());
+    let mut stream = TcpStream::connect(origin.address()).unwrap();
+    let mut bytes = frame::PREFACE.to_vec();
+    frame::put_settings(&mut bytes, &[]);
+    bytes.extend_from_slice(frames);
+    frame::put(&mut bytes, kind::PING, 0, 0, b"the-end!");
+    stream.write_all(&bytes).unwrap();
+    let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
+    while !answer.windows(8).any(|w| w == b"the-end!") {
+        match stream.read(&mut piece) {
+            Ok(0) | Err(_) => break,
+            Ok(len) => answer.extend_from_slice(&piece[..len]),
+        }
+    }
+    origin.stats().malformed
+}
+
+fn request(fields: &[(&str, &str)]) -> Vec<u8> {
+    let (mut block, mut frames) = (Vec::new(), Vec::new());
+    fields.iter().for_each(|(name, value)| hpack::put_field(&mut block, name, value));
+    frame::put(&mut frames, kind::HEADERS, flag::END_STREAM | flag::END_HEADERS, 1, &block);
+    frames
+}
+
+#[test]
+fn the_origin_counts_what_no_proxy_may_send() {
+    let good = [(":method", "GET"), (":scheme", "http"), (":path", "/1"), (":authority", "a")];
+    assert_eq!(malformed_after(&request(&good)), 0);
+    for wrong in [
+        ("connection", "close"),
+        ("transfer-encoding", "chunked"),
+        ("te", "gzip"),
+        ("Upper", "case"),
+        ("content-length", "5"),
+        (":path", "/2"),
+        ("x-line", "a\r\nb"),
+    ] {
+        assert_eq!(malformed_after(&request(&[&good[..], &[wrong]].concat())), 1, "{wrong:?}");
+    }
+    assert_eq!(malformed_after(&request(&good[..3])), 1, "no authority");
+    assert_eq!(malformed_after(&[0, 0, 0, kind::CONTINUATION, 4, 0, 0, 0, 1]), 1);
+}
