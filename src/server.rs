@@ -174,7 +174,7 @@ pub fn start(start: impl Into<Start>) -> Result<Handle, StartError> {
         doors,
     };
     let threads = base.spawn(bound, runtimes, receivers, insides)?;
-    let beginning = Beginning { document: Arc::new(document), file, published, registry, listening, tls };
+    let beginning = Beginning { document: Arc::new(document), file, published, registry, listening };
     let limits =
         Limits { clients_of_tables: descriptors.clients_of_tables, tables_are_private: descriptors.is_private };
     let (orders, receiver) = unbounded_channel();
@@ -183,7 +183,7 @@ pub fn start(start: impl Into<Start>) -> Result<Handle, StartError> {
     let management = control.set_entrance(opening);
     let board = control.board.clone();
     let admin = admin::serve(board.clone(), orders.clone(), openings);
-    let control = spawn_control(control, control_runtime, receiver, admin)?;
+    let control = spawn_control(control, tls, control_runtime, receiver, admin)?;
     Ok(Handle { descriptors, board, management, orders: Some(orders), workers: threads, control: Some(control) })
 }
 
@@ -270,6 +270,7 @@ impl Base {
 
 fn spawn_control(
     control: Control,
+    tls: Loaded,
     runtime: Runtime,
     orders: UnboundedReceiver<Order>,
     admin: impl Future<Output = ()> + Send + 'static,
@@ -277,7 +278,7 @@ fn spawn_control(
     let (started, ready) = sync_channel(1);
     let thread = std::thread::Builder::new().name("control".into());
     let thread = thread.spawn(move || {
-        control.run(&runtime, orders, &started, admin);
+        control.run(&runtime, tls, orders, &started, admin);
         // Dropped, it would wait for a look-up of a name that hangs.
         runtime.shutdown_background();
     })?;
