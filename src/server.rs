@@ -175,7 +175,7 @@ pub fn start(start: impl Into<Start>) -> Result<Handle, StartError> {
         doors,
     };
     let threads = base.spawn(bound, runtimes, receivers, insides)?;
-    let beginning = Beginning { document: Arc::new(document), file, published, registry, listening, tls };
+    let beginning = Beginning { document: Arc::new(document), file, published, registry, listening };
     let limits =
         Limits { clients_of_tables: descriptors.clients_of_tables, tables_are_private: descriptors.is_private };
     let (orders, receiver) = unbounded_channel();
@@ -185,7 +185,7 @@ pub fn start(start: impl Into<Start>) -> Result<Handle, StartError> {
     let board = control.board.clone();
     let serving = admin::serve(board.clone(), orders.clone(), openings);
     let serving = spawn_management(management_runtime, serving)?;
-    let beside = spawn_control(control, control_runtime, receiver, serving)?;
+    let beside = spawn_control(control, tls, control_runtime, receiver, serving)?;
     Ok(Handle { descriptors, board, management, orders: Some(orders), workers: threads, beside: beside.into() })
 }
 
@@ -285,6 +285,7 @@ fn spawn_management(
 /// The thread of control, and that of management, which is handed in, in the order in which they end.
 fn spawn_control(
     control: Control,
+    tls: Loaded,
     runtime: Runtime,
     orders: UnboundedReceiver<Order>,
     serving: JoinHandle<()>,
@@ -292,7 +293,7 @@ fn spawn_control(
     let (started, ready) = sync_channel(1);
     let thread = std::thread::Builder::new().name("control".into());
     let thread = thread.spawn(move || {
-        control.run(&runtime, orders, &started);
+        control.run(&runtime, tls, orders, &started);
         // Dropped, it would wait for a look-up of a name that hangs.
         runtime.shutdown_background();
     })?;

@@ -5,6 +5,7 @@ mod dir;
 
 use std::path::Path;
 
+use rcgen::{CertificateParams, KeyPair};
 use speedmimi::cli::{ExitStatus, check, init};
 use speedmimi::config::load;
 
@@ -32,14 +33,41 @@ fn check_says_what_a_valid_file_holds() {
     let directory = Dir::new("check-valid");
     let path = directory.write(
         "f.yaml",
-        "server: {listen: [\"unix:/run/a.sock\"], http2: true}\n\
+        "server: {listen: [\"unix:/run/a.sock\"], park_after: 2m}\n\
          backends: {u: [{host: a, port: 1}, {host: b, port: 1}]}\nrouting: {a: {upstream: u}}\n",
     );
-    let expected = "notice: f.yaml:1:47: server.http2: HTTP/2 is not available yet in this version; \
-                    clients get HTTP/1.1\n\
+    let expected = "notice: f.yaml:1:52: server.park_after: no connection is ever parked: idle ones end after \
+                    server.idle_timeout, 1m15s\n\
                     f.yaml: configuration is valid (1 route, 1 upstream, 2 backends, listening on 0.0.0.0:8080, \
                     unix:/run/a.sock)\n";
     assert_eq!(checked(&directory, &path), (expected.to_owned(), 0));
+}
+
+#[test]
+fn check_reads_the_certificates_too() {
+    let directory = Dir::new("check-certificates");
+    let config = |cert: &str| {
+        let file = |name: &str| directory.path(name).display().to_string();
+        let (cert, key) = (file(cert), file("a.key"));
+        let text =
+            format!("ssl: {{enabled: on, cert_file: {cert}, key_file: {key}}}\nrouting: {{r: {{respond: {{}}}}}}\n");
+        directory.write("f.yaml", text)
+    };
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    directory.write("a.crt", params.self_signed(&key).unwrap().pem());
+    directory.write("a.key", key.serialize_pem());
+    directory.write("b.crt", params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem());
+    let (told, status) = checked(&directory, config("a.crt"));
+    assert!(
+        told.starts_with("notice: a.crt: the certificate has expired ") && told.contains(", 1 certificate, "),
+        "{told}"
+    );
+    assert!(told.contains("listening on 0.0.0.0:8080 (TLS)") && status == 0, "{told}");
+    let (told, status) = checked(&directory, config("b.crt"));
+    assert!(told.starts_with("ssl.key_file: a.key: it is not the key of the certificate in b.crt ("), "{told}");
+    assert!(told.ends_with("\n1 fault\n") && status == 78, "{told}");
 }
 
 #[test]

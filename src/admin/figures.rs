@@ -22,6 +22,7 @@ use crate::balance::score::{Report, Score};
 use crate::clock;
 use crate::config::plan::Target;
 use crate::control::board::{Board, Shown};
+use crate::control::certificates;
 use crate::control::explain::{self, Question};
 use crate::control::figures::{BackendFigures, ServerFigures, State};
 use crate::control::metrics::{self, Format};
@@ -225,8 +226,20 @@ pub(super) async fn metrics(extract::State(desk): Shared, headers: HeaderMap) ->
     let format = Format::accepted(accept);
     let mut page = desk.board.watch.with(|sources| metrics::page(sources, format));
     let end = if format == Format::OpenMetrics { page.find("# EOF") } else { None };
+    page.insert_str(end.unwrap_or(page.len()), &metrics::certificates(&desk.board.tls()));
+    let end = if format == Format::OpenMetrics { page.find("# EOF") } else { None };
     page.insert_str(end.unwrap_or(page.len()), &configuration(&desk.board));
     (StatusCode::OK, [(CONTENT_TYPE, format.content_type())], page).into_response()
+}
+
+/// `GET /api/v1/certificates`.
+pub(super) async fn certificates(extract::State(desk): Shared, RawQuery(query): RawQuery) -> Answer {
+    Query::read(query, &[])?;
+    let tls = desk.board.tls();
+    let all = certificates::figures(&tls, certificates::unix_seconds());
+    // Also those of files that are no certificates of ours, such as a backend's authority.
+    let troubles: Vec<String> = tls.troubles.iter().map(ToString::to_string).collect();
+    Ok(told(StatusCode::OK, &json!({"certificates": all, "troubles": troubles})))
 }
 
 /// What of the configuration somebody should be woken for.

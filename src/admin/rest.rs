@@ -46,6 +46,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("PATCH", "/api/v1/config"),
     ("POST", "/api/v1/config/reload"),
     ("POST", "/api/v1/config/reload-ssl"),
+    ("GET", "/api/v1/certificates"),
     ("GET", "/api/v1/upstreams"),
     ("GET", "/api/v1/backends"),
     ("POST", "/api/v1/backends/add"),
@@ -78,6 +79,7 @@ pub fn routes(desk: Arc<Desk>) -> Router {
         .route("/config", allowing(config, "GET, HEAD, PUT, PATCH"))
         .route("/config/reload", allowing(post(reload), "POST"))
         .route("/config/reload-ssl", allowing(post(reload_ssl), "POST"))
+        .route("/certificates", allowing(get(figures::certificates), "GET, HEAD"))
         .route("/upstreams", allowing(get(figures::upstreams), "GET, HEAD"))
         .route("/backends", allowing(get(figures::backends), "GET, HEAD"))
         .route("/backends/add", allowing(post(add), "POST"))
@@ -302,12 +304,9 @@ async fn reload(State(desk): Shared, from: From, RawQuery(query): RawQuery) -> A
     change(&desk, from, &query, Verb::Reload).await
 }
 
-async fn reload_ssl(RawQuery(query): RawQuery) -> Answer {
-    Query::read(query, &[])?;
-    Err(Refusal::new(
-        RefusalKind::Conflict,
-        "ssl: TLS is not available yet in this version; there is nothing to reload",
-    ))
+async fn reload_ssl(State(desk): Shared, from: From, RawQuery(query): RawQuery) -> Answer {
+    let query = Query::read(query, &[])?;
+    change(&desk, from, &query, Verb::ReloadCertificates).await
 }
 
 // Backends.

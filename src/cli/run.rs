@@ -11,9 +11,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ExitStatus, check};
 use crate::config::load;
+use crate::control::change::ChangeError;
 use crate::error::Reason;
 use crate::logging;
-use crate::server::{self, Handle, Start};
+use crate::server::{self, Handle, Start, StartError};
 
 /// Runs by the named file, or the one that is found.
 ///
@@ -53,6 +54,10 @@ pub fn serve(start: Start, started: impl FnOnce(&Handle) -> io::Result<()>) -> i
     };
     let handle = match server::start(start) {
         Ok(handle) => handle,
+        Err(StartError::Change(ChangeError::Tls(faults))) => {
+            faults.iter().for_each(|fault| tracing::error!("{fault}"));
+            return Ok(ExitStatus::BadConfig);
+        }
         Err(error) => return failed(&error),
     };
     tell(&handle);

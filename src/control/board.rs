@@ -17,6 +17,7 @@ use crate::config::plan::ListenAddr;
 use crate::shared::command::Published;
 use crate::shared::open::OpenCount;
 use crate::shared::stats::WorkerStats;
+use crate::tls::Loaded;
 
 /// Changes that are remembered.
 const CHANGES_COUNT_MAX: usize = 200;
@@ -68,6 +69,7 @@ pub struct Board {
     listening: ArcSwap<Vec<ListenAddr>>,
     leaving: ArcSwap<Vec<Leaving>>,
     trouble: ArcSwapOption<String>,
+    tls: ArcSwap<Loaded>,
     is_ready: AtomicBool,
     is_reload_asked: AtomicBool,
     changes: Mutex<VecDeque<ChangeRecord>>,
@@ -85,6 +87,7 @@ impl Board {
             listening: ArcSwap::default(),
             leaving: ArcSwap::default(),
             trouble: ArcSwapOption::empty(),
+            tls: ArcSwap::default(),
             is_ready: AtomicBool::new(false),
             is_reload_asked: AtomicBool::new(false),
             changes: Mutex::default(),
@@ -109,6 +112,11 @@ impl Board {
     /// Why the last reading of the file was refused; `None` when it was not.
     pub fn trouble(&self) -> Option<Arc<String>> {
         self.trouble.load_full()
+    }
+
+    /// What was made of the files of TLS.
+    pub fn tls(&self) -> Arc<Loaded> {
+        self.tls.load_full()
     }
 
     /// Whether new requests are welcome: started, and not on the way out.
@@ -146,6 +154,10 @@ impl Board {
 
     pub(super) fn show_trouble(&self, trouble: Option<String>) {
         self.trouble.store(trouble.map(Arc::new));
+    }
+
+    pub(super) fn show_tls(&self, tls: Arc<Loaded>) {
+        self.tls.store(tls);
     }
 
     pub(super) fn set_ready(&self, is_ready: bool) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::access_log::Writer;
+use super::certificates;
 use super::entrance::{self, EntranceError};
 use super::thread::{Control, Listening};
 use crate::config::plan::{AccessLog, Listen, ListenAddr, Plan, Server};
@@ -74,7 +75,7 @@ impl Control {
             true => None,
             false => Some(Writer::start(&plan.log.access).map_err(ChangeError::AccessLog)?),
         };
-        let tls = Loaded::load(&plan, &self.tls, Reading::Changed).map_err(ChangeError::Tls)?;
+        let tls = certificates::read(plan.clone(), self.tls.clone(), Reading::Changed).await?;
         let opened = self.open_listeners(&plan.server).await.map_err(ChangeError::Listen)?;
         Ok(Prepared { plan, access, opened, management, tls })
     }
@@ -82,7 +83,6 @@ impl Control {
     /// Takes it over; returns once every worker has.
     pub(super) async fn commit(&mut self, prepared: Prepared) {
         let Prepared { plan, access, opened, management, tls } = prepared;
-        self.tls = tls;
         let log = plan.log.clone();
         logging::set_level(log.level);
         let before = access.and_then(|writer| std::mem::replace(&mut self.access, writer));
@@ -91,7 +91,8 @@ impl Control {
         // The old writer ends by itself once the workers have let go of it; nobody waits for it here.
         drop(before);
         self.open.set_max(plan.server.max_conn.min(self.limits.clients_of_tables));
-        self.published = Arc::new(self.registry.apply(&Arc::new(plan), &self.tls, clock::now_ms()));
+        self.published = Arc::new(self.registry.apply(&Arc::new(plan), &tls, clock::now_ms()));
+        self.use_tls(tls);
         self.resolve_first().await;
         self.registry.enlist(clock::now_ms());
         let (done, mut acks) = unbounded_channel();

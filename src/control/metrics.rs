@@ -1,7 +1,7 @@
 //! The figures for Prometheus: its text format 0.0.4, and OpenMetrics 1.0 for who asks for it.
 //!
 //! Owns names, types, units and labels of the metrics. Names are in base units, labels are of what the plan and the
-//! program name (worker, upstream, backend, reason, class, state, use), never of what a client sent. Never samples:
+//! program name (worker, upstream, backend, reason, class, state, use, file), never of what a client sent. Never samples:
 //! histograms are as of the last look, counters of now.
 
 use std::fmt::Write as _;
@@ -11,10 +11,13 @@ use crate::error::Reason;
 use crate::shared::command::WorkersStats;
 use crate::shared::histogram::Snapshot;
 use crate::shared::stats::{BackendTotals, Totals, WorkerStats};
+use crate::tls::Loaded;
 
 /// Upper ends of the buckets of the proxy's own histogram, in microseconds: powers of two from half a millisecond to
 /// eight seconds, where the buckets counted in begin too, so that nothing is interpolated.
 const PROXY_ENDS_US: [u64; 15] = ends(9, 1);
+/// Certificates that are told of: those that expire first.
+const CERTIFICATES_COUNT_MAX: usize = 1000;
 /// The same for each backend, where every bucket is a series as often as there are backends.
 const BACKEND_ENDS_US: [u64; 8] = ends(9, 2);
 
@@ -75,6 +78,21 @@ pub fn page(sources: &Sources<'_>, format: Format) -> String {
     upstreams(&mut page, sources);
     backends(&mut page, sources);
     page.finish()
+}
+
+/// Certificates, for the end of a page in either format.
+pub fn certificates(loaded: &Loaded) -> String {
+    let mut page = Page { out: String::new(), format: Format::Text, family: "", suffix: "" };
+    page.gauge("speedmimi_certificate_file_troubles", "Files of TLS that are of no use as they are now.");
+    page.sample(&[], loaded.troubles.len());
+    let mut all = loaded.certificates();
+    all.sort_by_key(|certificate| certificate.validity.not_after);
+    page.gauge("speedmimi_certificate_expiry_timestamp_seconds", "When a certificate expires, since 1970.");
+    for certificate in all.iter().take(CERTIFICATES_COUNT_MAX) {
+        let file = certificate.files.cert_file.display().to_string();
+        page.sample(&[("file", &file)], certificate.validity.not_after);
+    }
+    page.out
 }
 
 fn process(page: &mut Page, sources: &Sources<'_>, server: &ServerFigures) {

@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod board;
+pub mod certificates;
 pub mod change;
 pub mod entrance;
 pub mod explain;

@@ -9,22 +9,28 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
 use crate::balance::rng::Rng;
 use crate::clock;
-use crate::config::plan::{self, BackendAddr, HealthCheck, HealthCheckKind};
+use crate::config::plan::{self, BackendAddr, HealthCheck, HealthCheckKind, Scheme};
 use crate::health::schedule;
 use crate::health::verdict::{Change, Verdict};
 use crate::http::head::FieldTable;
 use crate::http::parse::{Asked, HeadEnd, HeadLimits, parse_response};
 use crate::limits::INTERIM_COUNT_MAX;
 use crate::shared::backend::{BackendState, Mark};
+use crate::tls::Connector;
 
 /// Largest answer head that a check reads, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
+/// The name of an upstream, one of its backends, and how TLS is spoken to that.
+pub type Probed = (String, Arc<plan::Backend>, Option<Arc<Connector>>);
+
 /// Checks `backend` for as long as the task lives, and marks it down and up.
-pub async fn keep_probing(upstream: String, conf: Arc<plan::Backend>, check: HealthCheck, backend: Arc<BackendState>) {
+pub async fn keep_probing(of: Probed, check: HealthCheck, backend: Arc<BackendState>) {
+    let (upstream, conf, connector) = of;
     let mut rng = Rng::new(fastrand::u64(..));
     let mut verdict = Verdict::new(check.failures, check.successes);
     if backend.is(Mark::CheckDown) {
@@ -38,10 +44,11 @@ pub async fn keep_probing(upstream: String, conf: Arc<plan::Backend>, check: Hea
     loop {
         tokio::time::sleep(Duration::from_millis(next.saturating_sub(clock::now_ms()))).await;
         let began = clock::now_ms();
-        let result = match tokio::time::timeout(check.timeout, probe(&conf, &check, &backend)).await {
-            Ok(result) => result,
-            Err(_) => Err(format!("no answer in {:?}", check.timeout)),
-        };
+        let result =
+            match tokio::time::timeout(check.timeout, probe((&conf, connector.as_deref()), &check, &backend)).await {
+                Ok(result) => result,
+                Err(_) => Err(format!("no answer in {:?}", check.timeout)),
+            };
         let now = clock::now_ms();
         match verdict.observe(now, result.is_ok()) {
             Some(Change::Down) => {
@@ -59,12 +66,17 @@ pub async fn keep_probing(upstream: String, conf: Arc<plan::Backend>, check: Hea
     }
 }
 
-async fn probe(conf: &plan::Backend, check: &HealthCheck, backend: &BackendState) -> Result<(), String> {
+async fn probe(
+    of: (&plan::Backend, Option<&Connector>),
+    check: &HealthCheck,
+    backend: &BackendState,
+) -> Result<(), String> {
+    let conf = of.0;
     let failed = |error: io::Error| error.to_string();
     match &conf.addr {
         BackendAddr::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(failed)?;
-            ask(stream, conf, check).await
+            speak(stream, of, check).await
         }
         BackendAddr::Ip(_) | BackendAddr::Name(..) => {
             let addresses = backend.addresses().clone();
@@ -77,9 +89,23 @@ async fn probe(conf: &plan::Backend, check: &HealthCheck, backend: &BackendState
             }
             // All addresses are one backend: it is up while one of them answers.
             let stream = TcpStream::connect(&addresses[..]).await.map_err(failed)?;
-            ask(stream, conf, check).await
+            speak(stream, of, check).await
         }
     }
+}
+
+/// Asks over a connection, and over TLS where the backend is one of TLS.
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    (conf, connector): (&plan::Backend, Option<&Connector>),
+    check: &HealthCheck,
+) -> Result<(), String> {
+    let (Some(connector), HealthCheckKind::Http { .. }) = (connector, &check.kind) else {
+        return ask(stream, conf, check).await;
+    };
+    let name = connector.server_name(&conf.addr).ok_or("its host can't be the name of a certificate")?;
+    let secure = TlsConnector::from(connector.config(Scheme::Https).clone()).connect(name, stream).await;
+    ask(secure.map_err(|error| format!("TLS: {error}"))?, conf, check).await
 }
 
 async fn ask(

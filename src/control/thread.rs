@@ -16,6 +16,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::access_log::Writer;
 use super::board::{Board, ChangeRecord, Shown};
+use super::certificates::Looking;
 use super::change::{self, ChangeError};
 use super::entrance::{self, Entrance};
 use super::machine::Tables;
@@ -33,7 +34,7 @@ use crate::shared::backend::{BackendState, Mark};
 use crate::shared::command::{AccessSink, Command, Published};
 use crate::shared::open::OpenCount;
 use crate::shared::stats::WorkerStats;
-use crate::tls::Loaded;
+use crate::tls::{Connector, Loaded};
 
 /// Paths that the log of changes tells of one change at most.
 const CHANGED_PATHS_COUNT_MAX: usize = 20;
@@ -82,6 +83,8 @@ pub enum Order {
     Change(Box<Asked>, oneshot::Sender<Result<Done, Refusal>>),
     /// Read the file again. It is told in the log.
     Reload,
+    /// Files of certificates have changed: read them again. It is told in the log.
+    Certificates,
     /// Open the access log again.
     ReopenLogs,
     /// Tell whoever asks that new requests are not welcome any more.
@@ -125,7 +128,10 @@ pub struct Control {
     /// Where is listened.
     pub listening: Vec<Listening>,
     /// What was made of the files of TLS.
-    pub tls: Loaded,
+    pub tls: Arc<Loaded>,
+    pub(super) looking: Option<Looking>,
+    /// The day since 1970 on which certificates were last looked at for their end.
+    pub(super) expiry_told: i64,
     /// To the server of management.
     pub entrances: UnboundedSender<entrance::Opening>,
     /// How management is served now.
@@ -158,10 +164,27 @@ impl Drop for Force {
     }
 }
 
+/// What a check goes by; another one is begun for another of either.
+#[derive(Debug)]
+struct Checked {
+    check: HealthCheck,
+    connector: Option<Arc<Connector>>,
+}
+
+impl Checked {
+    fn is(&self, check: Option<&HealthCheck>, connector: Option<&Arc<Connector>>) -> bool {
+        let same = match (&self.connector, connector) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        check == Some(&self.check) && same
+    }
+}
+
 /// What runs for one backend.
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
-    check: Option<(HealthCheck, JoinHandle<()>)>,
+    check: Option<(Checked, JoinHandle<()>)>,
     resolve: Option<JoinHandle<()>>,
 }
 
@@ -185,8 +208,6 @@ pub struct Beginning {
     pub registry: Registry,
     /// Where is listened.
     pub listening: Vec<Listening>,
-    /// What was made of the files of TLS.
-    pub tls: Loaded,
 }
 
 /// What the descriptor tables allow.
@@ -208,7 +229,7 @@ impl Control {
         stats: Vec<Arc<WorkerStats>>,
         (orders, entrances): (WeakUnboundedSender<Order>, UnboundedSender<entrance::Opening>),
     ) -> Self {
-        let Beginning { document, file, published, registry, listening, tls } = beginning;
+        let Beginning { document, file, published, registry, listening } = beginning;
         let source = file.map(|(path, text)| Source::new(path, text, document.clone()));
         let boot = fastrand::u32(..);
         let shown = Shown {
@@ -229,7 +250,9 @@ impl Control {
             limits,
             board,
             listening,
-            tls,
+            tls: Arc::default(),
+            looking: None,
+            expiry_told: 0,
             entrances,
             entrance: None,
             source,
@@ -247,11 +270,12 @@ impl Control {
     pub fn run(
         mut self,
         runtime: &Runtime,
+        tls: Loaded,
         mut orders: UnboundedReceiver<Order>,
         started: &SyncSender<Result<(), ChangeError>>,
     ) {
         runtime.block_on(async {
-            let begun = self.begin().await;
+            let begun = self.begin(tls).await;
             let is_sound = begun.is_ok();
             let _ = started.send(begun);
             if is_sound {
@@ -267,11 +291,12 @@ impl Control {
     }
 
     /// What the first configuration needs of control.
-    async fn begin(&mut self) -> Result<(), ChangeError> {
+    async fn begin(&mut self, tls: Loaded) -> Result<(), ChangeError> {
         let log = &self.published.plan.log;
         self.access = Writer::start(&log.access).map_err(ChangeError::AccessLog)?;
         let sink = self.access.as_ref().map(|w| AccessSink { format: log.access_format, writer: w.sender.clone() });
         self.tell(&Command::Access(sink));
+        self.use_tls(tls);
         self.resolve_first().await;
         self.update_tasks();
         self.board.show_listening(self.listening.iter().map(|l| l.actual.clone()).collect());
@@ -310,6 +335,7 @@ impl Control {
                 self.board.begin_reload();
                 self.reload("signal").await;
             }
+            Order::Certificates => self.certificates_have_changed().await,
             Order::ReopenLogs => self.access.iter().for_each(Writer::reopen),
             Order::Retire => self.board.set_ready(false),
             Order::Drain => {
@@ -329,6 +355,7 @@ impl Control {
 
     async fn tick(&mut self) {
         self.offer();
+        self.tell_of_expiry();
         self.registry.retire(clock::now_ms());
         if !(self.registry.leaving().is_empty() && self.board.leaving().is_empty()) {
             self.board.show_leaving(self.registry.leaving().to_vec());
@@ -404,6 +431,9 @@ impl Control {
             let (text, document) = source.read()?;
             return self.take_over(document, asked, Some(text)).await;
         }
+        if asked.verb == Verb::ReloadCertificates {
+            return self.reload_certificates().await;
+        }
         let wanted = verb::wanted(&asked.verb, shown.document.shown())?;
         let document = Document::from_value(&wanted, &shown.document, load::variable);
         let document = document.map_err(|faults| Refusal::faults(&faults))?;
@@ -433,8 +463,7 @@ impl Control {
                 return Err(Refusal::new(RefusalKind::Conflict, error));
             }
         }
-        let prepared = self.prepare(plan).await;
-        let prepared = prepared.map_err(|error| Refusal::new(RefusalKind::Conflict, error.to_string()))?;
+        let prepared = self.prepare(plan).await.map_err(Refusal::from)?;
         let persisted = match self.persist(asked).await {
             Ok(persisted) => persisted,
             Err(refusal) => {
@@ -546,7 +575,12 @@ impl Control {
         for (upstream, conf, state) in self.backends() {
             let identity = Identity::new(&upstream.name, conf);
             let mut tasks = old.remove(&identity).unwrap_or_default();
-            if tasks.check.as_ref().map(|(check, _)| check) != conf.health_check.as_ref() {
+            let connector = self.tls.connector(&upstream.name).filter(|_| conf.scheme.is_secure());
+            let is_as_wanted = match &tasks.check {
+                Some((checked, _)) => checked.is(conf.health_check.as_ref(), connector),
+                None => conf.health_check.is_none(),
+            };
+            if !is_as_wanted {
                 if let Some((_, task)) = tasks.check.take() {
                     task.abort();
                 }
@@ -555,9 +589,9 @@ impl Control {
                     state.set_mark(Mark::CheckDown, false, clock::now_ms());
                 }
                 tasks.check = conf.health_check.clone().map(|check| {
-                    let probing =
-                        probe::keep_probing(upstream.name.clone(), conf.clone(), check.clone(), state.clone());
-                    (check, tokio::spawn(probing))
+                    let of = (upstream.name.clone(), conf.clone(), connector.cloned());
+                    let probing = probe::keep_probing(of, check.clone(), state.clone());
+                    (Checked { check, connector: connector.cloned() }, tokio::spawn(probing))
                 });
             }
             if tasks.resolve.is_none() && matches!(conf.addr, BackendAddr::Name(..)) {
@@ -613,8 +647,7 @@ mod tests {
         let document = Arc::new(document(backend));
         let mut registry = Registry::new(1);
         let published = Arc::new(registry.apply(&Arc::new(document.plan().clone()), &Loaded::default(), 0));
-        let beginning =
-            Beginning { document, file: None, published, registry, listening: Vec::new(), tls: Loaded::default() };
+        let beginning = Beginning { document, file: None, published, registry, listening: Vec::new() };
         let limits = Limits { clients_of_tables: 1, tables_are_private: false };
         let channels = (unbounded_channel().0.downgrade(), unbounded_channel().0);
         let open = Arc::new(OpenCount::new(1, 1));

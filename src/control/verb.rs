@@ -19,6 +19,8 @@ pub enum Verb {
     Patch(Json),
     /// Read the file again.
     Reload,
+    /// Read the certificates again.
+    ReloadCertificates,
     /// A further backend of an upstream.
     AddBackend {
         /// Name of the upstream.
@@ -78,6 +80,7 @@ impl fmt::Display for Verb {
             Verb::Replace(_) => f.write_str("replace configuration"),
             Verb::Patch(_) => f.write_str("patch configuration"),
             Verb::Reload => f.write_str("reload from file"),
+            Verb::ReloadCertificates => f.write_str("reload certificates"),
             Verb::AddBackend { upstream, .. } => write!(f, "add backend to {upstream}"),
             Verb::RemoveBackend { backend, .. } => write!(f, "remove backend {backend}"),
             Verb::UpdateBackend { backend, .. } => write!(f, "update backend {backend}"),
@@ -154,7 +157,7 @@ impl fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 /// The configuration that `verb` wants, made of the one in use. [`Verb::Reload`] wants the file's, which is not known
-/// here.
+/// here; [`Verb::ReloadCertificates`] wants no other.
 ///
 /// # Errors
 /// When the verb names nothing, or something that is there already.
@@ -162,7 +165,7 @@ pub fn wanted(verb: &Verb, mut shown: Json) -> Result<Json, Refusal> {
     match verb {
         Verb::Replace(whole) => return Ok(whole.clone()),
         Verb::Patch(patch) => merge_patch(&mut shown, patch),
-        Verb::Reload => {}
+        Verb::Reload | Verb::ReloadCertificates => {}
         Verb::AddBackend { upstream, backend } => add(&mut shown, upstream, backend)?,
         Verb::RemoveBackend { backend, .. } => {
             let (list, at) = find(&mut shown, backend)?;

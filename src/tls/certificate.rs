@@ -13,7 +13,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use super::files::{FileFault, Named, Stamp};
+use super::files::{FileFault, Named};
 use super::names;
 use crate::config::plan::KeyPair;
 
@@ -40,7 +40,6 @@ pub struct Certificate {
     pub validity: Validity,
     /// For rustls.
     pub(super) key: Arc<CertifiedKey>,
-    stamps: [Option<Stamp>; 2],
 }
 
 impl Certificate {
@@ -52,8 +51,6 @@ impl Certificate {
         let (cert_key, key_key) = (format!("{key}.cert_file"), format!("{key}.key_file"));
         let cert_file = Named { key: &cert_key, file: &files.cert_file };
         let key_file = Named { key: &key_key, file: &files.key_file };
-        // Before the reading: what is changed meanwhile looks different later, and is read again.
-        let stamps = stamps(files);
         let chain = cert_file.certificates()?;
         let private_key = key_file.private_key()?;
         let facts = Facts::of(&chain[0]).map_err(|problem| cert_file.fault(problem, ""))?;
@@ -65,7 +62,7 @@ impl Certificate {
             error => key_file.fault(format!("of no use as a private key: {error}"), "RSA, ECDSA and Ed25519 are"),
         })?;
         let Facts { names, is_old_style, validity } = facts;
-        Ok(Certificate { files: files.clone(), names, is_old_style, validity, key: Arc::new(key), stamps })
+        Ok(Certificate { files: files.clone(), names, is_old_style, validity, key: Arc::new(key) })
     }
 
     /// Whether it is for a host, given as in a `Host` field.
@@ -73,15 +70,6 @@ impl Certificate {
         let host = names::host_of(authority);
         self.names.iter().any(|name| names::is_for(name, &host))
     }
-
-    /// Whether its files look as they did when they were read.
-    pub(super) fn is_as_read(&self) -> bool {
-        self.stamps.iter().all(Option::is_some) && stamps(&self.files) == self.stamps
-    }
-}
-
-fn stamps(files: &KeyPair) -> [Option<Stamp>; 2] {
-    [Stamp::of(&files.cert_file), Stamp::of(&files.key_file)]
 }
 
 /// When a certificate is valid.

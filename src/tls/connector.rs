@@ -102,6 +102,11 @@ impl Connector {
         }
     }
 
+    /// The proxy's own certificate, which it shows to backends that ask for one.
+    pub fn certificate(&self) -> Option<&Arc<Certificate>> {
+        self.made_of.certificate.as_ref()
+    }
+
     pub(super) fn made_of(&self) -> &Parts {
         &self.made_of
     }

@@ -4,13 +4,13 @@
 //! Blocks while it reads.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::acceptor::{self, Acceptor, Resumption, provider};
 use super::certificate::Certificate;
 use super::connector::{self, Connector};
-use super::files::{FileFault, Named};
+use super::files::{FileFault, Named, Stamp};
 use super::trust::Authorities;
 use crate::config::plan::{ClientAuth, KeyPair, Plan, Tls, Upstream};
 
@@ -26,6 +26,8 @@ pub struct Loaded {
     certificates: HashMap<KeyPair, Arc<Certificate>>,
     authorities: HashMap<PathBuf, Arc<Authorities>>,
     system: Option<Arc<Authorities>>,
+    /// How each file looked before it was read: what is changed meanwhile looks different later.
+    stamps: BTreeMap<PathBuf, Option<Stamp>>,
 }
 
 /// Whether files are read that look as they did.
@@ -65,13 +67,14 @@ impl Loaded {
         all
     }
 
-    /// Every file that was read, sorted.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let pairs = self.certificates.keys().flat_map(|pair| [pair.cert_file.clone(), pair.key_file.clone()]);
-        let mut all: Vec<PathBuf> = pairs.chain(self.authorities.keys().cloned()).collect();
-        all.sort_unstable();
-        all.dedup();
-        all
+    /// Every file with how it looked before it was read; `None`: there was none.
+    pub fn stamps(&self) -> &BTreeMap<PathBuf, Option<Stamp>> {
+        &self.stamps
+    }
+
+    /// Whether TLS is spoken to anybody.
+    pub fn is_used(&self) -> bool {
+        self.acceptor.is_some() || !self.connectors.is_empty()
     }
 }
 
@@ -146,8 +149,9 @@ impl Loader<'_> {
             return Some(read.clone());
         }
         let before = self.before.certificates.get(files);
+        let is_as_read = self.is_as_read(&files.cert_file) & self.is_as_read(&files.key_file);
         let read = match before {
-            Some(before) if self.reading == Reading::Changed && before.is_as_read() => Ok(before.clone()),
+            Some(before) if is_as_read => Ok(before.clone()),
             _ => Certificate::read(files, key, &provider()).map(Arc::new),
         };
         let certificate = self.or_before(read, before)?;
@@ -160,13 +164,21 @@ impl Loader<'_> {
             return Some(read.clone());
         }
         let before = self.before.authorities.get(file.file);
+        let is_as_read = self.is_as_read(file.file);
         let read = match before {
-            Some(before) if self.reading == Reading::Changed && before.is_as_read(file.file) => Ok(before.clone()),
+            Some(before) if is_as_read => Ok(before.clone()),
             _ => Authorities::read(file).map(Arc::new),
         };
         let authorities = self.or_before(read, before)?;
         self.now.authorities.insert(file.file.to_owned(), authorities.clone());
         Some(authorities)
+    }
+
+    /// Whether a file looks as it did when it was read last, and was of use then. How it looks now is noted.
+    fn is_as_read(&mut self, file: &Path) -> bool {
+        let now = *self.now.stamps.entry(file.to_owned()).or_insert_with(|| Stamp::of(file));
+        let was_of_use = || self.before.troubles.iter().all(|trouble| trouble.file != file);
+        self.reading == Reading::Changed && self.before.stamps.get(file) == Some(&now) && was_of_use()
     }
 
     /// Those of the system, read once for all upstreams.

@@ -59,3 +59,72 @@ pub(super) fn host_of(authority: &str) -> Box<str> {
         _ => canonical(authority),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn names(all: &[&str]) -> Names {
+        let mut names = Names::default();
+        all.iter().enumerate().for_each(|(place, name)| names.insert(&canonical(name), place as u32));
+        names
+    }
+
+    #[test]
+    fn the_very_name_comes_before_a_wildcard_and_a_wildcard_is_for_one_label() {
+        let names = names(&["*.a.test", "x.a.test", "a.test", "*.x.a.test", "127.0.0.1", "*.a.test"]);
+        for (asked, places) in [
+            ("y.a.test", &[0, 5][..]),
+            ("Y.A.Test.", &[0, 5]),
+            ("x.a.test", &[1]),
+            ("a.test", &[2]),
+            ("z.x.a.test", &[3]),
+            ("z.y.a.test", &[]),
+            ("test", &[]),
+            ("", &[]),
+            (".", &[]),
+            ("127.0.0.1", &[4]),
+        ] {
+            assert_eq!(names.find(asked), places, "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_taken_out_of_an_authority() {
+        for (authority, host) in [
+            ("A.test", "a.test"),
+            ("a.test.:443", "a.test"),
+            ("127.0.0.1:80", "127.0.0.1"),
+            ("[0::1]:443", "::1"),
+            ("[::1]", "::1"),
+            ("[x", "[x"),
+            ("", ""),
+        ] {
+            assert_eq!(&*host_of(authority), host, "{authority}");
+        }
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        let label = prop_oneof!["a", "b", "c"];
+        let labels = proptest::collection::vec(label, 1..4);
+        (any::<bool>(), labels)
+            .prop_map(|(wild, labels)| format!("{}{}.t", if wild { "*." } else { "" }, labels.join(".")))
+    }
+
+    proptest! {
+        /// The index says what the rule says of one name after the other.
+        #[test]
+        fn what_is_found_is_for_the_name(all in proptest::collection::vec(name(), 0..8), asked in name()) {
+            let asked = asked.trim_start_matches("*.");
+            let all: Vec<&str> = all.iter().map(String::as_str).collect();
+            let exact: Vec<u32> = (0..).zip(&all).filter(|(_, name)| **name == asked).map(|(at, _)| at).collect();
+            let any: Vec<u32> = (0..).zip(&all).filter(|(_, name)| is_for(name, asked)).map(|(at, _)| at).collect();
+            let found = names(&all);
+            prop_assert_eq!(found.find(asked), if exact.is_empty() { &any[..] } else { &exact[..] });
+            let upper = format!("{}.", asked.to_uppercase());
+            prop_assert_eq!(found.find(&upper), found.find(asked));
+        }
+    }
+}

@@ -156,3 +156,155 @@ fn sessions_go_on_through_a_change_of_certificates_and_tell_their_hello() {
     assert_eq!((met.failed, met.client.handshake_kind()), (None, Some(HandshakeKind::Resumed)));
     assert!(take_hello().is_some_and(|hello| hello.sni.as_deref() == Some("a.test")));
 }
+
+#[test]
+fn who_came_without_a_certificate_is_asked_again_once_one_is_required() {
+    let dir = dir("policy");
+    let with = |auth: &str| dir.plan(&format!(", client_auth: {auth}, client_ca_file: DIR/ca.crt"));
+    let open = load(&with("request"), &Loaded::default());
+    let config = connector(&open);
+    assert_eq!(meet(&open, &config, name("a.test")).failed, None);
+    let met = meet(&open, &config, name("a.test"));
+    assert_eq!(met.client.handshake_kind(), Some(HandshakeKind::Resumed));
+    let closed = load(&with("require"), &open);
+    let met = meet(&closed, &config, name("a.test"));
+    assert!(met.failed.is_some() && met.server.peer_certificates().is_none(), "{:?}", met.failed);
+    // Nor does another authority take over whom the first one let in.
+    dir.write("ca.crt", &authority("other").pem());
+    let other = load(&with("request"), &open);
+    let met = meet(&other, &config, name("a.test"));
+    assert_eq!((met.failed, met.client.handshake_kind()), (None, Some(HandshakeKind::Full)));
+}
+
+#[test]
+fn no_session_of_one_name_is_taken_up_under_another() {
+    let dir = dir("names");
+    let loaded = load(&dir.plan(ALL), &Loaded::default());
+    let config = connector(&loaded);
+    for asked in ["a.test", "b.test"] {
+        let met = meet(&loaded, &config, name(asked));
+        assert_eq!((met.failed, met.client.handshake_kind()), (None, Some(HandshakeKind::Full)), "{asked}");
+    }
+    assert_eq!(meet(&loaded, &config, name("b.test")).client.handshake_kind(), Some(HandshakeKind::Resumed));
+}
+
+#[test]
+fn the_proxy_shows_its_own_certificate_to_backends_that_ask() {
+    let dir = dir("own");
+    let plan = |own: &str| {
+        let text = format!(
+            "ssl: {{enabled: on, cert_file: DIR/a.crt, key_file: DIR/a.key, client_auth: require, client_ca_file: DIR/ca.crt}}\n\
+             routing: {{r: {{upstream: u}}}}\nbackends: {{u: [{{host: a.test, port: 1, scheme: https}}]}}\n\
+             upstreams: {{u: {{tls: {{ca_file: DIR/ca.crt{own}}}}}}}\n"
+        );
+        self::plan(&text.replace("DIR", &dir.0.display().to_string()))
+    };
+    let own = load(&plan(", cert_file: DIR/b.crt, key_file: DIR/b.key"), &Loaded::default());
+    let met = meet(&own, &connector(&own), name("a.test"));
+    assert_eq!(met.failed, None);
+    assert_eq!(met.server.peer_certificates().map(<[_]>::len), Some(1));
+    let none = load(&plan(""), &own);
+    assert!(meet(&none, &connector(&none), name("a.test")).failed.is_some());
+}
+
+#[test]
+fn backends_have_to_prove_who_they_are_unless_anybody_is_believed() {
+    let dir = dir("verify");
+    let loaded = load(&dir.plan(""), &Loaded::default());
+    let wrong_name = meet(&loaded, &connector(&loaded), name("z.test"));
+    assert!(matches!(wrong_name.failed, Some(rustls::Error::InvalidCertificate(_))), "{:?}", wrong_name.failed);
+    let text = |tls: &str| {
+        let text = "ssl: {enabled: on, cert_file: DIR/a.crt, key_file: DIR/a.key}\nrouting: {r: {upstream: u}}\n\
+                    backends: {u: [{host: a.test, port: 1, scheme: https}]}\nupstreams: {u: {tls: {TLS}}}\n";
+        plan(&text.replace("TLS", tls).replace("DIR", &dir.0.display().to_string()))
+    };
+    let stranger = load(&text("ca_file: DIR/b.crt"), &loaded);
+    assert!(meet(&stranger, &connector(&stranger), name("a.test")).failed.is_some());
+    // A backend's own certificate is authority enough for it, for its names.
+    let own = load(&text("ca_file: DIR/a.crt"), &loaded);
+    assert_eq!(meet(&own, &connector(&own), name("a.test")).failed, None);
+    assert!(meet(&own, &connector(&own), name("z.test")).failed.is_some());
+    let anybody = load(&text("verify: off"), &loaded);
+    assert_eq!(meet(&anybody, &connector(&anybody), name("z.test")).failed, None);
+}
+
+#[test]
+fn a_connection_serves_the_name_it_asked_for_and_those_of_its_certificate() {
+    let dir = dir("serves");
+    let loaded = load(&dir.plan(ALL), &Loaded::default());
+    let acceptor = loaded.acceptor.unwrap();
+    for (sni, host, expected) in [
+        (Some("a.test"), "A.test:443", true),
+        (Some("a.test"), "127.0.0.1", true),
+        (Some("a.test"), "b.test", false),
+        (Some("b.test"), "Z.b.test.:8443", true),
+        (Some("b.test"), "y.z.b.test", false),
+        (Some("b.test"), ".b.test", false),
+        (Some("unknown.test"), "unknown.test", true),
+        (Some("unknown.test"), "a.test", true),
+        (Some("unknown.test"), "b.test", false),
+        (None, "b.test", true),
+        (None, "[::1]:443", true),
+    ] {
+        assert_eq!(acceptor.serves(sni, host), expected, "{sni:?} {host}");
+    }
+}
+
+#[test]
+fn files_that_are_of_no_use_are_told_all_at_once() {
+    let dir = dir("faults");
+    dir.write("encrypted.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
+    let plan = dir.plan(
+        ", client_auth: require, client_ca_file: DIR/none.crt, certificates: [{cert_file: DIR/b.crt, key_file: \
+         DIR/encrypted.key}, {cert_file: DIR/c.crt, key_file: DIR/b.key}, {cert_file: DIR/c.key, key_file: DIR/c.key}]",
+    );
+    let faults = Loaded::load(&plan, &Loaded::default(), Reading::All).unwrap_err();
+    let told: Vec<String> =
+        faults.iter().map(|fault| fault.to_string().replace(&format!("{}/", dir.0.display()), "")).collect();
+    assert_eq!(
+        told,
+        [
+            "ssl.certificates[0].key_file: encrypted.key: the private key is encrypted, and nobody is there to type its \
+             password (openssl pkey -in FILE -out NEW writes it without one)",
+            "ssl.certificates[1].key_file: b.key: it is not the key of the certificate in c.crt (both have to be replaced \
+             together; the server's own certificate is the first in its file)",
+            "ssl.certificates[2].cert_file: c.key: there is no certificate in it (it has to have BEGIN CERTIFICATE, as PEM \
+             has)",
+            "ssl.client_ca_file: none.crt: cannot be read: No such file or directory (os error 2) (relative paths go from \
+             the directory that the proxy was started in)",
+        ]
+    );
+}
+
+/// `cargo test --release --lib ten_thousand -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn ten_thousand_certificates() {
+    let dir = Dir::new("many");
+    let ca = authority("ca");
+    dir.write("ca.crt", &ca.pem());
+    let mut more = String::new();
+    for at in 0..10_000 {
+        dir.certificate(&format!("n{at}"), &ca, &[&format!("n{at}.test"), &format!("*.n{at}.test")]);
+        more.push_str(&format!("{{cert_file: DIR/n{at}.crt, key_file: DIR/n{at}.key}}, "));
+    }
+    dir.certificate("a", &ca, &["a.test"]);
+    let plan = dir.plan(&format!(", certificates: [{more}]"));
+    let resident = || {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4
+    };
+    let (began, before) = (std::time::Instant::now(), resident());
+    let loaded = load(&plan, &Loaded::default());
+    println!("loaded in {:?}, {} KiB more", began.elapsed(), resident() - before);
+    let began = std::time::Instant::now();
+    let again = load(&plan, &loaded);
+    println!("looked at again in {:?}", began.elapsed());
+    assert!(Arc::ptr_eq(again.acceptor.as_ref().unwrap(), loaded.acceptor.as_ref().unwrap()));
+    let began = std::time::Instant::now();
+    assert!(loaded.acceptor.as_ref().unwrap().hello(Some("x.n9999.test")).is_some());
+    println!("found in {:?}", began.elapsed());
+    println!("memory in {} pairs: {:?} bytes each", 10_001, (resident() - before) * 1024 / 10_001);
+    let met = meet(&loaded, &connector(&loaded), name("n77.test"));
+    assert_eq!(met.failed, None);
+}

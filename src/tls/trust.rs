@@ -2,7 +2,6 @@
 //!
 //! Owns the verification of backends. Never decides which authorities count.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -13,14 +12,13 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::certificate::validity_of;
-use super::files::{FileFault, Named, Stamp};
+use super::files::{FileFault, Named};
 
 /// Authorities; equal when they are the same ones.
 #[derive(Debug)]
 pub(super) struct Authorities {
     pub roots: Arc<RootCertStore>,
     certificates: Vec<CertificateDer<'static>>,
-    stamp: Option<Stamp>,
 }
 
 impl PartialEq for Authorities {
@@ -32,14 +30,13 @@ impl PartialEq for Authorities {
 impl Authorities {
     /// Those in a file.
     pub fn read(file: Named<'_>) -> Result<Authorities, FileFault> {
-        let stamp = Stamp::of(file.file);
         let certificates = file.certificates()?;
         let mut roots = RootCertStore::empty();
         for (at, certificate) in certificates.iter().enumerate() {
             let unfit = |error| file.fault(format!("its certificate {} can't be an authority: {error}", at + 1), "");
             roots.add(certificate.clone()).map_err(unfit)?;
         }
-        Ok(Authorities { roots: Arc::new(roots), certificates, stamp })
+        Ok(Authorities { roots: Arc::new(roots), certificates })
     }
 
     /// Those that the system believes.
@@ -51,12 +48,7 @@ impl Authorities {
             let error = found.errors.first().map(|error| format!(": {error}")).unwrap_or_default();
             return Err(format!("the system has no authorities to verify backends against{error}"));
         }
-        Ok(Authorities { roots: Arc::new(roots), certificates: Vec::new(), stamp: None })
-    }
-
-    /// Whether the file looks as it did when it was read.
-    pub fn is_as_read(&self, file: &Path) -> bool {
-        self.stamp.is_some() && Stamp::of(file) == self.stamp
+        Ok(Authorities { roots: Arc::new(roots), certificates: Vec::new() })
     }
 }
 

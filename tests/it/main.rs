@@ -27,6 +27,7 @@ mod address;
 mod admin;
 mod balance;
 mod bodies;
+mod certificates;
 mod conformance;
 mod drain;
 mod faults;

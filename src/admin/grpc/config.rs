@@ -9,6 +9,7 @@ use super::v1::config_service_server::ConfigService;
 use super::{Terms, change, needed, opened, v1};
 use crate::admin::Desk;
 use crate::admin::rest::invalid;
+use crate::control::certificates::{self, CertificateFigures};
 use crate::control::verb::{Refusal, Verb};
 
 type Changed = Result<Response<v1::ChangeResponse>, Status>;
@@ -45,11 +46,43 @@ impl ConfigService for Desk {
         change(self, &sender, terms, Verb::Reload).await
     }
 
+    async fn reload_certificates(&self, request: Request<v1::ReloadCertificatesRequest>) -> Changed {
+        let (sender, asked) = opened(request);
+        let terms = Terms { if_match: asked.if_match, persist: None };
+        change(self, &sender, terms, Verb::ReloadCertificates).await
+    }
+
+    async fn list_certificates(
+        &self,
+        _: Request<v1::ListCertificatesRequest>,
+    ) -> Result<Response<v1::ListCertificatesResponse>, Status> {
+        let tls = self.board.tls();
+        let all = certificates::figures(&tls, certificates::unix_seconds());
+        Ok(Response::new(v1::ListCertificatesResponse {
+            certificates: all.into_iter().map(told).collect(),
+            troubles: tls.troubles.iter().map(ToString::to_string).collect(),
+        }))
+    }
+
     async fn set_log_level(&self, request: Request<v1::SetLogLevelRequest>) -> Changed {
         let (sender, asked) = opened(request);
         let level = needed("level", asked.level)?;
         let terms = Terms { if_match: asked.if_match, persist: asked.persist };
         change(self, &sender, terms, Verb::LogLevel(level)).await
+    }
+}
+
+fn told(certificate: CertificateFigures) -> v1::list_certificates_response::Certificate {
+    v1::list_certificates_response::Certificate {
+        cert_file: certificate.cert_file.display().to_string(),
+        key_file: certificate.key_file.display().to_string(),
+        used_for: certificate.used_for,
+        default: certificate.default,
+        names: certificate.names,
+        not_before: certificate.not_before,
+        not_after: certificate.not_after,
+        days_left: certificate.days_left,
+        trouble: certificate.trouble.unwrap_or_default(),
     }
 }
 

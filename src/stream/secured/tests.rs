@@ -76,7 +76,7 @@ async fn receive(from: &Secured, wanted: usize) -> Vec<u8> {
 fn what_is_sent_in_parts_of_any_size_arrives_whole_both_ways() {
     on_runtime(async {
         let Pair { server, client } = shaken().await;
-        let bytes: Vec<u8> = (0..300_000u32).map(|i| (i * 31 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..300_000u32).map(|i| ((i * 31) >> 3) as u8).collect();
         let sizes = [1, 0, 16_383, 16_384, 16_385, 100, 65_536, 40_000, 131_000];
         for (from, to) in [(&server, &client), (&client, &server)] {
             let (mut parts, mut rest): (Vec<&[u8]>, _) = (Vec::new(), &bytes[..]);

@@ -1,0 +1,325 @@
+//! Certificates while the proxy runs: their files looked at, what is in use replaced, and what people are told of it.
+//!
+//! Owns when files are read again. Never decides which certificate a client gets.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::mpsc::{WeakUnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use super::board::{ChangeRecord, Shown};
+use super::change::ChangeError;
+use super::thread::{Control, Done, Order};
+use super::verb::{Refusal, RefusalKind, Verb};
+use crate::config::plan::Plan;
+use crate::shared::command::{Command, Published};
+use crate::tls::{Certificate, FileFault, Loaded, Reading, Stamp};
+
+/// From one look at the files to the next.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Whoever renews certificates by himself does so long before.
+const EXPIRES_SOON_DAYS: i64 = 14;
+/// Files that the log of changes tells of at once.
+const REPLACED_COUNT_MAX: usize = 20;
+const DAY_SECONDS: i64 = 24 * 60 * 60;
+
+/// Whether a certificate is as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It is.
+    Valid,
+    /// In less than 14 days it is not any more.
+    ExpiresSoon,
+    /// Not any more.
+    Expired,
+    /// Not yet.
+    NotYetValid,
+}
+
+/// One certificate in use, for `GET /api/v1/certificates`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CertificateFigures {
+    /// Its file.
+    pub cert_file: PathBuf,
+    /// Its key's.
+    pub key_file: PathBuf,
+    /// `clients`, or the upstreams whose backends it is shown to as `upstreams.NAME`.
+    pub used_for: Vec<String>,
+    /// Whether clients get it whose name no certificate has.
+    pub default: bool,
+    /// What it is for.
+    pub names: Vec<String>,
+    /// Whether it is valid.
+    pub state: State,
+    /// Seconds since 1970.
+    pub not_before: i64,
+    /// Seconds since 1970.
+    pub not_after: i64,
+    /// Whole days that are left; below zero when they are over.
+    pub days_left: i64,
+    /// Why its files, as they are now, are of no use; what they were is in use.
+    pub trouble: Option<String>,
+}
+
+/// Every certificate in use, as of `now` in seconds since 1970.
+pub fn figures(loaded: &Loaded, now: i64) -> Vec<CertificateFigures> {
+    let for_clients = loaded.acceptor.as_ref().map_or(&[][..], |acceptor| acceptor.certificates());
+    let mut uses: BTreeMap<*const Certificate, Vec<String>> = BTreeMap::new();
+    for certificate in for_clients {
+        uses.entry(Arc::as_ptr(certificate)).or_default().push("clients".to_owned());
+    }
+    for (name, connector) in &loaded.connectors {
+        let own = connector.certificate().map(Arc::as_ptr);
+        own.into_iter().for_each(|own| uses.entry(own).or_default().push(format!("upstreams.{name}")));
+    }
+    let troubles: BTreeMap<&Path, &FileFault> = loaded.troubles.iter().map(|fault| (&*fault.file, fault)).collect();
+    let one = |certificate: &Arc<Certificate>| {
+        let files = &certificate.files;
+        let trouble = troubles.get(&*files.cert_file).or_else(|| troubles.get(&*files.key_file));
+        let mut used_for = uses.get(&Arc::as_ptr(certificate)).cloned().unwrap_or_default();
+        used_for.dedup();
+        CertificateFigures {
+            cert_file: files.cert_file.clone(),
+            key_file: files.key_file.clone(),
+            used_for,
+            default: for_clients.first().is_some_and(|first| Arc::ptr_eq(first, certificate)),
+            names: certificate.names.iter().map(ToString::to_string).collect(),
+            state: state(certificate, now),
+            not_before: certificate.validity.not_before,
+            not_after: certificate.validity.not_after,
+            days_left: (certificate.validity.not_after - now).div_euclid(DAY_SECONDS),
+            trouble: trouble.map(|fault| fault.to_string()),
+        }
+    };
+    loaded.certificates().into_iter().map(one).collect()
+}
+
+fn state(certificate: &Certificate, now: i64) -> State {
+    let validity = certificate.validity;
+    match () {
+        () if now > validity.not_after => State::Expired,
+        () if now < validity.not_before => State::NotYetValid,
+        () if now > validity.not_after - EXPIRES_SOON_DAYS * DAY_SECONDS => State::ExpiresSoon,
+        () => State::Valid,
+    }
+}
+
+/// What is valid as a configuration and yet probably not meant, in sentences.
+pub fn notices(loaded: &Loaded, now: i64) -> Vec<String> {
+    let of_validity = |certificate: &Certificate| {
+        let days = (certificate.validity.not_after - now).div_euclid(DAY_SECONDS);
+        match state(certificate, now) {
+            State::Valid => None,
+            State::Expired => Some(format!("the certificate has expired {} days ago", -days)),
+            State::ExpiresSoon => Some(format!("the certificate expires in {days} days")),
+            State::NotYetValid => Some("the certificate is not valid yet".to_owned()),
+        }
+    };
+    let of_names = |certificate: &Certificate| match certificate.is_old_style {
+        true => Some("it has no subject alternative names, and clients of today believe no others".to_owned()),
+        false => None,
+    };
+    let all = loaded.certificates().into_iter();
+    let told = all.flat_map(|certificate| {
+        let file = certificate.files.cert_file.display();
+        let both = [of_validity(certificate), of_names(certificate)];
+        both.into_iter().flatten().map(move |text| format!("{file}: {text}")).collect::<Vec<_>>()
+    });
+    told.collect()
+}
+
+/// Reads what `plan` names, where `before` is in use. Disks may take their time, so on a thread that may wait.
+///
+/// # Errors
+/// Files that are of no use.
+pub(super) async fn read(plan: Plan, before: Arc<Loaded>, reading: Reading) -> Result<Loaded, ChangeError> {
+    let read = tokio::task::spawn_blocking(move || Loaded::load(&plan, &before, reading)).await;
+    let unread = |error: tokio::task::JoinError| {
+        let (key, file) = ("ssl".to_owned(), PathBuf::new());
+        vec![FileFault { key, file, problem: error.to_string(), cure: String::new() }]
+    };
+    read.map_err(unread).and_then(|loaded| loaded).map_err(ChangeError::Tls)
+}
+
+/// Looks at files for as long as it lives, and orders once one of them has changed and is left alone since.
+#[derive(Debug)]
+pub(super) struct Looking(JoinHandle<()>);
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Looking {
+    /// From how they looked when they were read.
+    pub fn at(files: BTreeMap<PathBuf, Option<Stamp>>, orders: WeakUnboundedSender<Order>) -> Option<Looking> {
+        (!files.is_empty()).then(|| Looking(tokio::spawn(look(files, orders))))
+    }
+}
+
+async fn look(files: BTreeMap<PathBuf, Option<Stamp>>, orders: WeakUnboundedSender<Order>) {
+    let mut files = Files::new(files);
+    let mut clock = tokio::time::interval(LOOK_INTERVAL);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        let looked = tokio::task::spawn_blocking(move || {
+            let has_changed = files.have_changed();
+            (files, has_changed)
+        });
+        let Ok((after, has_changed)) = looked.await else { return };
+        files = after;
+        if has_changed {
+            // It begins anew with what is read then.
+            orders.upgrade().map(|orders| orders.send(Order::Certificates));
+            return;
+        }
+    }
+}
+
+/// Files with how they looked when they were read, and at the last look.
+struct Files(Vec<(PathBuf, Option<Stamp>, Option<Stamp>)>);
+
+impl Files {
+    fn new(files: BTreeMap<PathBuf, Option<Stamp>>) -> Files {
+        Files(files.into_iter().map(|(file, stamp)| (file, stamp, stamp)).collect())
+    }
+
+    /// Whether one looks other than when it was read, and as it did at the last look: whoever writes it has finished.
+    fn have_changed(&mut self) -> bool {
+        let mut changed = false;
+        for (file, read, last) in &mut self.0 {
+            let now = Stamp::of(file);
+            changed |= now != *read && now == *last;
+            *last = now;
+        }
+        changed
+    }
+}
+
+impl Control {
+    /// Reads the files again for somebody who asks: all of them, and takes over all or nothing.
+    pub(super) async fn reload_certificates(&mut self) -> Result<Done, Refusal> {
+        if !self.tls.is_used() {
+            let error = "ssl: TLS is spoken neither to clients nor to backends; there is nothing to reload";
+            return Err(Refusal::new(RefusalKind::Conflict, error));
+        }
+        let read = read((*self.published.plan).clone(), self.tls.clone(), Reading::All).await;
+        let loaded = read.map_err(Refusal::from)?;
+        if !loaded.troubles.is_empty() {
+            return Err(Refusal::from(ChangeError::Tls(loaded.troubles)));
+        }
+        let changed = replaced(&self.tls, &loaded);
+        self.take_certificates(loaded).await;
+        let etag = self.board.shown().etag.clone();
+        Ok(Done { etag, persisted: false, restart_required: Vec::new(), changed })
+    }
+
+    /// Reads the files that have changed; each that is of use is taken, the others stay as they were.
+    pub(super) async fn certificates_have_changed(&mut self) {
+        let read = read((*self.published.plan).clone(), self.tls.clone(), Reading::Changed).await;
+        let loaded = match read {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::error!(%error, "certificates are not reloaded: those in use stay");
+                self.look_at_certificates();
+                return;
+            }
+        };
+        let paths = replaced(&self.tls, &loaded);
+        let troubles: Vec<String> = loaded.troubles.iter().map(ToString::to_string).collect();
+        let is_news = !paths.is_empty() || loaded.troubles != self.tls.troubles;
+        self.take_certificates(loaded).await;
+        if is_news {
+            self.board.note(ChangeRecord {
+                at: std::time::SystemTime::now(),
+                who: "watch".to_owned(),
+                from: String::new(),
+                what: Verb::ReloadCertificates.to_string(),
+                paths,
+                refused: Some(troubles.join("; ")).filter(|troubles| !troubles.is_empty()),
+            });
+        }
+    }
+
+    /// New handshakes go by `loaded`, once every worker has it.
+    async fn take_certificates(&mut self, loaded: Loaded) {
+        let mut published = Published { tls: loaded.acceptor.clone(), ..(*self.published).clone() };
+        for upstream in &mut published.upstreams {
+            upstream.connector = loaded.connector(&upstream.conf.name).cloned();
+        }
+        self.published = Arc::new(published);
+        self.use_tls(loaded);
+        let (done, mut acks) = unbounded_channel();
+        self.tell(&Command::Publish(self.published.clone(), done));
+        self.update_tasks();
+        self.board.watch.publish(self.published.clone());
+        self.board.show(Shown { published: self.published.clone(), ..(*self.board.shown()).clone() });
+        while acks.recv().await.is_some() {}
+    }
+
+    /// What is told and looked at from now on.
+    pub(super) fn use_tls(&mut self, loaded: Loaded) {
+        let now = unix_seconds();
+        let told = notices(&self.tls, now);
+        for trouble in loaded.troubles.iter().filter(|trouble| !self.tls.troubles.contains(trouble)) {
+            tracing::error!("{trouble}: what was read of it before stays in use");
+        }
+        let new = replaced(&self.tls, &loaded);
+        if !new.is_empty() {
+            tracing::info!(files = new.join(", "), "certificates in use");
+        }
+        for notice in notices(&loaded, now).iter().filter(|notice| !told.contains(notice)) {
+            tracing::warn!("{notice}");
+        }
+        self.expiry_told = now.div_euclid(DAY_SECONDS);
+        self.tls = Arc::new(loaded);
+        self.board.show_tls(self.tls.clone());
+        self.look_at_certificates();
+    }
+
+    fn look_at_certificates(&mut self) {
+        self.looking = Looking::at(self.tls.stamps().clone(), self.orders.clone());
+    }
+
+    /// Once a day: what runs for a year is not to end by surprise.
+    pub(super) fn tell_of_expiry(&mut self) {
+        let now = unix_seconds();
+        let today = now.div_euclid(DAY_SECONDS);
+        if std::mem::replace(&mut self.expiry_told, today) != today {
+            notices(&self.tls, now).iter().for_each(|notice| tracing::warn!("{notice}"));
+        }
+    }
+}
+
+/// Files of certificates that are others than before; of many, the first.
+fn replaced(before: &Loaded, after: &Loaded) -> Vec<String> {
+    let known: HashSet<_> = before.certificates().into_iter().map(Arc::as_ptr).collect();
+    let new = after.certificates().into_iter().filter(|certificate| !known.contains(&Arc::as_ptr(certificate)));
+    let mut new = new.map(|certificate| certificate.files.cert_file.display().to_string());
+    let mut told: Vec<String> = new.by_ref().take(REPLACED_COUNT_MAX).collect();
+    told.extend(new.next().map(|_| "…".to_owned()));
+    told
+}
+
+/// Seconds since 1970.
+pub fn unix_seconds() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs() as i64)
+}
+
+impl From<ChangeError> for Refusal {
+    fn from(error: ChangeError) -> Refusal {
+        match error {
+            ChangeError::Tls(faults) => Refusal { kind: RefusalKind::Conflict, ..Refusal::faults(&faults) },
+            error => Refusal::new(RefusalKind::Conflict, error.to_string()),
+        }
+    }
+}
