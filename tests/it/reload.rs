@@ -109,7 +109,8 @@ fn who_waits_in_a_queue_waits_on() {
     old.gate("go").open();
     assert_eq!((running.response().status, first.response().status, second.response().status), (200, 200, 200));
 
-    // The backend itself.
+    // The backend itself. Its last slot is given back a moment after the answer went out.
+    proxy.wait_until("nothing under way", |totals| totals.exchanges_active == 0);
     let mut running = proxy.client();
     running.send_get("/gate/again");
     old.wait_for_in_flight(1);
@@ -274,7 +275,9 @@ fn a_thousand_reloads_leave_nothing_behind() {
     let after = held();
     // A plan of this size is 200 KB and more: eight hundred of them would be seen, and so would be a hundredth part.
     assert!(after[0] < before[0] + 4096, "KiB, threads, descriptors: {before:?}, then {after:?}");
-    assert_eq!(after[1..], before[1..], "threads, descriptors");
+    // Files are read on a thread of its own, which lives on for a while.
+    assert!(after[1] <= before[1] + 1, "threads, descriptors: {before:?}, then {after:?}");
+    assert_eq!(after[2..], before[2..], "descriptors");
     tunnel.send_frame(websocket::TEXT, b"still there");
     assert_eq!(tunnel.read_frame().payload, b"still there");
     origin.gate("go").open();
