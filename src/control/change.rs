@@ -64,7 +64,8 @@ pub struct Prepared {
 }
 
 impl Control {
-    /// Does all of a change that can fail; `files`: those of TLS may be others than they were. Follow it with [`Control::commit`] or [`Control::give_up`].
+    /// Does all of a change that can fail; `files`: those of TLS may be others than they were. Follow it with
+    /// [`Control::commit`] or [`Control::give_up`].
     ///
     /// # Errors
     /// [`ChangeError`]; everything is as it was.
@@ -76,7 +77,8 @@ impl Control {
             true => None,
             false => Some(Writer::start(&plan.log.access).map_err(ChangeError::AccessLog)?),
         };
-        let tls = match files || !certificates::say_the_same(&plan, &self.published.plan) {
+        let is_same = certificates::say_the_same(&plan, &self.published.plan);
+        let tls = match !is_same || files && self.tls.is_used() {
             true => Some(certificates::read(plan.clone(), self.tls.clone(), Reading::Changed).await?),
             false => None,
         };
