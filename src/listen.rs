@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -52,6 +53,9 @@ pub struct Bound {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
+    /// Where it waits until it takes its place, in which another one of ours still is.
+    beside: Option<PathBuf>,
+    is_in_place: AtomicBool,
     /// Device and inode, which nobody else gets while the socket is open.
     identity: (u64, u64),
     _socket: OwnedFd,
@@ -59,14 +63,37 @@ pub struct SocketFile {
 
 impl SocketFile {
     fn new(path: &Path, socket: &Socket) -> io::Result<SocketFile> {
-        Ok(SocketFile { path: path.to_owned(), identity: identity(path)?, _socket: socket.try_clone()?.into() })
+        let (identity, socket) = (identity(path)?, socket.try_clone()?.into());
+        let is_in_place = AtomicBool::new(true);
+        Ok(SocketFile { path: path.to_owned(), beside: None, is_in_place, identity, _socket: socket })
+    }
+
+    /// One that is beside `path` until it takes its place.
+    fn meant_for(self, path: &Path) -> SocketFile {
+        let mut file = self;
+        file.beside = Some(std::mem::replace(&mut file.path, path.to_owned()));
+        file.is_in_place = AtomicBool::new(false);
+        file
+    }
+
+    /// Where it waits for that, it takes the place of the other one: who connects from now on comes here.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn take_place(&self) -> io::Result<()> {
+        if let Some(beside) = self.beside.as_ref().filter(|_| !self.is_in_place.load(Ordering::Relaxed)) {
+            std::fs::rename(beside, &self.path)?;
+            self.is_in_place.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|found| found == self.identity) {
-            let _ = std::fs::remove_file(&self.path);
+        let path = self.beside.as_ref().filter(|_| !self.is_in_place.load(Ordering::Relaxed)).unwrap_or(&self.path);
+        if identity(path).is_ok_and(|found| found == self.identity) {
+            let _ = std::fs::remove_file(path);
         }
     }
 }
@@ -185,6 +212,17 @@ fn reserve_tcp(addr: SocketAddr) -> io::Result<Socket> {
     }
     socket.bind(&addr.into())?;
     Ok(socket)
+}
+
+/// As [`open_unix`], beside a socket of our own that still listens there; [`SocketFile::take_place`] puts it in its place.
+///
+/// # Errors
+/// That it can't be had, and why.
+pub fn open_unix_beside(path: &Path, server: &Server) -> Result<(OwnedFd, Option<SocketFile>), BindError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let (socket, file) = open_unix(Path::new(&beside), server)?;
+    Ok((socket, file.map(|file| file.meant_for(path))))
 }
 
 /// A listening Unix socket for all workers, and its file.

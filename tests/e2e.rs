@@ -193,6 +193,10 @@ fn every_command_ends_with_the_status_of_its_outcome() {
         assert_eq!(status, Some(78), "{spelling:?}: {said}");
         assert!(said.contains(".yaml"), "{said}");
     }
+    let tls =
+        dir.write("tls.yaml", "ssl: {enabled: on, cert_file: none.crt}\nrouting: {a: {respond: {status: 204}}}\n");
+    let (status, _, said) = run(&["run", "--config", &tls]);
+    assert!(status == Some(78) && said.contains("ssl.cert_file: none.crt: cannot be read"), "{status:?} {said}");
     assert_eq!(run(&["init", &new]).0, Some(0));
     assert_eq!(run(&["check", "--config", &new]).0, Some(0));
     assert_eq!(run(&["init", &new]).0, Some(1), "it never overwrites");

@@ -2,10 +2,10 @@
 //!
 //! Owns when files are read again. Never decides which certificate a client gets.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use tokio::sync::mpsc::{WeakUnboundedSender, unbounded_channel};
@@ -16,7 +16,7 @@ use super::board::{ChangeRecord, Shown};
 use super::change::ChangeError;
 use super::thread::{Control, Done, Order};
 use super::verb::{Refusal, RefusalKind, Verb};
-use crate::config::plan::Plan;
+use crate::config::plan::{Plan, Upstream};
 use crate::shared::command::{Command, Published};
 use crate::tls::{Certificate, FileFault, Loaded, Reading, Stamp};
 
@@ -26,6 +26,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const EXPIRES_SOON_DAYS: i64 = 14;
 /// Files that the log of changes tells of at once.
 const REPLACED_COUNT_MAX: usize = 20;
+/// Files that one look is for. Of 10,000 certificates it costs a hundredth of a second; all would cost a tenth.
+const LOOKED_COUNT_MAX: usize = 2000;
 const DAY_SECONDS: i64 = 24 * 60 * 60;
 
 /// Whether a certificate is as it should be.
@@ -184,24 +186,60 @@ async fn look(files: BTreeMap<PathBuf, Option<Stamp>>, orders: WeakUnboundedSend
     }
 }
 
-/// Files with how they looked when they were read, and at the last look.
-struct Files(Vec<(PathBuf, Option<Stamp>, Option<Stamp>)>);
+/// Files in the order of their names.
+struct Files {
+    all: Vec<Looked>,
+    /// Where the next look goes on.
+    next: usize,
+    /// Those that looked other than when they were read, at the last look.
+    unsettled: Vec<usize>,
+}
+
+/// A file with how it looked when it was read, and at the last look.
+struct Looked {
+    file: PathBuf,
+    read: Option<Stamp>,
+    last: Option<Stamp>,
+}
 
 impl Files {
     fn new(files: BTreeMap<PathBuf, Option<Stamp>>) -> Files {
-        Files(files.into_iter().map(|(file, stamp)| (file, stamp, stamp)).collect())
+        let all = files.into_iter().map(|(file, stamp)| Looked { file, read: stamp, last: stamp }).collect();
+        Files { all, next: 0, unsettled: Vec::new() }
     }
 
-    /// Whether one looks other than when it was read, and as it did at the last look: whoever writes it has finished.
+    /// Whether one looks other than when it was read, and as it did at the last look: whoever writes it has finished. Of
+    /// very many files the next ones are looked at, and those again that looked different.
     fn have_changed(&mut self) -> bool {
+        let looked = self.all.len().min(LOOKED_COUNT_MAX);
+        let next = (0..looked).map(|at| (self.next + at) % self.all.len());
+        let places: BTreeSet<usize> = self.unsettled.drain(..).chain(next).collect();
+        self.next = (self.next + looked) % self.all.len().max(1);
         let mut changed = false;
-        for (file, read, last) in &mut self.0 {
+        for place in places {
+            let Some(Looked { file, read, last }) = self.all.get_mut(place) else { continue };
             let now = Stamp::of(file);
             changed |= now != *read && now == *last;
+            if now != *read {
+                self.unsettled.push(place);
+            }
             *last = now;
         }
         changed
     }
+}
+
+/// Whether the configuration of TLS is the same in both.
+pub(super) fn say_the_same(one: &Plan, other: &Plan) -> bool {
+    let secure = |plan: &Plan| -> Vec<Arc<Upstream>> {
+        plan.upstreams.iter().filter(|upstream| upstream.has_secure_backend()).cloned().collect()
+    };
+    let (ours, theirs) = (secure(one), secure(other));
+    let same = |(one, other): (&Arc<Upstream>, &Arc<Upstream>)| one.name == other.name && one.tls == other.tls;
+    one.tls == other.tls
+        && one.server.http2 == other.server.http2
+        && ours.len() == theirs.len()
+        && ours.iter().zip(&theirs).all(same)
 }
 
 impl Control {
@@ -235,18 +273,20 @@ impl Control {
         };
         let paths = replaced(&self.tls, &loaded);
         let troubles: Vec<String> = loaded.troubles.iter().map(ToString::to_string).collect();
-        let is_news = !paths.is_empty() || loaded.troubles != self.tls.troubles;
-        self.take_certificates(loaded).await;
-        if is_news {
-            self.board.note(ChangeRecord {
-                at: std::time::SystemTime::now(),
-                who: "watch".to_owned(),
-                from: String::new(),
-                what: Verb::ReloadCertificates.to_string(),
-                paths,
-                refused: Some(troubles.join("; ")).filter(|troubles| !troubles.is_empty()),
-            });
+        if paths.is_empty() && loaded.troubles == self.tls.troubles {
+            // Touched, or read already for another reason.
+            self.use_tls(loaded);
+            return;
         }
+        self.take_certificates(loaded).await;
+        self.board.note(ChangeRecord {
+            at: SystemTime::now(),
+            who: "watch".to_owned(),
+            from: String::new(),
+            what: Verb::ReloadCertificates.to_string(),
+            paths,
+            refused: Some(troubles.join("; ")).filter(|troubles| !troubles.is_empty()),
+        });
     }
 
     /// New handshakes go by `loaded`, once every worker has it.
@@ -274,7 +314,7 @@ impl Control {
         }
         let new = replaced(&self.tls, &loaded);
         if !new.is_empty() {
-            tracing::info!(files = new.join(", "), "certificates in use");
+            tracing::info!(files = new.join(", "), "in use for TLS");
         }
         for notice in notices(&loaded, now).iter().filter(|notice| !told.contains(notice)) {
             tracing::warn!("{notice}");
@@ -299,11 +339,9 @@ impl Control {
     }
 }
 
-/// Files of certificates that are others than before; of many, the first.
+/// Files of which something else is in use than before; of many, the first.
 fn replaced(before: &Loaded, after: &Loaded) -> Vec<String> {
-    let known: HashSet<_> = before.certificates().into_iter().map(Arc::as_ptr).collect();
-    let new = after.certificates().into_iter().filter(|certificate| !known.contains(&Arc::as_ptr(certificate)));
-    let mut new = new.map(|certificate| certificate.files.cert_file.display().to_string());
+    let mut new = after.replaced(before).into_iter().map(|file| file.display().to_string());
     let mut told: Vec<String> = new.by_ref().take(REPLACED_COUNT_MAX).collect();
     told.extend(new.next().map(|_| "…".to_owned()));
     told
@@ -311,7 +349,7 @@ fn replaced(before: &Loaded, after: &Loaded) -> Vec<String> {
 
 /// Seconds since 1970.
 pub fn unix_seconds() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs() as i64)
 }
 
@@ -321,5 +359,36 @@ impl From<ChangeError> for Refusal {
             ChangeError::Tls(faults) => Refusal { kind: RefusalKind::Conflict, ..Refusal::faults(&faults) },
             error => Refusal::new(RefusalKind::Conflict, error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_changed_once_it_is_left_alone_and_of_many_each_has_its_turn() {
+        let dir = std::env::temp_dir().join(format!("speedmimi-look-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = |at: usize| dir.join(format!("{at:05}"));
+        let last = LOOKED_COUNT_MAX;
+        std::fs::write(path(last), "1").unwrap();
+        let mut files = Files::new((0..=last).map(|at| (path(at), Stamp::of(&path(at)))).collect());
+        assert!(!files.have_changed() && !files.have_changed());
+        std::fs::write(path(last), "12").unwrap();
+        // The first round ends before it; after that it is looked at each time.
+        let mut looks = 0;
+        while files.unsettled.is_empty() {
+            assert!(!files.have_changed());
+            looks += 1;
+        }
+        assert!(looks <= 2);
+        std::fs::write(path(last), "123").unwrap();
+        assert!(!files.have_changed(), "it is still written");
+        assert!(files.have_changed());
+        std::fs::remove_file(path(last)).unwrap();
+        assert!(!files.have_changed());
+        assert!(files.have_changed(), "gone is a change too");
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

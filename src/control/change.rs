@@ -59,15 +59,17 @@ pub struct Prepared {
     /// Listeners that accept already.
     opened: Vec<Listening>,
     management: entrance::Opening,
-    tls: Loaded,
+    /// Where something of it may be another.
+    tls: Option<Loaded>,
 }
 
 impl Control {
-    /// Does all of a change that can fail. Follow it with [`Control::commit`] or [`Control::give_up`].
+    /// Does all of a change that can fail; `files`: those of TLS may be others than they were. Follow it with
+    /// [`Control::commit`] or [`Control::give_up`].
     ///
     /// # Errors
     /// [`ChangeError`]; everything is as it was.
-    pub(super) async fn prepare(&mut self, plan: Plan) -> Result<Prepared, ChangeError> {
+    pub(super) async fn prepare(&mut self, plan: Plan, files: bool) -> Result<Prepared, ChangeError> {
         let now = self.entrance.as_ref();
         let management = entrance::prepare(plan.management.as_ref(), now).map_err(ChangeError::Management)?;
         let current = self.access.as_ref().map_or(&AccessLog::Off, |writer| &writer.target);
@@ -75,7 +77,11 @@ impl Control {
             true => None,
             false => Some(Writer::start(&plan.log.access).map_err(ChangeError::AccessLog)?),
         };
-        let tls = certificates::read(plan.clone(), self.tls.clone(), Reading::Changed).await?;
+        let is_same = certificates::say_the_same(&plan, &self.published.plan);
+        let tls = match !is_same || files && self.tls.is_used() {
+            true => Some(certificates::read(plan.clone(), self.tls.clone(), Reading::Changed).await?),
+            false => None,
+        };
         let opened = self.open_listeners(&plan.server).await.map_err(ChangeError::Listen)?;
         Ok(Prepared { plan, access, opened, management, tls })
     }
@@ -91,8 +97,10 @@ impl Control {
         // The old writer ends by itself once the workers have let go of it; nobody waits for it here.
         drop(before);
         self.open.set_max(plan.server.max_conn.min(self.limits.clients_of_tables));
-        self.published = Arc::new(self.registry.apply(&Arc::new(plan), &tls, clock::now_ms()));
-        self.use_tls(tls);
+        if let Some(tls) = tls {
+            self.use_tls(tls);
+        }
+        self.published = Arc::new(self.registry.apply(&Arc::new(plan), &self.tls, clock::now_ms()));
         self.resolve_first().await;
         self.registry.enlist(clock::now_ms());
         let (done, mut acks) = unbounded_channel();
@@ -165,7 +173,9 @@ impl Control {
                 (ListenAddr::Tcp(addr), Opening::Tcp(addr, server.clone()), None)
             }
             ListenAddr::Unix(path) => {
-                let (socket, file) = listen::open_unix(path, server)?;
+                let is_ours = self.listening.iter().any(|known| known.asked.addr == asked.addr);
+                let open = if is_ours { listen::open_unix_beside } else { listen::open_unix };
+                let (socket, file) = open(path, server)?;
                 (asked.addr.clone(), Opening::Shared(Arc::new(socket)), file.map(Arc::new))
             }
         };
@@ -187,6 +197,11 @@ impl Control {
 
     /// Ends listening where the plan doesn't any more; what was `opened` is listened on from now on.
     fn end_listeners(&mut self, opened: Vec<Listening>) {
+        for (opened, file) in opened.iter().filter_map(|opened| Some((opened, opened.file.as_ref()?))) {
+            if let Err(error) = file.take_place() {
+                tracing::error!(listen = %opened.asked, %error, "nobody will find the socket");
+            }
+        }
         self.listening.extend(opened);
         let plan = self.published.plan.clone();
         let mut before = std::mem::take(&mut self.listening);

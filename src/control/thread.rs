@@ -463,7 +463,7 @@ impl Control {
                 return Err(Refusal::new(RefusalKind::Conflict, error));
             }
         }
-        let prepared = self.prepare(plan).await.map_err(Refusal::from)?;
+        let prepared = self.prepare(plan, asked.verb == Verb::Reload).await.map_err(Refusal::from)?;
         let persisted = match self.persist(asked).await {
             Ok(persisted) => persisted,
             Err(refusal) => {

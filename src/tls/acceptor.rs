@@ -190,6 +190,9 @@ impl Choice {
         let places = sni.map_or(&[][..], |name| self.names.find(name));
         let mut named = places.iter().filter_map(|place| self.certificates.get(*place as usize));
         let first = named.clone().next().or(self.certificates.first());
+        if places.len() < 2 {
+            return first;
+        }
         named.find(|certificate| can(certificate)).or(first)
     }
 }

@@ -72,6 +72,21 @@ impl Loaded {
         &self.stamps
     }
 
+    /// Files of which something else is in use than `before`, sorted.
+    pub fn replaced(&self, before: &Loaded) -> Vec<&Path> {
+        let is_new = |files: &KeyPair, now: &Arc<Certificate>| {
+            before.certificates.get(files).is_none_or(|before| !Arc::ptr_eq(before, now))
+        };
+        let is_other =
+            |file: &Path, now: &Authorities| before.authorities.get(file).is_none_or(|before| **before != *now);
+        let certificates = self.certificates.iter().filter(|(files, now)| is_new(files, now));
+        let authorities = self.authorities.iter().filter(|(file, now)| is_other(file, now));
+        let certificates = certificates.map(|(files, _)| files.cert_file.as_path());
+        let mut all: Vec<&Path> = certificates.chain(authorities.map(|(file, _)| file.as_path())).collect();
+        all.sort_unstable();
+        all
+    }
+
     /// Whether TLS is spoken to anybody.
     pub fn is_used(&self) -> bool {
         self.acceptor.is_some() || !self.connectors.is_empty()

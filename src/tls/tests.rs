@@ -4,9 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair as Key};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConnection};
-use rustls_pki_types::ServerName;
+use rustls::client::{
+    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls12Resumption,
+    Tls13ClientSessionValue,
+};
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, NamedGroup, RootCertStore, ServerConnection,
+    SupportedProtocolVersion,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
 
+use super::acceptor::provider;
 use super::{Loaded, Reading, take_hello};
 use crate::config::file;
 use crate::config::plan::{Plan, Scheme};
@@ -176,16 +185,73 @@ fn who_came_without_a_certificate_is_asked_again_once_one_is_required() {
     assert_eq!((met.failed, met.client.handshake_kind()), (None, Some(HandshakeKind::Full)));
 }
 
+/// Offers the sessions of any name under every name.
+#[derive(Debug)]
+struct Careless(ClientSessionMemoryCache);
+
+const ANY: &str = "any.test";
+
+impl ClientSessionStore for Careless {
+    fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
+        self.0.set_kx_hint(name(ANY), group);
+    }
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        self.0.kx_hint(&name(ANY))
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, session: Tls12ClientSessionValue) {
+        self.0.set_tls12_session(name(ANY), session);
+    }
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.0.tls12_session(&name(ANY))
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {
+        self.0.remove_tls12_session(&name(ANY));
+    }
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, session: Tls13ClientSessionValue) {
+        self.0.insert_tls13_ticket(name(ANY), session);
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.0.take_tls13_ticket(&name(ANY))
+    }
+}
+
+/// A client of one version that resumes so.
+fn client(dir: &Dir, version: &'static SupportedProtocolVersion, resumption: Resumption) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(dir.path("ca.crt")).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[version]).unwrap();
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.resumption = resumption;
+    Arc::new(config)
+}
+
 #[test]
-fn no_session_of_one_name_is_taken_up_under_another() {
+fn sessions_are_taken_up_by_tickets_and_ids_but_never_under_another_name() {
     let dir = dir("names");
     let loaded = load(&dir.plan(ALL), &Loaded::default());
-    let config = connector(&loaded);
-    for asked in ["a.test", "b.test"] {
-        let met = meet(&loaded, &config, name(asked));
-        assert_eq!((met.failed, met.client.handshake_kind()), (None, Some(HandshakeKind::Full)), "{asked}");
+    let store = || Resumption::store(Arc::new(Careless(ClientSessionMemoryCache::new(32))));
+    for (version, resumption) in [
+        (&rustls::version::TLS13, store()),
+        (&rustls::version::TLS12, store().tls12_resumption(Tls12Resumption::SessionIdOrTickets)),
+        (&rustls::version::TLS12, store().tls12_resumption(Tls12Resumption::SessionIdOnly)),
+    ] {
+        let config = client(&dir, version, resumption);
+        for (asked, kind) in [
+            ("a.test", HandshakeKind::Full),
+            ("a.test", HandshakeKind::Resumed),
+            ("b.test", HandshakeKind::Full),
+            ("b.test", HandshakeKind::Resumed),
+        ] {
+            let met = meet(&loaded, &config, name(asked));
+            assert_eq!((met.failed, met.client.handshake_kind()), (None, Some(kind)), "{version:?} {asked}");
+        }
     }
-    assert_eq!(meet(&loaded, &config, name("b.test")).client.handshake_kind(), Some(HandshakeKind::Resumed));
 }
 
 #[test]

@@ -459,7 +459,14 @@ class Walk:
         config = {"config": {"log": {"level": "info"}}, "restart_required": [evil], "file_refused": evil}
         changes = {"changes": [{"timestamp": 1, "who": evil, "from": evil, "what": evil, "changed": [evil], "refused": None},
                                {"timestamp": 2, "who": evil, "from": "", "what": "add backend to " + evil, "changed": [], "refused": evil}]}
-        answers = {"/api/v1/errors": {"errors": [odd] + [error] * 30}, "/api/v1/config": config, "/api/v1/changes": changes}
+        day = 24 * 60 * 60
+        certificate = {"cert_file": evil, "key_file": evil, "used_for": ["clients", evil], "default": True, "names": [evil] * 5,
+                       "state": "expired", "not_before": 0, "not_after": day, "days_left": -20000, "trouble": evil}
+        valid = certificate | {"state": "valid", "trouble": None, "names": ["good.test"], "not_after": int(time.time()) + 90 * day,
+                               "days_left": 90}
+        tls = {"certificates": [valid, certificate], "troubles": [evil]}
+        answers = {"/api/v1/errors": {"errors": [odd] + [error] * 30}, "/api/v1/config": config, "/api/v1/changes": changes,
+                   "/api/v1/certificates": tls}
         stubs = {path: (lambda answer: lambda route: route.fulfill(json=answer))(answer) for path, answer in answers.items()}
         for width in (1280, 375):
             with self.page(width=width, stubs=stubs) as page:
@@ -468,6 +475,11 @@ class Walk:
                 expect(page.locator("#error-table")).to_contain_text("No backend was in use and healthy")
                 expect(page.locator("#notices")).to_contain_text("only after a restart")
                 expect(page.locator("#notices")).to_contain_text("was read and refused")
+                expect(page.locator("#notices")).to_contain_text("Files of TLS are of no use")
+                rows = page.locator("#certificate-table tbody tr")
+                expect(rows.first).to_contain_text("expired")
+                expect(rows.last).to_contain_text("90 days")
+                expect(page.locator("#nav-certificates")).to_be_attached()
                 expect(page.locator("#error-table tbody tr")).to_have_count(20)
                 page.get_by_role("button", name="Show 11 more").click()
                 expect(page.locator("#error-table tbody tr")).to_have_count(31)

@@ -274,6 +274,8 @@ def configuration(client, addr):
     assert len(words) < 4096, len(words)
     refused(Code.OUT_OF_RANGE, "too large", replace, c.ReplaceConfigRequest(config_json=" " * (17 << 20)))
     refused(Code.FAILED_PRECONDITION, "without a configuration file", client.config.Reload, c.ReloadRequest())
+    refused(Code.FAILED_PRECONDITION, "nothing to reload", client.config.ReloadCertificates, c.ReloadCertificatesRequest())
+    assert not client.config.ListCertificates(c.ListCertificatesRequest()).certificates
     assert client.etag() == etag
 
 
@@ -372,6 +374,7 @@ def who_may(client, addr):
     changes = [
         (reader.config.SetLogLevel, level),
         (reader.config.Reload, c.ReloadRequest()),
+        (reader.config.ReloadCertificates, c.ReloadCertificatesRequest()),
         (reader.config.PatchConfig, c.PatchConfigRequest(patch_json="{}")),
         (reader.config.ReplaceConfig, c.ReplaceConfigRequest(config_json="{}")),
         (reader.backends.AddBackend, b.AddBackendRequest()),

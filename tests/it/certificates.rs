@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -19,6 +19,7 @@ use speedmimi::server::StartError;
 use speedmimi::tls::Certificate;
 
 use crate::api::Api;
+use crate::client::Client;
 use crate::dir::Dir;
 use crate::proxy::Proxy;
 use crate::wait;
@@ -171,10 +172,20 @@ fn tls_comes_and_goes_with_the_configuration() {
     let (status, done) = api.tell("PATCH", "/api/v1/config", &json!({ "ssl": files }));
     assert_eq!(status, 200, "{done}");
     assert_eq!(end(&proxy), first_of(2040));
+    let socket = dir.path("s.sock");
+    let listen = json!({"server": {"listen": [format!("unix:{}", socket.display())]}});
+    assert_eq!(api.tell("PATCH", "/api/v1/config", &listen).0, 200);
+    let inode = || fs::symlink_metadata(&socket).map(|meta| meta.ino()).expect("a socket");
+    let before = inode();
     let (status, done) = api.tell("PATCH", "/api/v1/config", &json!({"ssl": {"enabled": false}}));
     assert_eq!(status, 200, "{done}");
     assert!(proxy.board().shown().published.tls.is_none());
     assert_eq!(api.get("/api/v1/certificates")["certificates"], json!([]));
+    // The socket in the old one's place is another, and stays when that one goes.
+    assert_ne!(inode(), before);
+    assert_eq!(Client::connect_unix(&socket).get("/").status, 200);
+    drop(proxy);
+    assert!(!socket.exists());
 }
 
 #[test]

@@ -64,6 +64,8 @@ fn every_answer_is_as_described() {
         ("PATCH", "/api/v1/config", json!({"log": {"level": "warn"}}), 200),
         ("PATCH", "/api/v1/config", json!({"log": {"level": "loud", "format": "odd"}}), 400),
         ("POST", "/api/v1/config/reload", Json::Null, 409),
+        ("POST", "/api/v1/config/reload-ssl", Json::Null, 409),
+        ("GET", "/api/v1/certificates", Json::Null, 200),
         ("GET", "/api/v1/upstreams", Json::Null, 200),
         ("GET", "/api/v1/backends", Json::Null, 200),
         ("GET", "/api/v1/stats/server", Json::Null, 200),

@@ -4,7 +4,7 @@ import { Backends, limitName, share, stateName } from "./backends.js";
 import { askToken, confirm, forceField, numberField } from "./dialogs.js";
 import { attribute, el, put } from "./dom.js";
 import { History } from "./history.js";
-import { Reasons, Workers, changeLog, errorLog } from "./lists.js";
+import { Reasons, Workers, certificateLog, changeLog, errorLog } from "./lists.js";
 import { Overview } from "./overview.js";
 import { currentLanguage, moment, percent, setLanguage, settings, span, t, wantedLanguage, whole, NONE } from "./say.js";
 
@@ -14,7 +14,7 @@ const CONFIG_MS = 30_000;
 const ERRORS_MS = 5_000;
 
 const $ = (id) => document.getElementById(id);
-const state = { frame: null, config: null, changes: [], errors: null, link: { name: "connecting" } };
+const state = { frame: null, config: null, changes: [], errors: null, tls: null, link: { name: "connecting" } };
 const history = new History();
 let view = {};
 let waiters = [];
@@ -33,6 +33,7 @@ function build() {
     workers: new Workers($("worker-table")),
     changes: changeLog($("change-table")),
     errors: errorLog($("error-table")),
+    certificates: certificateLog($("certificate-table")),
   };
   drawLink();
   drawNotices();
@@ -67,6 +68,9 @@ function drawLogs() {
   view.changes.update(state.changes);
   $("errors").hidden = $("nav-errors").hidden = state.errors === null;
   if (state.errors !== null) view.errors.update(state.errors);
+  const certificates = state.tls?.certificates ?? [];
+  $("certificates").hidden = $("nav-certificates").hidden = certificates.length === 0;
+  view.certificates.update([...certificates].sort((a, b) => a.not_after - b.not_after));
 }
 
 const LINK_MARKS = { live: "●", connecting: "◌", lost: "✕", denied: "✕", token: "✕" };
@@ -92,14 +96,19 @@ function lostWords() {
   return state.frame ? t("lost_words", { time: moment(state.frame.server.timestamp) }) : t("lost_never");
 }
 
+/** Files of certificates that somebody should look after. */
+function expiring() {
+  return (state.tls?.certificates ?? []).filter((c) => c.state !== "valid").map((c) => c.cert_file);
+}
+
 /** Redrawn only when something else is to be said, so that a button keeps the focus. */
 let noticesShown = "";
 
 function drawNotices() {
-  const { link, config, frame } = state;
+  const { link, config, frame, tls } = state;
   const isLost = ["lost", "token", "denied"].includes(link.name) || link.isRetry;
   const key = JSON.stringify([currentLanguage(), isLost && lostWords(), isLost && link.name === "token", config?.restart_required,
-    config?.file_refused, frame?.ready]);
+    config?.file_refused, frame?.ready, tls?.troubles, expiring()]);
   if (key === noticesShown) return;
   noticesShown = key;
   const list = [];
@@ -111,6 +120,8 @@ function drawNotices() {
   if (frame && !frame.ready) list.push(notice("warn", "▲", t("draining_server")));
   if (config?.restart_required?.length) list.push(notice("warn", "▲", t("restart_required", { keys: config.restart_required.join(", ") })));
   if (config?.file_refused) list.push(notice("bad", "✕", t("file_refused", { error: config.file_refused })));
+  if (tls?.troubles?.length) list.push(notice("bad", "✕", t("tls_troubles", { troubles: tls.troubles.slice(0, 3).join("; ") })));
+  if (expiring().length > 0) list.push(notice("warn", "▲", t("tls_expiring", { files: expiring().slice(0, 3).join(", ") })));
   $("notices").replaceChildren(...list);
 }
 
@@ -186,6 +197,7 @@ function nextFrame() {
 /** What does not stream. A look that fails changes nothing: the stream tells of lost connections. */
 function lookAround() {
   lookAtConfig();
+  lookAtCertificates();
   lookAtChanges();
 }
 
@@ -205,6 +217,15 @@ async function lookAtChanges() {
     state.changes = (await look("/api/v1/changes")).changes ?? [];
   } catch { /* as they were */ }
   drawLogs();
+}
+
+async function lookAtCertificates() {
+  if (state.link.name !== "live") return;
+  try {
+    state.tls = await look("/api/v1/certificates");
+  } catch { /* as it was */ }
+  drawLogs();
+  drawNotices();
 }
 
 let hasErrors = true;
@@ -377,6 +398,7 @@ function start() {
   setInterval(countDown, 1_000);
   setInterval(lookAtChanges, LOOK_MS);
   setInterval(lookAtConfig, CONFIG_MS);
+  setInterval(lookAtCertificates, LOOK_MS);
   setInterval(lookAtErrors, ERRORS_MS);
   setTimeout(lookAtErrors, 500);
   // A tab that was asleep tries at once.

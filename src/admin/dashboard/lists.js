@@ -111,7 +111,31 @@ export function errorLog(root) {
   return new Log(root, t("errors"), columns, cells, "no_errors");
 }
 
-const VERBS = ["replace configuration", "patch configuration", "reload from file", "add backend to", "remove backend",
+const CERTIFICATE_PILLS = { valid: ["active", "●"], expires_soon: ["draining", "▲"], not_yet_valid: ["draining", "▲"], expired: ["down", "✕"] };
+const NAMES_SHOWN = 3;
+
+/** The certificates in use, those first that expire first. */
+export function certificateLog(root) {
+  const columns = ["certificate", "state", "expires", "used_for", "file"].map((key) => ({ title: t(key), class: key }));
+  const cells = (c) => {
+    const names = c.names.slice(0, NAMES_SHOWN).join(", ") || NONE;
+    const more = c.names.length > NAMES_SHOWN ? t("more_names", { count: whole(c.names.length - NAMES_SHOWN) }) : "";
+    const [pill, mark] = CERTIFICATE_PILLS[c.state] ?? ["down", "✕"];
+    const state = [el("span", { class: "pill", "data-state": pill }, el("span", { class: "mark", "aria-hidden": "true" }, mark), t("certificate_" + c.state))];
+    if (c.trouble) state.push(el("span", { class: "note" }, c.trouble));
+    const uses = c.used_for.map((use) => (use === "clients" ? t("for_clients") : use)).join(", ");
+    return [
+      noted(names, [more, c.default ? t("certificate_default") : ""].filter(Boolean).join(" · ")),
+      state,
+      noted(t("days_left", { count: whole(c.days_left) }), moment(c.not_after * 1000)),
+      uses || NONE,
+      el("span", { class: "paths" }, c.cert_file),
+    ];
+  };
+  return new Log(root, t("certificates"), columns, cells, "no_certificates");
+}
+
+const VERBS = ["replace configuration", "patch configuration", "reload from file", "reload certificates", "add backend to", "remove backend",
   "update backend", "disconnect backend", "connect backend", "set log level"];
 
 /** The server's words for a change, in the reader's language. */
