@@ -3,12 +3,15 @@
 //! Owns the choice between the kinds of connections, and nothing else: each kind is a file of its own. Never interprets a
 //! byte and never sets a deadline.
 
+mod incoming;
+pub mod places;
 mod socket;
 
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 
+pub use incoming::Incoming;
 pub use socket::Socket;
 
 /// A connection of the data path.
@@ -16,6 +19,8 @@ pub use socket::Socket;
 pub enum Stream {
     /// A socket: what is sent is what the peer gets.
     Socket(Socket),
+    /// One request of a client that speaks HTTP/2.
+    Incoming(Box<Incoming>),
 }
 
 impl Stream {
@@ -31,6 +36,7 @@ impl Stream {
     pub fn into_fd(self) -> Option<OwnedFd> {
         match self {
             Stream::Socket(socket) => Some(socket.into_fd()),
+            Stream::Incoming(_) => None,
         }
     }
 
@@ -41,6 +47,7 @@ impl Stream {
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Socket(socket) => socket.recv(buf),
+            Stream::Incoming(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -49,6 +56,7 @@ impl Stream {
     pub fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Stream::Socket(socket) => socket.poll_recv(cx, buf),
+            Stream::Incoming(stream) => stream.poll_recv(cx, buf),
         }
     }
 
@@ -57,6 +65,7 @@ impl Stream {
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Stream::Socket(socket) => socket.poll_readable(cx),
+            Stream::Incoming(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -65,6 +74,7 @@ impl Stream {
     pub fn is_quiet(&self) -> bool {
         match self {
             Stream::Socket(socket) => socket.is_quiet(),
+            Stream::Incoming(_) => false,
         }
     }
 
@@ -75,6 +85,7 @@ impl Stream {
     pub fn send(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Stream::Socket(socket) => socket.send(bufs),
+            Stream::Incoming(stream) => stream.send(bufs),
         }
     }
 
@@ -82,6 +93,15 @@ impl Stream {
     pub fn poll_send(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Stream::Socket(socket) => socket.poll_send(cx, bufs),
+            Stream::Incoming(stream) => stream.poll_send(cx, bufs),
+        }
+    }
+
+    /// Ready once the peer gave up what this carries, where that can be seen without reading what it sent before.
+    pub fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Stream::Socket(_) => Poll::Pending,
+            Stream::Incoming(stream) => stream.poll_cut(cx),
         }
     }
 
@@ -89,13 +109,15 @@ impl Stream {
     pub fn unsent(&self) -> usize {
         match self {
             Stream::Socket(_) => 0,
+            Stream::Incoming(stream) => stream.unsent(),
         }
     }
 
     /// Ready when nothing waits in the connection any more.
-    pub fn poll_flush(&self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Stream::Socket(_) => Poll::Ready(Ok(())),
+            Stream::Incoming(stream) => stream.poll_flush(cx),
         }
     }
 
@@ -103,6 +125,7 @@ impl Stream {
     pub fn shutdown_write(&self) {
         match self {
             Stream::Socket(socket) => socket.shutdown_write(),
+            Stream::Incoming(stream) => stream.shutdown_write(),
         }
     }
 
@@ -110,6 +133,7 @@ impl Stream {
     pub fn reset_on_close(&self) {
         match self {
             Stream::Socket(socket) => socket.reset_on_close(),
+            Stream::Incoming(stream) => stream.close_with(h2::Reason::CANCEL),
         }
     }
 }

@@ -32,11 +32,11 @@ fn check_says_what_a_valid_file_holds() {
     let directory = Dir::new("check-valid");
     let path = directory.write(
         "f.yaml",
-        "server: {listen: [\"unix:/run/a.sock\"], http2: true}\n\
+        "server: {listen: [\"unix:/run/a.sock\"], park_after: 2m}\n\
          backends: {u: [{host: a, port: 1}, {host: b, port: 1}]}\nrouting: {a: {upstream: u}}\n",
     );
-    let expected = "notice: f.yaml:1:47: server.http2: HTTP/2 is not available yet in this version; \
-                    clients get HTTP/1.1\n\
+    let expected = "notice: f.yaml:1:52: server.park_after: no connection is ever parked: idle ones end after \
+                    server.idle_timeout, 1m15s\n\
                     f.yaml: configuration is valid (1 route, 1 upstream, 2 backends, listening on 0.0.0.0:8080, \
                     unix:/run/a.sock)\n";
     assert_eq!(checked(&directory, &path), (expected.to_owned(), 0));

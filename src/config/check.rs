@@ -62,6 +62,7 @@ fn server(section: &Section, faults: &mut Faults) -> Server {
         backlog: number(section, "backlog"),
         congestion_control: section.text_if("congestion_control").cloned(),
         proxy_protocol: *section.choice("proxy_protocol") == "accept",
+        http2: *section.boolean("http2"),
         watch: *section.boolean("watch"),
         shutdown_delay: *section.duration("shutdown_delay"),
         shutdown_timeout: *section.duration("shutdown_timeout"),
@@ -92,11 +93,6 @@ fn server_rules(section: &Section, server: &Server, faults: &mut Faults) {
         let ends = show_duration(server.idle_timeout);
         let text = format!("no connection is ever parked: idle ones end after server.idle_timeout, {ends}");
         faults.notice(park_after.at, &section.path_of("park_after"), text);
-    }
-    let http2 = section.entry("http2");
-    if http2.written && http2.value == Value::Bool(true) {
-        let text = "HTTP/2 is not available yet in this version; clients get HTTP/1.1";
-        faults.notice(http2.at, &section.path_of("http2"), text);
     }
 }
 

@@ -104,6 +104,8 @@ pub struct Server {
     pub congestion_control: Option<String>,
     /// Whether connections open with a PROXY header (only believed from `trusted_proxies`).
     pub proxy_protocol: bool,
+    /// Serve HTTP/2 to clients that ask for it.
+    pub http2: bool,
     /// Reload when the file changes.
     pub watch: bool,
     /// May be zero.

@@ -151,9 +151,8 @@ pub const KEYS: &[Key] = &[
         "server.http2",
         Kind::Bool,
         "true",
-        "Serve HTTP/2 to clients that ask for it. Not in this version: clients get HTTP/1.1, whatever stands here.",
-    )
-    .only(&["true", "false"]),
+        "Serve HTTP/2 to clients that begin with its preface (prior knowledge, also in the clear) or choose it with TLS. See http2.md.",
+    ),
     key(
         "server.proxy_protocol",
         Kind::Choice(&["off", "accept"]),

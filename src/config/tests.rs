@@ -198,7 +198,6 @@ fn faults_are_told_as_a_tired_person_needs_them() {
 fn notices_are_told_and_the_file_is_used() {
     let told = |text: &str| checked(text).notices.iter().map(ToString::to_string).collect::<Vec<_>>();
     for (lines, notice) in [
-        ("server: {http2: true}", "server.http2: HTTP/2 is not available yet in this version; clients get HTTP/1.1"),
         (
             "server: {park_after: 2m}",
             "server.park_after: no connection is ever parked: idle ones end after server.idle_timeout, 1m15s",

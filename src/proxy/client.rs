@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use super::exchange::{self, After, Exchange};
 use super::intake::{self, Intake};
 use super::local::{Local, Seat};
-use super::{reply, tunnel};
+use super::{http2, reply, tunnel};
 use crate::error::{Fault, Reason};
 use crate::http::parse::HeadEnd;
 use crate::http::proxy_header;
@@ -91,6 +91,8 @@ pub struct Client {
     pub tls: bool,
     /// The one deadline of whatever it does now.
     pub deadline: Deadline,
+    /// Whether it is a request stream of an HTTP/2 connection.
+    pub is_http2: bool,
     /// Read and not used yet.
     pub input: Input,
     /// The worker's belongings.
@@ -107,10 +109,31 @@ pub struct Client {
     awaits_turn: bool,
 }
 
+/// What the request streams of one HTTP/2 connection have in common.
+#[derive(Debug)]
+pub struct Facts {
+    /// Who is at the other end.
+    pub peer: SocketAddr,
+    /// Index of the listener it came in by.
+    pub listener: u16,
+    /// Whether it came over TLS.
+    pub tls: bool,
+    /// The worker's belongings.
+    pub local: Rc<Local>,
+}
+
+/// What the preface of HTTP/2 begins with, and no request does.
+const HTTP2_START: &[u8] = b"PRI ";
+
+fn is_preface(bytes: &[u8]) -> bool {
+    bytes.len() >= http2::PREFACE.len()
+}
+
 /// How a connection's life between two requests ends.
 enum Next {
     Request(Box<Exchange>),
     Refused(Fault),
+    Http2,
     Park,
     Close,
 }
@@ -143,7 +166,35 @@ impl Client {
             wants_proxy_header,
             is_woken,
             awaits_turn: false,
+            is_http2: false,
         })
+    }
+
+    /// One request stream of an HTTP/2 connection, which has the place in the worker's count.
+    pub fn of_stream(stream: Stream, facts: &Rc<Facts>) -> Client {
+        let local = facts.local.clone();
+        Client {
+            stream,
+            peer: facts.peer,
+            listener: facts.listener,
+            tls: facts.tls,
+            deadline: Deadline::new(&local.wheel),
+            input: Input::default(),
+            seat: local.no_seat(),
+            waiting: Waiting::First,
+            since: local.wheel.now(),
+            wants_proxy_header: false,
+            is_woken: false,
+            awaits_turn: false,
+            is_http2: true,
+            local,
+        }
+    }
+
+    /// What an HTTP/2 connection goes on with.
+    pub fn into_parts(self) -> (Rc<Facts>, Seat, Stream, Input, Deadline) {
+        let Client { stream, peer, listener, tls, deadline, input, local, seat, .. } = self;
+        (Rc::new(Facts { peer, listener, tls, local }), seat, stream, input, deadline)
     }
 
     /// Serves the connection, as a task of its own, until it is parked, closed or became a tunnel.
@@ -175,13 +226,15 @@ impl Client {
                     reply::refuse(&mut self, fault).await;
                     return self.close_gently().await;
                 }
+                Next::Http2 => return http2::spawn(self),
                 Next::Park => return self.park(),
                 Next::Close => return self.close(),
             }
         }
     }
 
-    fn close(mut self) {
+    /// Closes at once.
+    pub fn close(mut self) {
         let local = self.local.clone();
         self.input.clear(&local);
     }
@@ -292,6 +345,11 @@ impl Client {
 
     /// The usual case: a read that begins with a head.
     fn parse_fresh(&mut self, bytes: &mut [u8], head: &mut HeadEnd) -> Option<Next> {
+        if bytes.starts_with(HTTP2_START) && self.may_be_http2(bytes) {
+            let local = self.local.clone();
+            self.input.append(bytes, &local);
+            return is_preface(bytes).then_some(Next::Http2);
+        }
         match intake::take(self, bytes, head) {
             Intake::Request(exchange, used) => {
                 let local = self.local.clone();
@@ -318,6 +376,10 @@ impl Client {
             }
         }
         let mut input = std::mem::take(&mut self.input);
+        if input.unread().starts_with(HTTP2_START) && self.may_be_http2(input.unread()) {
+            self.input = input;
+            return is_preface(self.input.unread()).then_some(Next::Http2);
+        }
         let taken = intake::take(self, input.unread(), head);
         self.input = input;
         match taken {
@@ -329,6 +391,14 @@ impl Client {
             Intake::Partial => None,
             Intake::Refused(fault) => Some(Next::Refused(fault)),
         }
+    }
+
+    /// Whether this is the beginning of HTTP/2 with prior knowledge (RFC 9113, section 3.3), as far as it came. Only a
+    /// connection's first bytes can be.
+    #[cold]
+    fn may_be_http2(&self, bytes: &[u8]) -> bool {
+        let known = bytes.len().min(http2::PREFACE.len());
+        self.waiting != Waiting::Next && bytes[..known] == http2::PREFACE[..known] && self.local.view().server.http2
     }
 
     fn parse_proxy_header(&mut self) -> Step {

@@ -12,6 +12,8 @@ mod dir;
 #[allow(dead_code)]
 mod origin;
 #[allow(dead_code)]
+mod peer2;
+#[allow(dead_code)]
 mod proxy;
 #[allow(dead_code)]
 mod wait;
@@ -34,6 +36,7 @@ mod grpc;
 mod h1;
 mod harness;
 mod health;
+mod http2;
 mod limits;
 mod openapi;
 mod park;

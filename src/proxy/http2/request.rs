@@ -1,0 +1,71 @@
+//! One request of an HTTP/2 connection, as a task of its own.
+//!
+//! Owns the order: a turn, the translation of the head, the exchange. Never drives the connection.
+
+use std::future::poll_fn;
+
+use h2::ext::Protocol;
+use http::request::Parts;
+
+use crate::error::Reason;
+use crate::http::parse::HeadEnd;
+use crate::http::translate::{KEY_BYTES, RequestIn};
+use crate::proxy::client::Client;
+use crate::proxy::exchange::{self, After};
+use crate::proxy::intake::{self, Intake};
+use crate::proxy::{reply, tunnel};
+use crate::stream::Stream;
+
+/// Serves the request whose head `parts` is.
+pub(super) async fn serve(mut client: Client, parts: Parts) {
+    let local = client.local.clone();
+    let mut has_waited = false;
+    poll_fn(|cx| local.turns.poll_take(cx, &mut has_waited)).await;
+    match take(&client, &parts) {
+        Intake::Request(mut exchange, _) => {
+            drop(parts);
+            let after = exchange::run(&mut client, &mut exchange).await;
+            local.give_exchange(exchange);
+            if let After::Tunnel(tunnel) = after {
+                return tunnel::spawn(client, *tunnel);
+            }
+        }
+        Intake::Refused(fault) => reply::refuse(&mut client, fault).await,
+        // What was translated is always whole.
+        Intake::Partial => reply::refuse(&mut client, Reason::BadRequest.into()).await,
+    }
+    client.close();
+}
+
+/// Translates the head, and takes it in like any other.
+fn take(client: &Client, parts: &Parts) -> Intake {
+    let Stream::Incoming(incoming) = &client.stream else { return Intake::Refused(Reason::BadRequest.into()) };
+    let local = &client.local;
+    let request = RequestIn {
+        parts,
+        protocol: parts.extensions.get::<Protocol>().map(Protocol::as_str),
+        is_end: incoming.is_end(),
+        fields_max: local.view().server.max_headers,
+        luck: luck(client),
+    };
+    let mut bytes = local.take_buffer();
+    let before = bytes.capacity();
+    let written = request.write_head(&mut bytes);
+    local.buffer_grew(before, &bytes);
+    let taken = match written {
+        Ok(opening) => {
+            incoming.open(opening);
+            intake::take(client, &bytes, &mut HeadEnd::default())
+        }
+        Err(fault) => Intake::Refused(fault),
+    };
+    local.give_buffer(bytes);
+    taken
+}
+
+fn luck(client: &Client) -> [u8; KEY_BYTES] {
+    let mut rng = client.local.rng.borrow_mut();
+    let mut luck = [0; KEY_BYTES];
+    luck.chunks_exact_mut(8).for_each(|half| half.copy_from_slice(&rng.next_u64().to_ne_bytes()));
+    luck
+}
