@@ -49,10 +49,12 @@ pub const HTTP2_CUTS_COUNT_MIN: u32 = 500;
 /// Frames in a row that cost work and bring no request on (pings, settings, window updates, resets, empty or unknown ones);
 /// one more ends the connection.
 pub const HTTP2_IDLE_FRAMES_COUNT_MAX: u32 = 2000;
+/// Payload of such a frame for which it counts as one more, in bytes: it is read into memory in whole.
+pub const HTTP2_IDLE_FRAME_BYTES: usize = 1024;
 /// How many more of them are borne with each tick of the wheel.
 pub const HTTP2_IDLE_FRAMES_COUNT_PER_TICK: u32 = 20;
 /// For so much that is sent one more of them is borne, in bytes.
-pub const HTTP2_SENT_BYTES_PER_FRAME: usize = 256;
+pub const HTTP2_SENT_BYTES_PER_FRAME: usize = 64;
 /// Largest `weight` of a backend; the smallest is 1.
 pub const WEIGHT_MAX: u16 = 1000;
 /// Worker threads at most.

@@ -6,6 +6,7 @@ pub mod chunked;
 pub mod class;
 mod fields;
 pub mod framing;
+pub mod grpc;
 pub mod head;
 pub mod parse;
 pub mod peer;

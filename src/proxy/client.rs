@@ -93,6 +93,8 @@ pub struct Client {
     pub deadline: Deadline,
     /// Whether it is a request stream of an HTTP/2 connection.
     pub is_http2: bool,
+    /// When what is asked for has to be over, as the client said, in ticks; `u32::MAX`: never.
+    pub ends_at: u32,
     /// Read and not used yet.
     pub input: Input,
     /// The worker's belongings.
@@ -120,6 +122,21 @@ pub struct Facts {
     pub tls: bool,
     /// The worker's belongings.
     pub local: Rc<Local>,
+    /// Which hosts may be asked for on it.
+    pub serves: Option<Serves>,
+}
+
+/// Takes a host without its port.
+type IsServed = dyn Fn(&[u8]) -> bool;
+
+/// Whether a host may be asked for on a connection: whether the certificate shown on it is for it.
+#[derive(Clone)]
+pub struct Serves(pub Rc<IsServed>);
+
+impl std::fmt::Debug for Serves {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Serves")
+    }
 }
 
 /// What the preface of HTTP/2 begins with, and no request does.
@@ -167,6 +184,7 @@ impl Client {
             is_woken,
             awaits_turn: false,
             is_http2: false,
+            ends_at: u32::MAX,
         })
     }
 
@@ -187,14 +205,15 @@ impl Client {
             is_woken: false,
             awaits_turn: false,
             is_http2: true,
+            ends_at: u32::MAX,
             local,
         }
     }
 
     /// What an HTTP/2 connection goes on with.
-    pub fn into_parts(self) -> (Rc<Facts>, Seat, Stream, Input, Deadline) {
+    pub fn into_parts(self, serves: Option<Serves>) -> (Rc<Facts>, Seat, Stream, Input, Deadline) {
         let Client { stream, peer, listener, tls, deadline, input, local, seat, .. } = self;
-        (Rc::new(Facts { peer, listener, tls, local }), seat, stream, input, deadline)
+        (Rc::new(Facts { peer, listener, tls, local, serves }), seat, stream, input, deadline)
     }
 
     /// Serves the connection, as a task of its own, until it is parked, closed or became a tunnel.
@@ -226,7 +245,7 @@ impl Client {
                     reply::refuse(&mut self, fault).await;
                     return self.close_gently().await;
                 }
-                Next::Http2 => return http2::spawn(self),
+                Next::Http2 => return http2::spawn(self, None),
                 Next::Park => return self.park(),
                 Next::Close => return self.close(),
             }
@@ -268,7 +287,18 @@ impl Client {
                 _ => return Poll::Ready(Reason::ClientClosed),
             }
         }
-        Poll::Pending
+        self.stream.poll_cut(cx).map(|()| Reason::ClientClosed)
+    }
+
+    /// The deadline comes after `patience`, or when the client gives up.
+    pub fn set_deadline_after(&self, patience: std::time::Duration) {
+        let at = self.local.wheel.now().saturating_add(ticks(patience)).saturating_add(1);
+        self.deadline.set(at.min(self.ends_at));
+    }
+
+    /// What has happened when that deadline has come, by whose patience it was.
+    pub fn overdue(&self, reason: Reason) -> Fault {
+        if self.ends_at <= self.local.wheel.now() { Reason::DeadlineExceeded.into() } else { reason.into() }
     }
 
     /// Waits for a request's whole head.

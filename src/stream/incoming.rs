@@ -335,6 +335,11 @@ impl Reply {
                 self.stream = Some(self.respond.send_response(response, false).map_err(broken)?);
                 self.stage = Stage::Tunnel;
             }
+            Answer::Unproven(response) => {
+                self.respond.send_response(response, true).map_err(broken)?;
+                self.stage = Stage::Done;
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
             Answer::Final(response, mut source) => {
                 let is_whole = is_whole(&mut source, &bytes[used..]);
                 let stream = self.respond.send_response(response, is_whole).map_err(broken)?;

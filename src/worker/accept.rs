@@ -156,8 +156,9 @@ async fn make_room(local: &Rc<Local>, listener: &Listener, open: &OpenCount) {
         let evicted = local.lot.borrow_mut().evict(1);
         local.uncount(evicted);
         if evicted == 0 {
-            local.idlers.ask(1);
-            open.want_room(local.clients() as u64);
+            if !local.idlers.is_leaving() && local.idlers.ask(1) == 0 {
+                open.want_room(local.clients() as u64);
+            }
             local.pause(1).await;
         }
     }
@@ -169,7 +170,7 @@ pub(super) fn make_room_for_others(local: &Local) {
     if parked + local.idlers.len() > 0 && local.open.take_want() {
         let evicted = local.lot.borrow_mut().evict(parked.div_ceil(YIELD_DIVISOR).min(ROOM_BATCH));
         local.uncount(evicted);
-        if evicted == 0 {
+        if evicted == 0 && !local.idlers.is_leaving() {
             local.idlers.ask(1);
         }
     }

@@ -10,6 +10,8 @@ mod client;
 #[allow(dead_code)]
 mod dir;
 #[allow(dead_code)]
+mod frames;
+#[allow(dead_code)]
 mod origin;
 #[allow(dead_code)]
 mod peer2;
@@ -37,6 +39,8 @@ mod h1;
 mod harness;
 mod health;
 mod http2;
+mod http2_attacks;
+mod http2_faults;
 mod limits;
 mod openapi;
 mod park;

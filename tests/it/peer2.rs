@@ -1,9 +1,11 @@
 //! A client that speaks HTTP/2 with prior knowledge, by the h2 crate.
 //!
-//! Owns one connection and the runtime that drives it while a test waits. Every wait has a bound.
+//! Owns one connection and the thread that drives it. Every wait has a bound.
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use h2::client::{Builder, ResponseFuture, SendRequest};
@@ -17,7 +19,8 @@ use crate::origin::WATCHDOG;
 pub struct Peer {
     runtime: Runtime,
     send: SendRequest<Bytes>,
-    ended: tokio::task::JoinHandle<Result<(), h2::Error>>,
+    /// Drives the connection, whether or not the test waits.
+    driver: JoinHandle<Result<(), h2::Error>>,
 }
 
 /// An answer with its body.
@@ -54,13 +57,19 @@ impl Peer {
     /// With settings of its own.
     pub fn with(addr: SocketAddr, builder: &Builder) -> Peer {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let (send, ended) = runtime.block_on(async {
-            let socket = tokio::net::TcpStream::connect(addr).await.expect("a connection");
-            socket.set_nodelay(true).expect("a socket");
-            let (send, connection) = builder.handshake(socket).await.expect("a handshake");
-            (send, tokio::spawn(connection))
+        let (told, opened) = mpsc::channel();
+        let builder = builder.clone();
+        let driver = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let socket = tokio::net::TcpStream::connect(addr).await.expect("a connection");
+                socket.set_nodelay(true).expect("a socket");
+                let (send, connection) = builder.handshake(socket).await.expect("a handshake");
+                told.send(send).expect("a test that waits");
+                connection.await
+            })
         });
-        Peer { runtime, send, ended }
+        Peer { runtime, send: opened.recv_timeout(WATCHDOG).expect("a connection"), driver }
     }
 
     /// Waits, while the connection is driven.
@@ -101,11 +110,8 @@ impl Peer {
     }
 
     /// Waits for the connection's end.
-    pub fn expect_end(mut self) -> Result<(), h2::Error> {
-        drop(self.send);
-        self.runtime.block_on(async {
-            tokio::time::timeout(WATCHDOG, &mut self.ended).await.expect("the connection ends").expect("its task")
-        })
+    pub fn expect_end(&mut self) {
+        crate::wait::until("the connection to end", || self.driver.is_finished());
     }
 }
 

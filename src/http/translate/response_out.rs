@@ -22,12 +22,14 @@ pub enum Answer {
     Final(Response<()>, Source),
     /// What an extended CONNECT is answered with: what follows is the tunnel's (RFC 8441, section 5).
     Switched(Response<()>),
+    /// In place of a 101 that does not prove that our key was understood: what follows means nothing.
+    Unproven(Response<()>),
 }
 
 /// Reads one head off the start of `bytes`: it, and how many bytes it took. `None` while it is not whole.
 ///
 /// # Errors
-/// When it is none of ours: what we wrote can be read; or when a 101 does not prove that our key was understood.
+/// When it is none of ours: what we wrote can be read.
 pub fn response_head(
     bytes: &[u8],
     is_head: bool,
@@ -38,7 +40,7 @@ pub fn response_head(
     let parsed = parse_response(bytes, &mut HeadEnd::default(), asked, &HeadLimits::RESPONSE, table)?;
     let Some((head, used)) = parsed else { return Ok(None) };
     let answer = match (head.status(), websocket) {
-        (101, Some(accept)) => Answer::Switched(switched(&head, accept)?),
+        (101, Some(accept)) => switched(response(&head)?, accept),
         _ if head.is_interim() => Answer::Interim(response(&head)?),
         _ => Answer::Final(response(&head)?, source(&head)),
     };
@@ -68,15 +70,16 @@ fn response(head: &ResponseHead<'_>) -> Result<Response<()>, Fault> {
     Ok(response)
 }
 
-/// A 101 is a 200 here, without the fields that HTTP/2 has no use for.
-fn switched(head: &ResponseHead<'_>, accept: &Accept) -> Result<Response<()>, Fault> {
-    let mut response = response(head)?;
+/// A 101 is a 200 here, without the field that HTTP/2 has no use for (RFC 8441, section 5.1).
+fn switched(mut response: Response<()>, accept: &Accept) -> Answer {
     let proof = response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
-    if !proof.is_some_and(|value| accept.fits(value.as_bytes())) {
-        return Err(Fault::new(Reason::BackendProtocol, "a wrong Sec-WebSocket-Accept (RFC 6455 4.2.2)"));
+    if proof.is_some_and(|value| accept.fits(value.as_bytes())) {
+        *response.status_mut() = StatusCode::OK;
+        return Answer::Switched(response);
     }
-    *response.status_mut() = StatusCode::OK;
-    Ok(response)
+    let mut unproven = Response::new(());
+    *unproven.status_mut() = StatusCode::BAD_GATEWAY;
+    Answer::Unproven(unproven)
 }
 
 /// What an HTTP/1.1 neighbour is told of its connection (RFC 9113, section 8.2.2).
@@ -162,7 +165,7 @@ mod tests {
         let Ok(Some((Answer::Switched(response), _))) = read("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=") else { panic!("200") };
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers().len(), 1);
-        assert!(read("forged").is_err());
+        assert!(matches!(read("forged"), Ok(Some((Answer::Unproven(_), _)))));
     }
 
     #[test]

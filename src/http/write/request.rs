@@ -27,6 +27,8 @@ pub struct Forward<'a> {
     pub peer_is_trusted: bool,
     /// Whether the client's connection is TLS.
     pub over_tls: bool,
+    /// Whether the request came by HTTP/2.
+    pub over_http2: bool,
     /// The header that tells backends the client's address; a token. Left out when it means something else already.
     pub real_ip_header: &'a str,
     /// The header that only trusted peers may send.
@@ -151,7 +153,10 @@ fn write_forwarding_fields(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &
         write_line(out, b"X-Request-ID", forward.request_id);
     }
     if writes("Via") {
-        write_via(out, head.version);
+        match forward.over_http2 {
+            true => out.extend_from_slice(b"Via: 2.0 speedmimi\r\n"),
+            false => write_via(out, head.version),
+        }
     }
 }
 
@@ -203,6 +208,7 @@ mod tests {
         client: IpAddr::V4(std::net::Ipv4Addr::new(1, 2, 3, 4)),
         peer_is_trusted: false,
         over_tls: false,
+        over_http2: false,
         real_ip_header: "X-Real-IP",
         client_ip_header: None,
         request_id: b"id-1",

@@ -10,9 +10,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::limits::{HTTP2_IDLE_FRAMES_COUNT_MAX, HTTP2_IDLE_FRAMES_COUNT_PER_TICK, HTTP2_SENT_BYTES_PER_FRAME};
+use crate::limits::{
+    HTTP2_IDLE_FRAME_BYTES, HTTP2_IDLE_FRAMES_COUNT_MAX, HTTP2_IDLE_FRAMES_COUNT_PER_TICK, HTTP2_SENT_BYTES_PER_FRAME,
+};
 use crate::proxy::local::Local;
 use crate::stream::Stream;
 
@@ -26,8 +29,8 @@ pub struct Traffic {
     pub read_at: Cell<u32>,
     /// Since when the client takes nothing of what is to be sent, in ticks.
     pub stuck_since: Cell<Option<u32>>,
-    /// Whether more idle frames came than are borne.
-    pub is_flooded: Cell<bool>,
+    /// What is wrong with the frames that came: too many idle ones, or one that the codec gives another code.
+    pub fault: Cell<Option<Reason>>,
     reads_left: Cell<u32>,
 }
 
@@ -57,7 +60,6 @@ impl Carrier {
             Carrier { stream, traffic, rest: Vec::new(), taken: 0, scan: Scan::new(local.wheel.now()), local };
         carrier.traffic.begin_turn();
         carrier.traffic.read_at.set(carrier.local.wheel.now());
-        carrier.scan.look(first, carrier.local.wheel.now());
         carrier.keep(first);
         carrier
     }
@@ -74,7 +76,9 @@ impl Carrier {
 
     fn take_rest(&mut self, buf: &mut ReadBuf<'_>) {
         let n = (self.rest.len() - self.taken).min(buf.remaining());
-        buf.put_slice(&self.rest[self.taken..self.taken + n]);
+        let bytes = &self.rest[self.taken..self.taken + n];
+        self.scan.look(bytes, self.local.wheel.now());
+        buf.put_slice(bytes);
         self.taken += n;
         if self.taken == self.rest.len() {
             self.taken = 0;
@@ -89,11 +93,8 @@ impl Carrier {
         let n = ready!(self.stream.poll_recv(cx, &mut scratch))?;
         let now = local.wheel.now();
         self.traffic.read_at.set(now);
-        self.scan.look(&scratch[..n], now);
-        if self.scan.is_flooded() {
-            self.traffic.is_flooded.set(true);
-        }
         let fits = n.min(buf.remaining());
+        self.scan.look(&scratch[..fits], now);
         buf.put_slice(&scratch[..fits]);
         self.keep(&scratch[fits..n]);
         Poll::Ready(Ok(()))
@@ -125,21 +126,25 @@ impl Drop for Carrier {
 
 impl AsyncRead for Carrier {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let filled = buf.filled().len();
         if !self.rest.is_empty() {
             self.take_rest(buf);
-            return Poll::Ready(Ok(()));
+        } else {
+            let left = self.traffic.reads_left.get();
+            if left == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.traffic.reads_left.set(left - 1);
+            ready!(self.poll_fetch(cx, buf))?;
         }
-        if self.traffic.is_flooded.get() {
-            // Nothing more is taken in: the connection's task, which asks, ends it.
+        if let Some(fault) = self.scan.fault() {
+            // The codec never sees it: the connection's task, which asks, ends the connection.
+            self.traffic.fault.set(Some(fault));
+            buf.set_filled(filled);
             return Poll::Pending;
         }
-        let left = self.traffic.reads_left.get();
-        if left == 0 {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        self.traffic.reads_left.set(left - 1);
-        self.poll_fetch(cx, buf)
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -182,6 +187,10 @@ struct Scan {
     head_len: usize,
     left: u32,
     counted_at: u32,
+    /// Whether no frame has come.
+    is_first: bool,
+    /// A frame that breaks its own rules.
+    broken: Option<Reason>,
     /// Sent since the last frame that was borne for it, in bytes.
     sent: usize,
 }
@@ -197,12 +206,14 @@ impl Scan {
             head_len: 0,
             left: HTTP2_IDLE_FRAMES_COUNT_MAX,
             counted_at: now,
+            is_first: true,
+            broken: None,
             sent: 0,
         }
     }
 
-    fn is_flooded(&self) -> bool {
-        self.left == 0
+    fn fault(&self) -> Option<Reason> {
+        if self.left == 0 { Some(Reason::ENHANCE_YOUR_CALM) } else { self.broken }
     }
 
     /// A client that takes much says so with many window updates.
@@ -236,19 +247,42 @@ impl Scan {
     }
 
     fn frame(&mut self) {
-        const DATA: u8 = 0;
-        const HEADERS: u8 = 1;
-        const END_STREAM: u8 = 1;
         let [a, b, c, kind, flags, ..] = self.head;
         self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        if std::mem::take(&mut self.is_first) && kind != SETTINGS {
+            self.broken = Some(Reason::PROTOCOL_ERROR);
+        }
+        if !has_right_size(kind, flags, self.skip) {
+            self.broken = Some(Reason::FRAME_SIZE_ERROR);
+        }
         let moves_on = match kind {
             DATA => self.skip > 0 || flags & END_STREAM != 0,
             HEADERS => true,
             _ => false,
         };
         if !moves_on {
-            self.left = self.left.saturating_sub(1);
+            let cost = 1 + self.skip / HTTP2_IDLE_FRAME_BYTES;
+            self.left = self.left.saturating_sub(u32::try_from(cost).unwrap_or(u32::MAX));
         }
+    }
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+
+/// The sizes that RFC 9113, section 6 gives to frames; the codec calls a wrong one a PROTOCOL_ERROR.
+fn has_right_size(kind: u8, flags: u8, len: usize) -> bool {
+    match kind {
+        RST_STREAM | WINDOW_UPDATE => len == 4,
+        PING => len == 8,
+        SETTINGS => len.is_multiple_of(6) && (len == 0 || flags & ACK == 0),
+        _ => true,
     }
 }
 
@@ -267,6 +301,7 @@ mod tests {
     fn started() -> Scan {
         let mut scan = Scan::new(0);
         scan.look(&[b'P'; PREFACE_BYTES], 0);
+        scan.look(&frame(SETTINGS, 0, b""), 0);
         scan
     }
 
@@ -284,7 +319,7 @@ mod tests {
         for piece in [1, 2, 8, 9, 10, 200] {
             let mut scan = started();
             bytes.chunks(piece).for_each(|piece| scan.look(piece, 0));
-            assert_eq!(scan.left, HTTP2_IDLE_FRAMES_COUNT_MAX - 3, "in pieces of {piece}");
+            assert_eq!(scan.left, HTTP2_IDLE_FRAMES_COUNT_MAX - 4, "in pieces of {piece}");
         }
     }
 
@@ -295,14 +330,14 @@ mod tests {
         for tick in 0..100 {
             (0..HTTP2_IDLE_FRAMES_COUNT_PER_TICK).for_each(|_| scan.look(&ping, tick));
         }
-        assert!(!scan.is_flooded());
+        assert_eq!(scan.fault(), None);
         (0..HTTP2_IDLE_FRAMES_COUNT_MAX).for_each(|_| scan.look(&ping, 100));
-        assert!(scan.is_flooded());
+        assert_eq!(scan.fault(), Some(Reason::ENHANCE_YOUR_CALM));
         let mut scan = started();
         for _ in 0..2 * HTTP2_IDLE_FRAMES_COUNT_MAX {
             scan.sent(HTTP2_SENT_BYTES_PER_FRAME);
             scan.look(&ping, 0);
         }
-        assert!(!scan.is_flooded());
+        assert_eq!(scan.fault(), None);
     }
 }

@@ -13,6 +13,8 @@ use std::task::Waker;
 pub struct Idlers {
     waiting: RefCell<BTreeMap<u64, Waker>>,
     next: Cell<u64>,
+    /// Asked, and not gone yet.
+    leaving: Cell<usize>,
 }
 
 impl Idlers {
@@ -36,7 +38,13 @@ impl Idlers {
             waker.wake();
             asked += 1;
         }
+        self.leaving.set(self.leaving.get() + asked);
         asked
+    }
+
+    /// Whether one of those that were asked is still on its way out.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.get() > 0
     }
 
     /// A connection becomes idle; `waker` is its task's.
@@ -64,7 +72,9 @@ impl Idler {
 
 impl Drop for Idler {
     fn drop(&mut self) {
-        self.idlers.waiting.borrow_mut().remove(&self.id);
+        if self.idlers.waiting.borrow_mut().remove(&self.id).is_none() {
+            self.idlers.leaving.set(self.idlers.leaving.get() - 1);
+        }
     }
 }
 
@@ -80,5 +90,9 @@ mod tests {
         assert_eq!(idlers.ask(1), 1);
         assert!(b.is_asked() && !c.is_asked());
         assert_eq!((idlers.ask(5), idlers.is_empty()), (1, true));
+        drop(b);
+        assert!(idlers.is_leaving());
+        drop(c);
+        assert!(!idlers.is_leaving());
     }
 }

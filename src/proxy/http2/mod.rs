@@ -19,8 +19,7 @@ use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, Reason as Code, RecvStream};
 
-use super::client::{Client, Facts};
-use super::local::Seat;
+use super::client::{Client, Facts, Serves};
 use crate::config::plan::Server;
 use crate::http::head::FieldTable;
 use crate::limits::{
@@ -36,13 +35,14 @@ use idle::Idler;
 /// What every HTTP/2 connection of a client opens with (RFC 9113, section 3.4).
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Serves a connection on which HTTP/2 is spoken: its preface is the first of `client.input`, or still to come.
-pub fn spawn(client: Client) {
-    tokio::task::spawn_local(serve(client));
+/// Serves a connection on which HTTP/2 is spoken: its preface is the first of `client.input`, or still to come. Requests
+/// for hosts that it doesn't serve get 421.
+pub fn spawn(client: Client, serves: Option<Serves>) {
+    tokio::task::spawn_local(serve(client, serves));
 }
 
-async fn serve(client: Client) {
-    let (facts, seat, stream, mut input, deadline) = client.into_parts();
+async fn serve(client: Client, serves: Option<Serves>) {
+    let (facts, seat, stream, mut input, deadline) = client.into_parts(serves);
     let local = facts.local.clone();
     let stream = Rc::new(stream);
     let traffic = Rc::new(Traffic::default());
@@ -59,8 +59,12 @@ async fn serve(client: Client) {
     let Some(codec) = opened else { return };
     let mut connection = Serving::new(codec, facts.clone(), traffic, deadline);
     poll_fn(|cx| connection.poll(cx)).await;
-    let deadline = connection.end();
-    linger(&facts, &stream, &deadline, seat).await;
+    let (deadline, idler) = connection.end();
+    // Whose room is needed has no time to lose; it had nothing under way.
+    if !facts.local.ending.get() && !idler.as_ref().is_some_and(Idler::is_asked) {
+        linger(&facts, &stream, &deadline).await;
+    }
+    drop((stream, idler, seat));
 }
 
 /// The codec as we want it: its own limits are far above what one client may cost.
@@ -127,8 +131,8 @@ impl Serving {
     }
 
     /// Lets go of the codec; what is not flushed by now never is.
-    fn end(self) -> Deadline {
-        self.deadline
+    fn end(self) -> (Deadline, Option<Idler>) {
+        (self.deadline, self.idle.map(|(idler, _)| idler))
     }
 
     /// Ready once the connection is over.
@@ -178,7 +182,10 @@ impl Serving {
         if let Exit::Closing(until) = self.exit {
             return if now >= until { Verdict::Gone } else { Verdict::Stay(until) };
         }
-        if self.traffic.is_flooded.get() || self.places.is_abused() {
+        if let Some(code) = self.traffic.fault.get() {
+            return Verdict::Close(code);
+        }
+        if self.places.is_abused() {
             return Verdict::Close(Code::ENHANCE_YOUR_CALM);
         }
         let stuck = self.traffic.stuck_since.get();
@@ -238,7 +245,7 @@ impl Serving {
         let (parts, body) = request.into_parts();
         let incoming = Incoming::new(body, respond, self.fields.clone(), place);
         let client = Client::of_stream(Stream::Incoming(Box::new(incoming)), &self.facts);
-        tokio::task::spawn_local(request::serve(client, parts));
+        tokio::task::spawn_local(request::serve(client, self.facts.clone(), parts));
     }
 }
 
@@ -257,11 +264,8 @@ fn after(tick: u32, patience: Duration) -> u32 {
 }
 
 /// Reads and drops for a while what the client still sends, so that the last frames are not lost to a reset.
-async fn linger(facts: &Facts, stream: &Stream, deadline: &Deadline, seat: Seat) {
+async fn linger(facts: &Facts, stream: &Stream, deadline: &Deadline) {
     let local = &facts.local;
-    if local.ending.get() {
-        return;
-    }
     stream.shutdown_write();
     deadline.set_after(ticks(Duration::from_millis(LINGER_MS_MAX)));
     let mut left = LINGER_BYTES_MAX;
@@ -277,5 +281,4 @@ async fn linger(facts: &Facts, stream: &Stream, deadline: &Deadline, seat: Seat)
         Poll::Ready(())
     })
     .await;
-    drop(seat);
 }

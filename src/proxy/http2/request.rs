@@ -3,27 +3,42 @@
 //! Owns the order: a turn, the translation of the head, the exchange. Never drives the connection.
 
 use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, ready};
 
 use h2::ext::Protocol;
 use http::request::Parts;
 
 use crate::error::Reason;
+use crate::http::authority::Authority;
 use crate::http::parse::HeadEnd;
 use crate::http::translate::{KEY_BYTES, RequestIn};
-use crate::proxy::client::Client;
-use crate::proxy::exchange::{self, After};
+use crate::proxy::client::{Client, Facts, Serves};
+use crate::proxy::exchange::{self, After, Verdict};
 use crate::proxy::intake::{self, Intake};
 use crate::proxy::{reply, tunnel};
 use crate::stream::Stream;
 
 /// Serves the request whose head `parts` is.
-pub(super) async fn serve(mut client: Client, parts: Parts) {
+pub(super) async fn serve(mut client: Client, facts: Rc<Facts>, parts: Parts) {
     let local = client.local.clone();
     let mut has_waited = false;
-    poll_fn(|cx| local.turns.poll_take(cx, &mut has_waited)).await;
+    let is_cut = poll_fn(|cx| {
+        ready!(local.turns.poll_take(cx, &mut has_waited));
+        Poll::Ready(client.stream.poll_cut(cx).is_ready())
+    })
+    .await;
+    if is_cut {
+        // Given up before it began: no backend hears of it.
+        return client.close();
+    }
     match take(&client, &parts) {
         Intake::Request(mut exchange, _) => {
-            drop(parts);
+            if !is_served(&facts, &parts) {
+                exchange.verdict = Some(Verdict::Fault(Reason::Misdirected.into()));
+            }
+            drop((parts, facts));
+            client.ends_at = exchange.ends_at.unwrap_or(u32::MAX);
             let after = exchange::run(&mut client, &mut exchange).await;
             local.give_exchange(exchange);
             if let After::Tunnel(tunnel) = after {
@@ -61,6 +76,16 @@ fn take(client: &Client, parts: &Parts) -> Intake {
     };
     local.give_buffer(bytes);
     taken
+}
+
+/// Whether the connection is for that host (RFC 9110, section 15.5.20).
+fn is_served(facts: &Facts, parts: &Parts) -> bool {
+    let Some(Serves(serves)) = &facts.serves else { return true };
+    let host = match parts.uri.authority() {
+        Some(authority) => authority.as_str().as_bytes(),
+        None => parts.headers.get(http::header::HOST).map_or(&[][..], |host| host.as_bytes()),
+    };
+    Authority::parse(host).is_ok_and(|authority| serves(authority.host()))
 }
 
 fn luck(client: &Client) -> [u8; KEY_BYTES] {
