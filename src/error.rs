@@ -52,6 +52,8 @@ reasons! {
     Denied = "denied", 403, Client, "http_request_denied", "refused by the route's address list";
     /// No route matches host and path.
     NoRoute = "no_route", 404, Client, "destination_not_found", "no route matches this host and path";
+    /// Over HTTP/2: a host that the certificate of the connection is not for.
+    Misdirected = "misdirected", 421, Client, "http_request_error", "this connection is not for that host";
     /// `CONNECT`, `TRACE` with a body and other methods that are not served.
     MethodNotServed = "method_not_served", 405, Client, "http_request_error", "this method is not served";
     /// The request head did not arrive in `server.read_timeout`.
@@ -91,6 +93,8 @@ reasons! {
     ConnectTimeout = "connect_timeout", 504, Backend, "connection_timeout", "connecting to the backend took too long";
     /// The response head took longer than `response_timeout`.
     ResponseTimeout = "response_timeout", 504, Backend, "http_response_timeout", "the backend took too long to answer";
+    /// The time is up that the client gave the whole exchange (`grpc-timeout`).
+    DeadlineExceeded = "deadline_exceeded", 504, Client, "http_response_timeout", "the client's deadline has passed";
     /// No byte of a running answer, or no byte taken of a running upload, for too long.
     BackendStalled = "backend_stalled", 504, Backend, "connection_read_timeout", "the backend stalled";
     /// No backend of the upstream is active and healthy.

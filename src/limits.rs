@@ -27,6 +27,34 @@ pub const LINGER_BYTES_MAX: usize = 256 * 1024;
 pub const LINGER_MS_MAX: u64 = 2_000;
 /// How long the other side of a tunnel may go on after one side ended, in seconds.
 pub const TUNNEL_HALF_CLOSED_SECONDS_MAX: u64 = 30;
+/// Request streams of one HTTP/2 connection at once: what SETTINGS_MAX_CONCURRENT_STREAMS says, and what may be at work at
+/// backends for it.
+pub const HTTP2_STREAMS_COUNT_MAX: usize = 100;
+/// How much a request stream's client may send before the backend takes it, in bytes: one read's worth. A sender at the
+/// other end of 50 ms gets 2.5 MB/s through it.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+/// The same for all streams of a connection, in bytes. So many full streams do not hold up the others as go into it, and it
+/// is what one client can make the proxy hold of its requests.
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// What may lie ready for a client that has room for it in its windows, in bytes a stream.
+pub const HTTP2_SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Room that a client has to make within `server.write_timeout` to count as one that takes its answer, in bytes.
+pub const HTTP2_PROGRESS_BYTES_MIN: usize = 4096;
+/// How long the place of a stream that was cut stays taken, in ticks of the wheel (100 ms).
+pub const HTTP2_HELD_TICKS: u32 = 10;
+/// Over which time streams that were cut are counted, in ticks of the wheel.
+pub const HTTP2_WINDOW_TICKS: u32 = 100;
+/// So many cuts in that time, and half of all streams, end a connection.
+pub const HTTP2_CUTS_COUNT_MIN: u32 = 500;
+/// Frames in a row that cost work and bring no request on (pings, settings, window updates, resets, empty or unknown ones);
+/// one more ends the connection.
+pub const HTTP2_IDLE_FRAMES_COUNT_MAX: u32 = 2000;
+/// Payload of such a frame for which it counts as one more, in bytes: it is read into memory in whole.
+pub const HTTP2_IDLE_FRAME_BYTES: usize = 1024;
+/// How many more of them are borne with each tick of the wheel.
+pub const HTTP2_IDLE_FRAMES_COUNT_PER_TICK: u32 = 20;
+/// For so much that is sent one more of them is borne, in bytes.
+pub const HTTP2_SENT_BYTES_PER_FRAME: usize = 64;
 /// Largest `weight` of a backend; the smallest is 1.
 pub const WEIGHT_MAX: u16 = 1000;
 /// Largest file of certificates or of a private key, in bytes.
@@ -39,4 +67,6 @@ pub const WORKERS_COUNT_MAX: usize = 1024;
 const _: () = assert!(HEADER_BYTES_MIN < HEADER_BYTES_MAX);
 const _: () = assert!(HEADER_BYTES_MAX <= SCRATCH_BYTES);
 const _: () = assert!(RESPONSE_HEAD_BYTES_MAX <= SCRATCH_BYTES);
+const _: () = assert!(HTTP2_STREAM_WINDOW_BYTES as usize <= SCRATCH_BYTES);
+const _: () = assert!(HTTP2_STREAM_WINDOW_BYTES <= HTTP2_CONNECTION_WINDOW_BYTES);
 const _: () = assert!(TARGET_BYTES_MAX < HEADER_BYTES_MAX);

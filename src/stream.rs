@@ -3,6 +3,8 @@
 //! Owns the choice between the kinds of connections, and nothing else: each kind is a file of its own. Never interprets a
 //! byte and never sets a deadline.
 
+mod incoming;
+pub mod places;
 mod secured;
 mod socket;
 
@@ -11,6 +13,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+pub use incoming::Incoming;
 pub use secured::{Idle, Room, Secured, SessionFacts, Shaken};
 pub use socket::Socket;
 
@@ -21,6 +24,8 @@ pub enum Stream {
     Socket(Socket),
     /// TLS over a socket.
     Secured(Secured),
+    /// One request of a client that speaks HTTP/2.
+    Incoming(Box<Incoming>),
 }
 
 impl Stream {
@@ -32,14 +37,15 @@ impl Stream {
         Socket::new(fd).map(Stream::Socket)
     }
 
-    /// Takes the connection off the event loop, as plain data and what TLS has to remember.
-    pub fn into_parts(self) -> (OwnedFd, Option<Idle>) {
+    /// Takes the connection off the event loop, as plain data and what TLS has to remember; `None` for what can't leave it.
+    pub fn into_parts(self) -> Option<(OwnedFd, Option<Idle>)> {
         match self {
-            Stream::Socket(socket) => (socket.into_fd(), None),
+            Stream::Socket(socket) => Some((socket.into_fd(), None)),
             Stream::Secured(secured) => {
                 let (fd, idle) = secured.into_parts();
-                (fd, Some(idle))
+                Some((fd, Some(idle)))
             }
+            Stream::Incoming(_) => None,
         }
     }
 
@@ -63,6 +69,7 @@ impl Stream {
         match self {
             Stream::Socket(socket) => socket.recv(buf),
             Stream::Secured(secured) => secured.recv(buf),
+            Stream::Incoming(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -72,6 +79,7 @@ impl Stream {
         match self {
             Stream::Socket(socket) => socket.poll_recv(cx, buf),
             Stream::Secured(secured) => secured.poll_recv(cx, buf),
+            Stream::Incoming(stream) => stream.poll_recv(cx, buf),
         }
     }
 
@@ -81,6 +89,7 @@ impl Stream {
         match self {
             Stream::Socket(socket) => socket.poll_readable(cx),
             Stream::Secured(secured) => secured.poll_readable(cx),
+            Stream::Incoming(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -90,6 +99,7 @@ impl Stream {
         match self {
             Stream::Socket(socket) => socket.is_quiet(),
             Stream::Secured(secured) => secured.is_quiet(),
+            Stream::Incoming(_) => false,
         }
     }
 
@@ -101,6 +111,7 @@ impl Stream {
         match self {
             Stream::Socket(socket) => socket.send(bufs),
             Stream::Secured(secured) => secured.send(bufs),
+            Stream::Incoming(stream) => stream.send(bufs),
         }
     }
 
@@ -109,6 +120,15 @@ impl Stream {
         match self {
             Stream::Socket(socket) => socket.poll_send(cx, bufs),
             Stream::Secured(secured) => secured.poll_send(cx, bufs),
+            Stream::Incoming(stream) => stream.poll_send(cx, bufs),
+        }
+    }
+
+    /// Ready once the peer gave up what this carries, where that can be seen without reading what it sent before.
+    pub fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Stream::Socket(_) | Stream::Secured(_) => Poll::Pending,
+            Stream::Incoming(stream) => stream.poll_cut(cx),
         }
     }
 
@@ -117,6 +137,7 @@ impl Stream {
         match self {
             Stream::Socket(_) => 0,
             Stream::Secured(secured) => secured.unsent(),
+            Stream::Incoming(stream) => stream.unsent(),
         }
     }
 
@@ -125,13 +146,14 @@ impl Stream {
         match self {
             Stream::Socket(_) => Poll::Ready(Ok(())),
             Stream::Secured(secured) => secured.poll_flush(cx),
+            Stream::Incoming(stream) => stream.poll_flush(cx),
         }
     }
 
     /// What is known of its TLS session, once there is one.
     pub fn session(&self) -> Option<Rc<SessionFacts>> {
         match self {
-            Stream::Socket(_) => None,
+            Stream::Socket(_) | Stream::Incoming(_) => None,
             Stream::Secured(secured) => secured.facts(),
         }
     }
@@ -139,7 +161,7 @@ impl Stream {
     /// Tells the peer in the connection's own terms that no more comes; the connection itself stays as it is.
     pub fn say_end(&self) {
         match self {
-            Stream::Socket(_) => {}
+            Stream::Socket(_) | Stream::Incoming(_) => {}
             Stream::Secured(secured) => secured.say_end(),
         }
     }
@@ -149,6 +171,7 @@ impl Stream {
         match self {
             Stream::Socket(socket) => socket.shutdown_write(),
             Stream::Secured(secured) => secured.shutdown_write(),
+            Stream::Incoming(stream) => stream.shutdown_write(),
         }
     }
 
@@ -157,6 +180,7 @@ impl Stream {
         match self {
             Stream::Socket(socket) => socket.reset_on_close(),
             Stream::Secured(secured) => secured.reset_on_close(),
+            Stream::Incoming(stream) => stream.close_with(h2::Reason::CANCEL),
         }
     }
 }

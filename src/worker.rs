@@ -267,6 +267,8 @@ impl Drain {
     /// After listening has ended.
     fn begin(local: &Rc<Local>) -> Drain {
         local.draining.set(true);
+        // Who speaks HTTP/2 is told at once.
+        local.wheel.wake_all();
         let timeout = local.view().server.shutdown_timeout;
         let now = local.wheel.now();
         let end_at = now + ticks(timeout);

@@ -113,6 +113,7 @@ fn forward<'a>(head: &RequestHead<'a>, peer: u8, shape: u8, edits: Edits<'a>) ->
         peer_is_trusted: client.peer_is_trusted,
         over_tls: peer & 16 == 16,
         client_certificate: None,
+        over_http2: false,
         real_ip_header: REAL_IP_HEADERS[usize::from(shape >> 2 & 3)],
         client_ip_header,
         request_id: b"id",

@@ -147,7 +147,12 @@ pub const KEYS: &[Key] = &[
         "",
         "The TCP congestion control algorithm of client connections, e.g. `bbr`. Empty is the system's.",
     ),
-    key("server.http2", Kind::Bool, "true", "Serve HTTP/2 to clients that ask for it."),
+    key(
+        "server.http2",
+        Kind::Bool,
+        "true",
+        "Serve HTTP/2 to clients that begin with its preface (prior knowledge, also in the clear) or choose it with TLS. See http2.md.",
+    ),
     key(
         "server.proxy_protocol",
         Kind::Choice(&["off", "accept"]),

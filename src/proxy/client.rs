@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use super::exchange::{self, After, Exchange};
 use super::intake::{self, Intake};
 use super::local::{Local, Seat};
-use super::{reply, secure, tunnel};
+use super::{http2, reply, secure, tunnel};
 use crate::error::{Fault, Reason};
 use crate::http::parse::HeadEnd;
 use crate::http::proxy_header;
@@ -94,6 +94,10 @@ pub struct Client {
     pub session: Option<Rc<SessionFacts>>,
     /// The one deadline of whatever it does now.
     pub deadline: Deadline,
+    /// Whether it is a request stream of an HTTP/2 connection.
+    pub is_http2: bool,
+    /// When what is asked for has to be over, as the client said, in ticks; `u32::MAX`: never.
+    pub ends_at: u32,
     /// Read and not used yet.
     pub input: Input,
     /// The worker's belongings.
@@ -112,12 +116,36 @@ pub struct Client {
     wants_handshake: bool,
 }
 
+/// What the request streams of one HTTP/2 connection have in common.
+#[derive(Debug)]
+pub struct Facts {
+    /// Who is at the other end.
+    pub peer: SocketAddr,
+    /// Index of the listener it came in by.
+    pub listener: u16,
+    /// Whether it came over TLS.
+    pub tls: bool,
+    /// The worker's belongings.
+    pub local: Rc<Local>,
+    /// Of its TLS session, where it came over TLS.
+    pub session: Option<Rc<SessionFacts>>,
+}
+
+/// What the preface of HTTP/2 begins with, and no request does.
+const HTTP2_START: &[u8] = b"PRI ";
+
+fn is_preface(bytes: &[u8]) -> bool {
+    bytes.len() >= http2::PREFACE.len()
+}
+
 /// How a connection's life between two requests ends.
 enum Next {
     Request(Box<Exchange>),
     Refused(Fault),
     /// A TLS handshake begins.
     Handshake,
+    /// HTTP/2 begins.
+    Http2,
     Park,
     Close,
 }
@@ -155,7 +183,39 @@ impl Client {
             wants_proxy_header,
             is_woken,
             awaits_turn: false,
+            is_http2: false,
+            ends_at: u32::MAX,
         })
+    }
+
+    /// One request stream of an HTTP/2 connection, which has the place in the worker's count.
+    pub fn of_stream(stream: Stream, facts: &Rc<Facts>) -> Client {
+        let local = facts.local.clone();
+        Client {
+            stream,
+            peer: facts.peer,
+            listener: facts.listener,
+            tls: facts.tls,
+            session: facts.session.clone(),
+            wants_handshake: false,
+            deadline: Deadline::new(&local.wheel),
+            input: Input::default(),
+            seat: local.no_seat(),
+            waiting: Waiting::First,
+            since: local.wheel.now(),
+            wants_proxy_header: false,
+            is_woken: false,
+            awaits_turn: false,
+            is_http2: true,
+            ends_at: u32::MAX,
+            local,
+        }
+    }
+
+    /// What an HTTP/2 connection goes on with.
+    pub fn into_parts(self) -> (Rc<Facts>, Seat, Stream, Input, Deadline) {
+        let Client { stream, peer, listener, tls, session, deadline, input, local, seat, .. } = self;
+        (Rc::new(Facts { peer, listener, tls, local, session }), seat, stream, input, deadline)
     }
 
     /// Serves the connection, as a task of its own, until it is parked, closed or became a tunnel.
@@ -199,14 +259,19 @@ impl Client {
                     if !secure::finish(&mut self).await {
                         return self.close();
                     }
+                    if self.session.as_ref().is_some_and(|session| session.is_http2) {
+                        return http2::spawn(self);
+                    }
                 }
+                Next::Http2 => return http2::spawn(self),
                 Next::Park => return self.park(),
                 Next::Close => return self.close(),
             }
         }
     }
 
-    fn close(mut self) {
+    /// Closes at once.
+    pub fn close(mut self) {
         let local = self.local.clone();
         self.stream.say_end();
         self.input.clear(&local);
@@ -224,7 +289,7 @@ impl Client {
 
     fn park(self) {
         let Client { stream, peer, listener, waiting, since, local, seat, .. } = self;
-        let (fd, session) = stream.into_parts();
+        let Some((fd, session)) = stream.into_parts() else { return };
         let parked = Parked { fd, peer, listener, waiting, since, session };
         if local.lot.borrow_mut().park(parked).is_ok() {
             seat.keep_in_lot();
@@ -246,7 +311,18 @@ impl Client {
                 _ => return Poll::Ready(Reason::ClientClosed),
             }
         }
-        Poll::Pending
+        self.stream.poll_cut(cx).map(|()| Reason::ClientClosed)
+    }
+
+    /// The deadline comes after `patience`, or when the client gives up.
+    pub fn set_deadline_after(&self, patience: std::time::Duration) {
+        let at = self.local.wheel.now().saturating_add(ticks(patience)).saturating_add(1);
+        self.deadline.set(at.min(self.ends_at));
+    }
+
+    /// What has happened when that deadline has come, by whose patience it was.
+    pub fn overdue(&self, reason: Reason) -> Fault {
+        if self.ends_at <= self.local.wheel.now() { Reason::DeadlineExceeded.into() } else { reason.into() }
     }
 
     /// Waits for a request's whole head.
@@ -326,6 +402,11 @@ impl Client {
 
     /// The usual case: a read that begins with a head.
     fn parse_fresh(&mut self, bytes: &mut [u8], head: &mut HeadEnd) -> Option<Next> {
+        if bytes.starts_with(HTTP2_START) && self.may_be_http2(bytes) {
+            let local = self.local.clone();
+            self.input.append(bytes, &local);
+            return is_preface(bytes).then_some(Next::Http2);
+        }
         match intake::take(self, bytes, head) {
             Intake::Request(exchange, used) => {
                 let local = self.local.clone();
@@ -353,6 +434,10 @@ impl Client {
             }
         }
         let mut input = std::mem::take(&mut self.input);
+        if input.unread().starts_with(HTTP2_START) && self.may_be_http2(input.unread()) {
+            self.input = input;
+            return is_preface(self.input.unread()).then_some(Next::Http2);
+        }
         let taken = intake::take(self, input.unread(), head);
         self.input = input;
         match taken {
@@ -364,6 +449,14 @@ impl Client {
             Intake::Partial => None,
             Intake::Refused(fault) => Some(Next::Refused(fault)),
         }
+    }
+
+    /// Whether this is the beginning of HTTP/2 with prior knowledge (RFC 9113, section 3.3), as far as it came. Only a
+    /// connection's first bytes can be.
+    #[cold]
+    fn may_be_http2(&self, bytes: &[u8]) -> bool {
+        let known = bytes.len().min(http2::PREFACE.len());
+        self.waiting != Waiting::Next && bytes[..known] == http2::PREFACE[..known] && self.local.view().server.http2
     }
 
     fn parse_proxy_header(&mut self) -> Step {

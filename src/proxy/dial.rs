@@ -15,7 +15,6 @@ use crate::error::{Fault, Reason};
 use crate::stream::{Secured, Stream};
 use crate::upstream::connect::{Peer, connect};
 use crate::upstream::view::{BackendView, UpstreamView};
-use crate::wheel::ticks;
 
 /// Connects to the next address of `backend`.
 ///
@@ -54,7 +53,7 @@ pub async fn wait_for_room(client: &mut Client) -> Result<(), Fault> {
 }
 
 async fn try_open(client: &mut Client, upstream: &UpstreamView, backend: &BackendView) -> Result<Stream, Fault> {
-    client.deadline.set_after(ticks(upstream.conf.connect_timeout));
+    client.set_deadline_after(upstream.conf.connect_timeout);
     match &backend.conf.addr {
         BackendAddr::Unix(path) => reach(client, upstream, backend, Peer::Unix(path)).await,
         BackendAddr::Ip(addr) => reach(client, upstream, backend, Peer::Tcp(*addr)).await,
@@ -143,7 +142,7 @@ async fn reach_plain(client: &mut Client, upstream: &UpstreamView, peer: Peer<'_
         if let Poll::Ready(reason) = client.poll_gone(cx) {
             return Poll::Ready(Err(reason.into()));
         }
-        client.deadline.poll_expired(cx).map(|()| Err(Reason::ConnectTimeout.into()))
+        client.deadline.poll_expired(cx).map(|()| Err(client.overdue(Reason::ConnectTimeout)))
     })
     .await
 }

@@ -37,6 +37,10 @@ pub struct Exchange {
     pub request: RequestFacts,
     /// What goes to the backend.
     pub upload: Upload,
+    /// By HTTP/2, from a client that expects errors in gRPC's form.
+    pub is_grpc: bool,
+    /// When the client gives up, as it said, in ticks; `None`: it did not.
+    pub ends_at: Option<u32>,
     /// For the log.
     pub record: Record,
     /// Found wanting before any backend was asked; or to be answered by the proxy itself.
@@ -87,6 +91,8 @@ impl Exchange {
         self.route = None;
         self.verdict = None;
         self.sticky = None;
+        self.is_grpc = false;
+        self.ends_at = None;
     }
 
     /// The balancing rule for this request.

@@ -14,11 +14,13 @@ use crate::error::{Fault, Reason};
 use crate::http::body::Source;
 use crate::http::class::classify;
 use crate::http::framing::BodyFraming;
+use crate::http::grpc;
 use crate::http::head::{Method, RequestHead, TargetForm};
 use crate::http::parse::{HeadEnd, HeadLimits, parse_request};
 use crate::http::peer::client_address;
 use crate::http::write::{Edits, Forward, write_request};
 use crate::upstream::view::{RouteView, UpstreamView, View};
+use crate::wheel::ticks;
 
 /// What came of looking at the bytes.
 #[derive(Debug)]
@@ -55,7 +57,10 @@ fn prepare(client: &Client, view: &View, head: &RequestHead<'_>, exchange: &mut 
     let from =
         client_address(client.peer.ip(), head.fields(), &server.trusted_proxies, server.client_ip_header.as_deref());
     let kept_id = if from.peer_is_trusted { head.request_id() } else { None };
-    exchange.record.begin(&client.local, kept_id, from.address, head);
+    exchange.record.begin(&client.local, kept_id, from.address, head, client.is_http2);
+    if client.is_http2 && head.is_grpc() {
+        begin_grpc(client, head, exchange);
+    }
     exchange.protocol = Some(classify(head, client.tls));
     exchange.request = facts(head);
     exchange.verdict = match route(client, view, head, exchange, from.address) {
@@ -73,6 +78,13 @@ fn prepare(client: &Client, view: &View, head: &RequestHead<'_>, exchange: &mut 
     exchange.key = hash_key(exchange.algorithm(), &upstream.conf.hash_on, head, from.address);
     exchange.sticky = upstream.sticky.as_ref().and_then(|s| s.read(head.fields().cookie(s.cookie())?));
     forward(client, server, &route, upstream, head, exchange, (from.address, from.peer_is_trusted));
+}
+
+/// What a gRPC call has that no other request has.
+fn begin_grpc(client: &Client, head: &RequestHead<'_>, exchange: &mut Exchange) {
+    exchange.is_grpc = head.fields().get("Content-Type").is_some_and(grpc::is_grpc);
+    let timeout = head.fields().get("grpc-timeout").and_then(grpc::timeout);
+    exchange.ends_at = timeout.map(|timeout| client.local.wheel.now().saturating_add(ticks(timeout)).saturating_add(1));
 }
 
 fn facts(head: &RequestHead<'_>) -> RequestFacts {
@@ -182,6 +194,7 @@ fn forward(
         peer_is_trusted,
         over_tls: client.tls,
         client_certificate: client.session.as_ref().and_then(|session| session.client_certificate.as_deref()),
+        over_http2: client.is_http2,
         real_ip_header: &server.real_ip_header,
         client_ip_header: server.client_ip_header.as_deref(),
         request_id: record.request_id(),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::exchange::Exchange;
+use super::http2::idle::Idlers;
 use super::log::Sink;
 use super::turns::Turns;
 use crate::balance::rng::Rng;
@@ -41,6 +42,8 @@ pub struct Local {
     pub wheel: Rc<Wheel>,
     /// Idle client connections.
     pub lot: RefCell<Lot>,
+    /// Idle client connections that speak HTTP/2.
+    pub idlers: Rc<Idlers>,
     /// What is read lands here first: one hot buffer for all connections.
     pub scratch: RefCell<Box<[u8]>>,
     /// Heads are written here before they are sent.
@@ -132,6 +135,7 @@ impl Local {
             workers,
             wheel: Wheel::new(),
             lot: RefCell::new(Lot::new()?),
+            idlers: Rc::default(),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             head: RefCell::new(Vec::with_capacity(4096)),
             fields: RefCell::default(),
@@ -236,6 +240,11 @@ impl Local {
     /// The seat that a connection taken out of the lot had all along.
     pub fn resume_seat(self: &Rc<Self>) -> Seat {
         Seat { local: self.clone(), is_kept: false }
+    }
+
+    /// The seat of what is no connection of its own: it is not counted.
+    pub fn no_seat(self: &Rc<Self>) -> Seat {
+        Seat { local: self.clone(), is_kept: true }
     }
 
     /// Counts connections out that ended.
@@ -350,7 +359,7 @@ impl Local {
     }
 
     /// Closes idle connections to make room for `count` more descriptors: to backends first (oldest), then the
-    /// longest-parked clients. Returns whether any went.
+    /// longest-parked clients, at last those that speak HTTP/2, which go a moment later. Returns whether any went.
     pub fn make_room(&self, count: usize) -> bool {
         let view = self.view();
         let mut freed = 0;
@@ -363,6 +372,9 @@ impl Local {
             let evicted = self.lot.borrow_mut().evict(count - freed);
             self.uncount(evicted);
             freed += evicted;
+        }
+        if freed < count {
+            freed += self.idlers.ask(count - freed);
         }
         freed > 0
     }

@@ -90,7 +90,14 @@ pub struct Record {
 
 impl Record {
     /// Begins a record. The rest of the request is noted only when it will be told.
-    pub fn begin(&mut self, local: &Local, kept_id: Option<&[u8]>, client: IpAddr, head: &RequestHead<'_>) {
+    pub fn begin(
+        &mut self,
+        local: &Local,
+        kept_id: Option<&[u8]>,
+        client: IpAddr,
+        head: &RequestHead<'_>,
+        is_http2: bool,
+    ) {
         self.clear();
         self.client = Some(client);
         local.stats.requests.inc();
@@ -105,6 +112,7 @@ impl Record {
         }
         self.began = Some(SystemTime::now());
         let version: &[u8] = match head.version() {
+            _ if is_http2 => b"HTTP/2.0",
             crate::http::head::Version::Http10 => b"HTTP/1.0",
             crate::http::head::Version::Http11 => b"HTTP/1.1",
         };

@@ -4,6 +4,7 @@ pub mod answer;
 pub mod client;
 pub mod dial;
 pub mod exchange;
+pub mod http2;
 pub mod intake;
 pub mod lease;
 pub mod local;

@@ -169,6 +169,9 @@ impl<'a> Relay<'a> {
         if self.local.ending.get() {
             return Poll::Ready(Err(self.broken_by_others(Reason::Shutdown.into())));
         }
+        if self.client.stream.poll_cut(cx).is_ready() {
+            return Poll::Ready(Err(self.broken_by_others(Reason::ClientClosed.into())));
+        }
         if self.is_uploading
             && let Poll::Ready(Err(fault)) = self.poll_upload(cx)
         {
@@ -445,7 +448,8 @@ impl<'a> Relay<'a> {
     fn cut(&mut self, fault: Fault) -> Broken {
         self.exchange.record.reason = Some(fault.reason);
         // What a client that stopped reading never takes would stay in the kernel for minutes.
-        if self.down.ends_with_close || fault.reason == Reason::ClientStalled {
+        let is_given_up = matches!(fault.reason, Reason::ClientStalled | Reason::DeadlineExceeded);
+        if self.down.ends_with_close || is_given_up {
             self.client.stream.reset_on_close();
         }
         Broken::Answered
@@ -454,7 +458,7 @@ impl<'a> Relay<'a> {
     // Deadlines.
 
     fn next_deadline(&self) -> u32 {
-        self.up_deadline().min(self.down_deadline())
+        self.up_deadline().min(self.down_deadline()).min(self.client.ends_at)
     }
 
     fn up_deadline(&self) -> u32 {
@@ -487,6 +491,9 @@ impl<'a> Relay<'a> {
 
     fn expired(&mut self) -> Broken {
         let now = self.local.wheel.now();
+        if self.client.ends_at <= now {
+            return self.broken_by_others(Reason::DeadlineExceeded.into());
+        }
         if self.up_deadline() <= now {
             return match self.exchange.upload.waits_for {
                 WaitsFor::Client => self.broken_by_others(Reason::BodyTimeout.into()),

@@ -10,8 +10,8 @@ use super::client::Client;
 use super::exchange::{After, Exchange};
 use super::log::Record;
 use crate::error::{Fault, Reason};
-use crate::http::status;
 use crate::http::write::{Edits, write_line};
+use crate::http::{grpc, status};
 use crate::wheel::ticks;
 
 /// The name this proxy goes by in `Via` and `Proxy-Status`.
@@ -47,7 +47,10 @@ pub async fn fault(client: &mut Client, exchange: &mut Exchange, fault: Fault) -
         is_head: exchange.request.is_head,
         edits: Edits::default(),
     };
-    let head = head_of(&answer, &client.local.date());
+    let head = match exchange.is_grpc {
+        true => grpc_head_of(fault, &answer, &client.local.date()),
+        false => head_of(&answer, &client.local.date()),
+    };
     exchange.record.status = answer.status;
     finish(client, exchange, head, keep_alive).await
 }
@@ -185,6 +188,20 @@ fn head_of(answer: &Answer<'_>, date: &[u8; 29]) -> Vec<u8> {
     if !answer.is_head && !matches!(answer.status, 204 | 304) {
         out.extend_from_slice(answer.body);
     }
+    out
+}
+
+/// As gRPC has it: an answer of trailers only, its HTTP status always 200.
+fn grpc_head_of(fault: Fault, answer: &Answer<'_>, date: &[u8; 29]) -> Vec<u8> {
+    let mut out = b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\ngrpc-message: ".to_vec();
+    grpc::write_message(&mut out, fault.detail);
+    out.extend_from_slice(b"\r\n");
+    let code = itoa::Buffer::new().format(grpc::code(answer.status)).to_owned();
+    write_line(&mut out, b"grpc-status", code.as_bytes());
+    write_line(&mut out, b"Date", date);
+    write_line(&mut out, b"Proxy-Status", proxy_status(fault).as_bytes());
+    write_line(&mut out, b"X-Request-ID", answer.request_id);
+    out.extend_from_slice(b"\r\n");
     out
 }
 

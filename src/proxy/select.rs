@@ -18,7 +18,6 @@ use crate::error::{Fault, Reason};
 use crate::health::verdict::ramp;
 use crate::shared::backend::{BackendState, Mark, Slot, Standing};
 use crate::upstream::view::{BackendView, UpstreamView};
-use crate::wheel::ticks;
 
 /// A backend with one of its slots.
 #[derive(Debug)]
@@ -155,7 +154,7 @@ async fn queue(client: &mut Client, upstream: &Rc<UpstreamView>, now: u64) -> Re
     let mut waiter = pin!(upstream.state.join(now).map_err(|_| Fault::from(Reason::QueueFull))?);
     local.stats.queue_waits.inc();
     local.stats.queue_waiting.inc();
-    client.deadline.set_after(ticks(upstream.conf.queue.timeout));
+    client.set_deadline_after(upstream.conf.queue.timeout);
     let granted = poll_fn(|cx| {
         if let Poll::Ready(granted) = waiter.as_mut().poll(cx) {
             return Poll::Ready(granted.map_err(|_| Fault::from(Reason::NoBackend)));
@@ -164,7 +163,7 @@ async fn queue(client: &mut Client, upstream: &Rc<UpstreamView>, now: u64) -> Re
         if let Poll::Ready(reason) = client.poll_gone(cx) {
             return Poll::Ready(Err(reason.into()));
         }
-        client.deadline.poll_expired(cx).map(|()| Err(Reason::QueueTimeout.into()))
+        client.deadline.poll_expired(cx).map(|()| Err(client.overdue(Reason::QueueTimeout)))
     })
     .await;
     local.stats.queue_waiting.dec();

@@ -156,7 +156,9 @@ async fn make_room(local: &Rc<Local>, listener: &Listener, open: &OpenCount) {
         let evicted = local.lot.borrow_mut().evict(1);
         local.uncount(evicted);
         if evicted == 0 {
-            open.want_room(local.clients() as u64);
+            if !local.idlers.is_leaving() && local.idlers.ask(1) == 0 {
+                open.want_room(local.clients() as u64);
+            }
             local.pause(1).await;
         }
     }
@@ -165,9 +167,12 @@ async fn make_room(local: &Rc<Local>, listener: &Listener, open: &OpenCount) {
 /// Closes a few idle connections for another worker's client: the kernel may have sent it to where nobody is idle.
 pub(super) fn make_room_for_others(local: &Local) {
     let parked = local.lot.borrow().len();
-    if parked > 0 && local.open.take_want() {
+    if parked + local.idlers.len() > 0 && local.open.take_want() {
         let evicted = local.lot.borrow_mut().evict(parked.div_ceil(YIELD_DIVISOR).min(ROOM_BATCH));
         local.uncount(evicted);
+        if evicted == 0 && !local.idlers.is_leaving() {
+            local.idlers.ask(1);
+        }
     }
 }
 

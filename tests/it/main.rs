@@ -10,7 +10,11 @@ mod client;
 #[allow(dead_code)]
 mod dir;
 #[allow(dead_code)]
+mod frames;
+#[allow(dead_code)]
 mod origin;
+#[allow(dead_code)]
+mod peer2;
 #[allow(dead_code)]
 mod pki;
 #[allow(dead_code)]
@@ -37,6 +41,9 @@ mod grpc;
 mod h1;
 mod harness;
 mod health;
+mod http2;
+mod http2_attacks;
+mod http2_faults;
 mod limits;
 mod openapi;
 mod park;

@@ -501,6 +501,11 @@ impl Exchange {
     /// Switches to WebSocket and sends every message back until the peer closes.
     pub fn websocket_echo(&mut self) -> io::Result<Next> {
         self.send(websocket::ACCEPTED)?;
+        self.echo_frames()
+    }
+
+    /// Sends every WebSocket frame back, after a 101 of the script's own.
+    pub fn echo_frames(&mut self) -> io::Result<Next> {
         loop {
             let frame = websocket::read(&mut self.wire)?;
             self.send(&websocket::frame(frame.opcode, &frame.payload, None))?;

@@ -29,6 +29,8 @@ pub struct Forward<'a> {
     pub over_tls: bool,
     /// The certificate of the client's own TLS session, as the value of `Client-Cert` (RFC 9440, section 2.2).
     pub client_certificate: Option<&'a [u8]>,
+    /// Whether the request came by HTTP/2.
+    pub over_http2: bool,
     /// The header that tells backends the client's address; a token. Left out when it means something else already.
     pub real_ip_header: &'a str,
     /// The header that only trusted peers may send.
@@ -157,7 +159,10 @@ fn write_forwarding_fields(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &
         write_line(out, b"X-Request-ID", forward.request_id);
     }
     if writes("Via") {
-        write_via(out, head.version);
+        match forward.over_http2 {
+            true => out.extend_from_slice(b"Via: 2.0 speedmimi\r\n"),
+            false => write_via(out, head.version),
+        }
     }
 }
 
@@ -210,6 +215,7 @@ mod tests {
         peer_is_trusted: false,
         over_tls: false,
         client_certificate: None,
+        over_http2: false,
         real_ip_header: "X-Real-IP",
         client_ip_header: None,
         request_id: b"id-1",

@@ -1,0 +1,343 @@
+//! What the HTTP/2 codec reads from and writes to: a client's connection, behind a scan of the frames that come in.
+//!
+//! Owns what was read and not taken by the codec yet, and the watch on frames that cost much and bring nothing: pings,
+//! settings, window updates, resets, empty DATA, frames of unknown types. The codec answers or drops each of them without
+//! a bound of its own in time. Never understands a frame beyond its nine bytes of head.
+
+use std::cell::Cell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use h2::Reason;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::limits::{
+    HTTP2_IDLE_FRAME_BYTES, HTTP2_IDLE_FRAMES_COUNT_MAX, HTTP2_IDLE_FRAMES_COUNT_PER_TICK, HTTP2_SENT_BYTES_PER_FRAME,
+};
+use crate::proxy::local::Local;
+use crate::stream::Stream;
+
+/// Reads in one go; then other tasks get their turn.
+const READS_IN_A_GO_MAX: u32 = 8;
+
+/// What the connection's task wants to know of it.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// When a byte came last, in ticks.
+    pub read_at: Cell<u32>,
+    /// Since when the client takes nothing of what is to be sent, in ticks.
+    pub stuck_since: Cell<Option<u32>>,
+    /// What is wrong with the frames that came: too many idle ones, or one that the codec gives another code.
+    pub fault: Cell<Option<Reason>>,
+    reads_left: Cell<u32>,
+}
+
+/// A client's connection for the codec.
+#[derive(Debug)]
+pub struct Carrier {
+    stream: Rc<Stream>,
+    local: Rc<Local>,
+    traffic: Rc<Traffic>,
+    /// Read, and not taken yet.
+    rest: Vec<u8>,
+    taken: usize,
+    scan: Scan,
+}
+
+impl Traffic {
+    /// So many reads may be made before the task yields.
+    pub fn begin_turn(&self) {
+        self.reads_left.set(READS_IN_A_GO_MAX);
+    }
+}
+
+impl Carrier {
+    /// `first` is what was read of the connection before: it begins with the preface, or is empty.
+    pub fn new(stream: Rc<Stream>, local: Rc<Local>, traffic: Rc<Traffic>, first: &[u8]) -> Carrier {
+        let mut carrier =
+            Carrier { stream, traffic, rest: Vec::new(), taken: 0, scan: Scan::new(local.wheel.now()), local };
+        carrier.traffic.begin_turn();
+        carrier.traffic.read_at.set(carrier.local.wheel.now());
+        carrier.keep(first);
+        carrier
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        if self.rest.capacity() == 0 {
+            self.rest = self.local.take_buffer();
+        }
+        self.local.extend_buffer(&mut self.rest, bytes);
+    }
+
+    fn take_rest(&mut self, buf: &mut ReadBuf<'_>) {
+        let n = (self.rest.len() - self.taken).min(buf.remaining());
+        let bytes = &self.rest[self.taken..self.taken + n];
+        self.scan.look(bytes, self.local.wheel.now());
+        buf.put_slice(bytes);
+        self.taken += n;
+        if self.taken == self.rest.len() {
+            self.taken = 0;
+            self.local.give_buffer(std::mem::take(&mut self.rest));
+        }
+    }
+
+    /// Reads into the worker's scratch, and hands on what fits.
+    fn poll_fetch(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let local = self.local.clone();
+        let mut scratch = local.scratch.borrow_mut();
+        let n = ready!(self.stream.poll_recv(cx, &mut scratch))?;
+        let now = local.wheel.now();
+        self.traffic.read_at.set(now);
+        let fits = n.min(buf.remaining());
+        self.scan.look(&scratch[..fits], now);
+        buf.put_slice(&scratch[..fits]);
+        self.keep(&scratch[fits..n]);
+        Poll::Ready(Ok(()))
+    }
+
+    fn wrote(&mut self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &sent {
+            Poll::Ready(Ok(n)) => {
+                self.scan.sent(*n);
+                self.traffic.stuck_since.set(None);
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => {
+                let since = self.traffic.stuck_since.get().unwrap_or(self.local.wheel.now());
+                self.traffic.stuck_since.set(Some(since));
+            }
+        }
+        sent
+    }
+}
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        if self.rest.capacity() > 0 {
+            self.local.give_buffer(std::mem::take(&mut self.rest));
+        }
+    }
+}
+
+impl AsyncRead for Carrier {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let filled = buf.filled().len();
+        if !self.rest.is_empty() {
+            self.take_rest(buf);
+        } else {
+            let left = self.traffic.reads_left.get();
+            if left == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.traffic.reads_left.set(left - 1);
+            ready!(self.poll_fetch(cx, buf))?;
+        }
+        if let Some(fault) = self.scan.fault() {
+            // The codec never sees it: the connection's task, which asks, ends the connection.
+            self.traffic.fault.set(Some(fault));
+            buf.set_filled(filled);
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Carrier {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let sent = self.stream.poll_send(cx, &[IoSlice::new(buf)]);
+        self.wrote(sent)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let sent = self.stream.poll_send(cx, bufs);
+        self.wrote(sent)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.stream.poll_flush(cx))?;
+        self.stream.shutdown_write();
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Where in the frames the bytes are, and how many idle frames are still borne.
+#[derive(Debug)]
+struct Scan {
+    /// Bytes of the preface, or of a frame's payload, still to come.
+    skip: usize,
+    head: [u8; FRAME_HEAD_BYTES],
+    head_len: usize,
+    left: u32,
+    counted_at: u32,
+    /// Whether no frame has come.
+    is_first: bool,
+    /// A frame that breaks its own rules.
+    broken: Option<Reason>,
+    /// Sent since the last frame that was borne for it, in bytes.
+    sent: usize,
+}
+
+const FRAME_HEAD_BYTES: usize = 9;
+const PREFACE_BYTES: usize = 24;
+
+impl Scan {
+    fn new(now: u32) -> Scan {
+        Scan {
+            skip: PREFACE_BYTES,
+            head: [0; FRAME_HEAD_BYTES],
+            head_len: 0,
+            left: HTTP2_IDLE_FRAMES_COUNT_MAX,
+            counted_at: now,
+            is_first: true,
+            broken: None,
+            sent: 0,
+        }
+    }
+
+    fn fault(&self) -> Option<Reason> {
+        if self.left == 0 { Some(Reason::ENHANCE_YOUR_CALM) } else { self.broken }
+    }
+
+    /// A client that takes much says so with many window updates.
+    fn sent(&mut self, bytes: usize) {
+        self.sent += bytes;
+        let frames = self.sent / HTTP2_SENT_BYTES_PER_FRAME;
+        self.sent %= HTTP2_SENT_BYTES_PER_FRAME;
+        self.bear(u32::try_from(frames).unwrap_or(u32::MAX));
+    }
+
+    fn bear(&mut self, frames: u32) {
+        self.left = self.left.saturating_add(frames).min(HTTP2_IDLE_FRAMES_COUNT_MAX);
+    }
+
+    fn look(&mut self, mut bytes: &[u8], now: u32) {
+        self.bear(now.saturating_sub(self.counted_at).saturating_mul(HTTP2_IDLE_FRAMES_COUNT_PER_TICK));
+        self.counted_at = now;
+        while !bytes.is_empty() {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = &bytes[skipped..];
+            let n = (FRAME_HEAD_BYTES - self.head_len).min(bytes.len());
+            self.head[self.head_len..self.head_len + n].copy_from_slice(&bytes[..n]);
+            self.head_len += n;
+            bytes = &bytes[n..];
+            if self.head_len == FRAME_HEAD_BYTES {
+                self.head_len = 0;
+                self.frame();
+            }
+        }
+    }
+
+    fn frame(&mut self) {
+        let [a, b, c, kind, flags, ..] = self.head;
+        self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        if std::mem::take(&mut self.is_first) && kind != SETTINGS {
+            self.broken = Some(Reason::PROTOCOL_ERROR);
+        }
+        if !has_right_size(kind, flags, self.skip) {
+            self.broken = Some(Reason::FRAME_SIZE_ERROR);
+        }
+        let moves_on = match kind {
+            DATA => self.skip > 0 || flags & END_STREAM != 0,
+            HEADERS => true,
+            _ => false,
+        };
+        if !moves_on {
+            let cost = 1 + self.skip / HTTP2_IDLE_FRAME_BYTES;
+            self.left = self.left.saturating_sub(u32::try_from(cost).unwrap_or(u32::MAX));
+        }
+    }
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+
+/// The sizes that RFC 9113, section 6 gives to frames; the codec calls a wrong one a PROTOCOL_ERROR.
+fn has_right_size(kind: u8, flags: u8, len: usize) -> bool {
+    match kind {
+        RST_STREAM | WINDOW_UPDATE => len == 4,
+        PING => len == 8,
+        SETTINGS => len.is_multiple_of(6) && (len == 0 || flags & ACK == 0),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let len = payload.len() as u32;
+        let mut out = len.to_be_bytes()[1..].to_vec();
+        out.extend_from_slice(&[kind, flags, 0, 0, 0, 1]);
+        out.extend_from_slice(payload);
+        out
+    }
+
+    fn started() -> Scan {
+        let mut scan = Scan::new(0);
+        scan.look(&[b'P'; PREFACE_BYTES], 0);
+        scan.look(&frame(SETTINGS, 0, b""), 0);
+        scan
+    }
+
+    #[test]
+    fn idle_frames_are_told_from_others_however_they_are_cut() {
+        let bytes: Vec<u8> = [
+            frame(6, 0, &[6; 8]),
+            frame(0, 0, &[0; 70]),
+            frame(0, 0, b""),
+            frame(0, 1, b""),
+            frame(1, 4, &[1; 9]),
+            frame(9, 0, b""),
+        ]
+        .concat();
+        for piece in [1, 2, 8, 9, 10, 200] {
+            let mut scan = started();
+            bytes.chunks(piece).for_each(|piece| scan.look(piece, 0));
+            assert_eq!(scan.left, HTTP2_IDLE_FRAMES_COUNT_MAX - 4, "in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn a_flood_is_one_by_time_and_by_what_was_sent() {
+        let ping = frame(6, 0, &[0; 8]);
+        let mut scan = started();
+        for tick in 0..100 {
+            (0..HTTP2_IDLE_FRAMES_COUNT_PER_TICK).for_each(|_| scan.look(&ping, tick));
+        }
+        assert_eq!(scan.fault(), None);
+        (0..HTTP2_IDLE_FRAMES_COUNT_MAX).for_each(|_| scan.look(&ping, 100));
+        assert_eq!(scan.fault(), Some(Reason::ENHANCE_YOUR_CALM));
+        let mut scan = started();
+        for _ in 0..2 * HTTP2_IDLE_FRAMES_COUNT_MAX {
+            scan.sent(HTTP2_SENT_BYTES_PER_FRAME);
+            scan.look(&ping, 0);
+        }
+        assert_eq!(scan.fault(), None);
+    }
+}
