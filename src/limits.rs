@@ -29,6 +29,17 @@ pub const LINGER_MS_MAX: u64 = 2_000;
 pub const TUNNEL_HALF_CLOSED_SECONDS_MAX: u64 = 30;
 /// Largest `weight` of a backend; the smallest is 1.
 pub const WEIGHT_MAX: u16 = 1000;
+/// Streams at once on one HTTP/2 connection to a backend, in streams; the backend may allow fewer.
+pub const TRUNK_STREAMS_COUNT_MAX: usize = 100;
+/// HTTP/2 connections of one worker to one backend, in connections; a backend that allows few streams on each gets more.
+pub const TRUNKS_COUNT_MAX: usize = 256;
+/// What a backend may send on one HTTP/2 stream before we took it, in bytes. Above 64 KiB, so that a body of that size
+/// comes without a pause.
+pub const TRUNK_STREAM_WINDOW_BYTES: usize = 128 * 1024;
+/// The same over all streams of a connection, in bytes: no stream that its client reads slowly holds back another.
+pub const TRUNK_WINDOW_BYTES: usize = TRUNK_STREAMS_COUNT_MAX * TRUNK_STREAM_WINDOW_BYTES;
+/// Bytes of one request's body that wait in an HTTP/2 connection for the backend's socket, in bytes.
+pub const TRUNK_SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Worker threads at most.
 pub const WORKERS_COUNT_MAX: usize = 1024;
 
@@ -36,3 +47,5 @@ const _: () = assert!(HEADER_BYTES_MIN < HEADER_BYTES_MAX);
 const _: () = assert!(HEADER_BYTES_MAX <= SCRATCH_BYTES);
 const _: () = assert!(RESPONSE_HEAD_BYTES_MAX <= SCRATCH_BYTES);
 const _: () = assert!(TARGET_BYTES_MAX < HEADER_BYTES_MAX);
+const _: () = assert!(TRUNK_WINDOW_BYTES < 1 << 31);
+const _: () = assert!(TRUNK_STREAM_WINDOW_BYTES <= SCRATCH_BYTES);

@@ -3,19 +3,26 @@
 //! Owns the choice between the kinds of connections, and nothing else: each kind is a file of its own. Never interprets a
 //! byte and never sets a deadline.
 
+mod carrier;
+mod outgoing;
 mod socket;
+mod trunk;
 
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 
+pub use outgoing::Outgoing;
 pub use socket::Socket;
+pub use trunk::{Place, Trunk, Waiters, Waiting};
 
 /// A connection of the data path.
 #[derive(Debug)]
 pub enum Stream {
     /// A socket: what is sent is what the peer gets.
     Socket(Socket),
+    /// One request to a backend over an HTTP/2 connection that others share.
+    Outgoing(Box<Outgoing>),
 }
 
 impl Stream {
@@ -31,6 +38,7 @@ impl Stream {
     pub fn into_fd(self) -> Option<OwnedFd> {
         match self {
             Stream::Socket(socket) => Some(socket.into_fd()),
+            Stream::Outgoing(_) => None,
         }
     }
 
@@ -41,6 +49,7 @@ impl Stream {
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Socket(socket) => socket.recv(buf),
+            Stream::Outgoing(outgoing) => outgoing.recv(buf),
         }
     }
 
@@ -49,6 +58,7 @@ impl Stream {
     pub fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Stream::Socket(socket) => socket.poll_recv(cx, buf),
+            Stream::Outgoing(outgoing) => outgoing.poll_recv(cx, buf),
         }
     }
 
@@ -57,6 +67,7 @@ impl Stream {
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Stream::Socket(socket) => socket.poll_readable(cx),
+            Stream::Outgoing(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -65,7 +76,14 @@ impl Stream {
     pub fn is_quiet(&self) -> bool {
         match self {
             Stream::Socket(socket) => socket.is_quiet(),
+            // It is one exchange's alone.
+            Stream::Outgoing(_) => false,
         }
+    }
+
+    /// Whether it carries one exchange and no other after it, so that it is not to be kept.
+    pub fn is_spent(&self) -> bool {
+        matches!(self, Stream::Outgoing(_))
     }
 
     /// One attempt to write all of `bufs`. What was taken may wait in the connection still: see [`Stream::poll_flush`].
@@ -75,6 +93,7 @@ impl Stream {
     pub fn send(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Stream::Socket(socket) => socket.send(bufs),
+            Stream::Outgoing(outgoing) => outgoing.send(bufs),
         }
     }
 
@@ -82,6 +101,7 @@ impl Stream {
     pub fn poll_send(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Stream::Socket(socket) => socket.poll_send(cx, bufs),
+            Stream::Outgoing(outgoing) => outgoing.poll_send(cx, bufs),
         }
     }
 
@@ -89,13 +109,15 @@ impl Stream {
     pub fn unsent(&self) -> usize {
         match self {
             Stream::Socket(_) => 0,
+            Stream::Outgoing(outgoing) => outgoing.unsent(),
         }
     }
 
     /// Ready when nothing waits in the connection any more.
-    pub fn poll_flush(&self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Stream::Socket(_) => Poll::Ready(Ok(())),
+            Stream::Outgoing(outgoing) => outgoing.poll_flush(cx),
         }
     }
 
@@ -103,6 +125,7 @@ impl Stream {
     pub fn shutdown_write(&self) {
         match self {
             Stream::Socket(socket) => socket.shutdown_write(),
+            Stream::Outgoing(outgoing) => outgoing.shutdown_write(),
         }
     }
 
@@ -110,6 +133,8 @@ impl Stream {
     pub fn reset_on_close(&self) {
         match self {
             Stream::Socket(socket) => socket.reset_on_close(),
+            // Dropped before its end, it is reset as it is.
+            Stream::Outgoing(_) => {}
         }
     }
 }

@@ -229,6 +229,7 @@ fn tick(local: &Rc<Local>, now: u32) {
         view.upstreams.iter().for_each(|upstream| upstream.hand_in_requests(local.now_ms()));
         for (upstream, backend) in view.backends() {
             backend.pool.sweep(before(upstream.conf.keepalive_timeout));
+            backend.trunks.sweep(before(upstream.conf.keepalive_timeout));
         }
     }
 }

@@ -252,7 +252,7 @@ pub const KEYS: &[Key] = &[
         "http",
         "How to speak to it: HTTP/1.1 in the clear or over TLS, HTTP/2 in the clear (`h2c`) or over TLS (`h2`).",
     )
-    .only(&["http"])
+    .only(&["http", "h2c"])
     .cure("set scheme: http"),
     key("backends.NAME[].active", Kind::Bool, "true", "`false` takes it out of use: it gets no request."),
     key(

@@ -13,4 +13,5 @@ pub mod proxy_header;
 mod start_line;
 pub mod status;
 pub mod target;
+pub mod translate;
 pub mod write;

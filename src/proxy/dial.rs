@@ -85,9 +85,17 @@ fn nth_address(backend: &BackendView, n: usize) -> Option<SocketAddr> {
 
 /// Connects to one address before the client's deadline.
 async fn reach(client: &mut Client, upstream: &UpstreamView, peer: Peer<'_>) -> Result<Stream, Fault> {
-    let mut connecting = pin!(connect(peer, upstream.local_address()));
+    in_time(client, connect(peer, upstream.local_address())).await
+}
+
+/// What comes of `opening` before the client's deadline.
+///
+/// # Errors
+/// Those of [`open`].
+pub async fn in_time<T>(client: &mut Client, opening: impl Future<Output = io::Result<T>>) -> Result<T, Fault> {
+    let mut opening = pin!(opening);
     poll_fn(|cx| {
-        if let Poll::Ready(done) = connecting.as_mut().poll(cx) {
+        if let Poll::Ready(done) = opening.as_mut().poll(cx) {
             return Poll::Ready(done.map_err(|e| fault_of(&e)));
         }
         if let Poll::Ready(reason) = client.poll_gone(cx) {

@@ -12,6 +12,7 @@ pub mod outflow;
 pub mod relay;
 pub mod reply;
 pub mod select;
+pub mod shared;
 pub mod tunnel;
 pub mod turns;
 pub mod upload;

@@ -10,6 +10,8 @@ mod client;
 #[allow(dead_code)]
 mod dir;
 #[allow(dead_code)]
+mod h2_origin;
+#[allow(dead_code)]
 mod origin;
 #[allow(dead_code)]
 mod proxy;
@@ -32,6 +34,7 @@ mod figures;
 mod fleet;
 mod grpc;
 mod h1;
+mod h2_backend;
 mod harness;
 mod health;
 mod limits;
