@@ -40,6 +40,11 @@ pub const TRUNK_STREAM_WINDOW_BYTES: usize = 128 * 1024;
 pub const TRUNK_WINDOW_BYTES: usize = TRUNK_STREAMS_COUNT_MAX * TRUNK_STREAM_WINDOW_BYTES;
 /// Bytes of one request's body that wait in an HTTP/2 connection for the backend's socket, in bytes.
 pub const TRUNK_SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// How long an HTTP/2 connection to a backend may be silent while it owes answers before it is asked for a sign of life, in
+/// seconds. Servers of gRPC take a PING within five minutes of the last one for an attack.
+pub const TRUNK_SILENT_SECONDS_MAX: u64 = 310;
+/// How long that sign of life may take, in seconds.
+pub const TRUNK_PONG_SECONDS_MAX: u64 = 20;
 /// Worker threads at most.
 pub const WORKERS_COUNT_MAX: usize = 1024;
 

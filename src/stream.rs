@@ -5,6 +5,7 @@
 
 mod carrier;
 mod outgoing;
+mod pulse;
 mod socket;
 mod trunk;
 

@@ -280,15 +280,21 @@ pub const KEYS: &[Key] = &[
         "backends.NAME[].health_check.type",
         Kind::Choice(&["http", "tcp", "grpc"]),
         "http",
-        "`http`: a GET whose status has to be an expected one. `tcp`: connecting is enough.",
-    )
-    .only(&["http", "tcp"])
-    .cure("set type: tcp"),
+        "`http`: a GET whose status has to be an expected one, over HTTP/2 where the backend's `scheme` says so. `tcp`: \
+         connecting is enough. `grpc`: a call of `grpc.health.v1.Health/Check` has to answer `SERVING`; the backend's \
+         `scheme` has to be `h2c` or `h2`.",
+    ),
     key(
         "backends.NAME[].health_check.path",
         Kind::Text(Form::RequestPath),
         "/health",
         "The path to ask for. Empty: connecting is enough, as with `type: tcp`.",
+    ),
+    key(
+        "backends.NAME[].health_check.service",
+        Kind::Text(Form::Line),
+        "",
+        "The service that a `grpc` check asks for. Empty is the backend as a whole.",
     ),
     key(
         "backends.NAME[].health_check.interval",

@@ -2,6 +2,8 @@
 //!
 //! Owns the check's connection and request; the verdict over a row of results is `health::verdict`'s. Never on a worker.
 
+mod http2;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::balance::rng::Rng;
 use crate::clock;
-use crate::config::plan::{self, BackendAddr, HealthCheck, HealthCheckKind};
+use crate::config::plan::{self, BackendAddr, HealthCheck, HealthCheckKind, Scheme};
 use crate::health::schedule;
 use crate::health::verdict::{Change, Verdict};
 use crate::http::head::FieldTable;
@@ -22,6 +24,8 @@ use crate::shared::backend::{BackendState, Mark};
 
 /// Largest answer head that a check reads, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// What a check calls itself.
+const USER_AGENT: &str = "speedmimi-health-check";
 
 /// Checks `backend` for as long as the task lives, and marks it down and up.
 pub async fn keep_probing(upstream: String, conf: Arc<plan::Backend>, check: HealthCheck, backend: Arc<BackendState>) {
@@ -87,13 +91,20 @@ async fn ask(
     conf: &plan::Backend,
     check: &HealthCheck,
 ) -> Result<(), String> {
+    if conf.scheme == Scheme::H2c && check.kind != HealthCheckKind::Tcp {
+        return http2::ask(stream, &conf.addr.authority(), "http", check).await;
+    }
     let HealthCheckKind::Http { path, host, expect } = &check.kind else { return Ok(()) };
     let host = if host.is_empty() { conf.addr.authority() } else { host.clone() };
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: speedmimi-health-check\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.map_err(|e| e.to_string())?;
-    let status = read_status(&mut stream).await?;
+    judge(read_status(&mut stream).await?, *expect)
+}
+
+/// Whether a status is an expected one.
+fn judge(status: u16, expect: (u16, u16)) -> Result<(), String> {
     if (expect.0..=expect.1).contains(&status) {
         return Ok(());
     }

@@ -2,8 +2,10 @@
 //!
 //! Owns the shape only: each call is one call of the connection's. Never buffers.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,20 +17,32 @@ const READ_BYTES_MAX: usize = 16 * 1024 + 9;
 
 /// A connection that carries the frames of HTTP/2.
 #[derive(Debug)]
-pub struct Carrier(pub Stream);
+pub struct Carrier {
+    stream: Stream,
+    /// Set by every read that brought something.
+    heard: Rc<Cell<bool>>,
+}
+
+impl Carrier {
+    /// Sets `heard` whenever something comes.
+    pub fn new(stream: Stream, heard: Rc<Cell<bool>>) -> Carrier {
+        Carrier { stream, heard }
+    }
+}
 
 impl AsyncRead for Carrier {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let room = buf.remaining().min(READ_BYTES_MAX);
-        let read = std::task::ready!(self.0.poll_recv(cx, buf.initialize_unfilled_to(room)))?;
+        let read = std::task::ready!(self.stream.poll_recv(cx, buf.initialize_unfilled_to(room)))?;
         buf.advance(read);
+        self.heard.set(true);
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Carrier {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.poll_send(cx, &[IoSlice::new(buf)])
+        self.stream.poll_send(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -36,7 +50,7 @@ impl AsyncWrite for Carrier {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.0.poll_send(cx, bufs)
+        self.stream.poll_send(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -44,12 +58,12 @@ impl AsyncWrite for Carrier {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_flush(cx)
+        self.stream.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        std::task::ready!(self.0.poll_flush(cx))?;
-        self.0.shutdown_write();
+        std::task::ready!(self.stream.poll_flush(cx))?;
+        self.stream.shutdown_write();
         Poll::Ready(Ok(()))
     }
 }

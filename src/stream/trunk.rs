@@ -12,15 +12,17 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use ::h2::client::{Builder, Connection, SendRequest};
+use ::h2::{Ping, PingPong};
 use bytes::Bytes;
 
 use super::Stream;
 use super::carrier::Carrier;
+use super::pulse::{Beat, Pulse};
 use crate::limits::{
     RESPONSE_HEAD_BYTES_MAX, TRUNK_SEND_BUFFER_BYTES_MAX, TRUNK_STREAM_WINDOW_BYTES, TRUNK_STREAMS_COUNT_MAX,
     TRUNK_WINDOW_BYTES,
 };
-use crate::wheel::Wheel;
+use crate::wheel::{Deadline, Wheel};
 
 /// Streams that we reset and whose last frames may still come, in streams; they are told from a fault for a moment.
 const RESET_STREAMS_COUNT_MAX: usize = 1024;
@@ -124,7 +126,11 @@ impl Trunk {
     /// # Errors
     /// What the connection says, or that the other side doesn't speak HTTP/2.
     pub async fn open(stream: Stream, wheel: &Rc<Wheel>, waiters: &Rc<Waiters>) -> io::Result<Rc<Trunk>> {
-        let (sender, connection) = builder().handshake(Carrier(stream)).await.map_err(into_io)?;
+        let heard = Rc::new(Cell::new(false));
+        let carrier = Carrier::new(stream, heard.clone());
+        let (sender, mut connection) = builder().handshake(carrier).await.map_err(into_io)?;
+        let watch =
+            Watch { ping: connection.ping_pong(), heard, pulse: Pulse::default(), deadline: Deadline::new(wheel) };
         let trunk = Rc::new(Trunk {
             sender: RefCell::new(sender),
             streams: Cell::new(0),
@@ -135,7 +141,7 @@ impl Trunk {
             wheel: wheel.clone(),
             waiters: waiters.clone(),
         });
-        let mut drive = Box::pin(drive(connection, Rc::downgrade(&trunk)));
+        let mut drive = Box::pin(drive(connection, Rc::downgrade(&trunk), watch));
         poll_fn(|cx| match drive.as_mut().poll(cx) {
             Poll::Ready(ended) => Poll::Ready(Err(ended.err().unwrap_or(io::ErrorKind::UnexpectedEof.into()))),
             Poll::Pending if trunk.streams_max.get() > 0 => Poll::Ready(Ok(())),
@@ -213,19 +219,54 @@ fn into_io(error: ::h2::Error) -> io::Error {
 }
 
 /// Moves the frames of a connection until it ends. Holds it weakly: it ends when nobody wants it any more.
-async fn drive(mut connection: Connection<Carrier, Bytes>, trunk: Weak<Trunk>) -> io::Result<()> {
+async fn drive(mut connection: Connection<Carrier, Bytes>, trunk: Weak<Trunk>, mut watch: Watch) -> io::Result<()> {
     let ended = poll_fn(|cx| {
-        let ended = Pin::new(&mut connection).poll(cx);
-        if let Some(trunk) = trunk.upgrade() {
-            trunk.observe(cx);
+        let ended = Pin::new(&mut connection).poll(cx).map_err(into_io);
+        let trunk = trunk.upgrade();
+        trunk.iter().for_each(|trunk| trunk.observe(cx));
+        let is_busy = trunk.is_some_and(|trunk| trunk.streams.get() > 0);
+        match ended {
+            Poll::Pending => watch.poll(cx, is_busy).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            ended => ended,
         }
-        ended
     })
     .await;
     if let Some(trunk) = trunk.upgrade() {
         trunk.end();
     }
-    ended.map_err(into_io)
+    ended
+}
+
+/// What a connection's task looks after beside its frames.
+struct Watch {
+    ping: Option<PingPong>,
+    heard: Rc<Cell<bool>>,
+    pulse: Pulse,
+    deadline: Deadline,
+}
+
+impl Watch {
+    /// Ready when the other side gives no sign of life.
+    fn poll(&mut self, cx: &mut Context<'_>, is_busy: bool) -> Poll<()> {
+        loop {
+            match self.pulse.beat(self.deadline.now(), self.heard.take(), is_busy) {
+                Beat::Dead => return Poll::Ready(()),
+                Beat::Ask => self.ask(cx),
+                Beat::Wait(until) => {
+                    self.deadline.set(until);
+                    return self.deadline.poll_expired(cx);
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, cx: &mut Context<'_>) {
+        if let Some(ping) = &mut self.ping {
+            // The last answer is taken, so that another may be asked for. That it came was heard as any frame is.
+            let _ = ping.poll_pong(cx);
+            let _ = ping.send_ping(Ping::opaque());
+        }
+    }
 }
 
 /// A stream's place on its connection; given back on drop.

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
@@ -43,6 +43,10 @@ struct Shared {
     in_flight_max: AtomicUsize,
     goes_away: Notify,
     gate: Notify,
+    /// What `/health` answers, and the number that calls of gRPC's health protocol get: 1 is `SERVING`.
+    health: AtomicUsize,
+    /// The service that the last such call named.
+    service: Mutex<String>,
 }
 
 /// The server; dropping it ends it.
@@ -136,6 +140,16 @@ impl H2Origin {
     /// Answers the requests for `/gate` that are there.
     pub fn open_gate(&self) {
         self.shared.gate.notify_waiters();
+    }
+
+    /// What checks of its health are answered from now on: a status, or the number of a `ServingStatus`.
+    pub fn set_health(&self, health: usize) {
+        self.shared.health.store(health, Ordering::Relaxed);
+    }
+
+    /// The service that the last call of gRPC's health protocol named.
+    pub fn service(&self) -> String {
+        lock(&self.shared.service).clone()
     }
 
     /// Sections for this one backend; `backend` and `upstream` are further keys of each.
@@ -238,7 +252,11 @@ async fn answer(
     let number = |prefix: &str| path.strip_prefix(prefix).and_then(|rest| rest.parse::<usize>().ok());
     if let Some(size) = number("/size/") {
         let length = size.to_string();
-        let mut stream = respond.send_response(head(200, &[("content-length", &length)]), size == 0)?;
+        let is_end = size == 0 || request.method() == http::Method::HEAD;
+        let mut stream = respond.send_response(head(200, &[("content-length", &length)]), is_end)?;
+        if is_end {
+            return Ok(());
+        }
         return send(&mut stream, Bytes::from(pattern(size)), true).await;
     }
     if let Some(count) = number("/pieces/") {
@@ -270,9 +288,8 @@ async fn answer(
         }
         "/short" => {
             let mut stream = respond.send_response(head(200, &[("content-length", "10")]), false)?;
-            send(&mut stream, Bytes::from_static(b"hello"), false).await?;
-            stream.send_reset(Reason::INTERNAL_ERROR);
-            Ok(())
+            // Dropped, the stream is reset behind what was sent; a reset of ours would throw that away.
+            send(&mut stream, Bytes::from_static(b"hello"), false).await
         }
         "/interim" => {
             respond.send_informational(head(103, &[("link", "</a>")]))?;
@@ -280,9 +297,8 @@ async fn answer(
         }
         "/early" => {
             let mut stream = respond.send_response(head(413, &[("content-length", "5")]), false)?;
-            send(&mut stream, Bytes::from_static(b"enough"[..5].into()), true).await?;
-            respond.send_reset(Reason::NO_ERROR);
-            Ok(())
+            // Dropped with a request that is not whole, the stream is reset with NO_ERROR behind the answer.
+            send(&mut stream, Bytes::from_static(b"early"), true).await
         }
         "/refuse" => {
             respond.send_reset(Reason::REFUSED_STREAM);
@@ -314,6 +330,11 @@ async fn answer(
             let _ = tokio::time::timeout(WATCHDOG, shared.gate.notified()).await;
             respond.send_response(head(200, &[]), true).map(|_| ())
         }
+        "/health" => {
+            let status = shared.health.load(Ordering::Relaxed) as u16;
+            respond.send_response(head(status, &[]), true).map(|_| ())
+        }
+        "/grpc.health.v1.Health/Check" => grpc_health(request, respond, shared).await,
         "/ws" => websocket(request, respond, shared).await,
         _ => respond
             .send_response(head(200, &[("x-a", "1"), ("content-type", "text/plain")]), false)?
@@ -353,7 +374,25 @@ async fn websocket(
     echo(request, respond, shared).await
 }
 
-/// How long a cancellation took from `since`.
-pub fn cancelled_within(origin: &H2Origin, since: Instant) -> Duration {
-    origin.resets().last().map_or(Duration::MAX, |(_, at)| at.duration_since(since))
+/// A call of gRPC's health protocol. Its one field is a text in the call, and a number in the answer.
+async fn grpc_health(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    shared: &Shared,
+) -> Result<(), h2::Error> {
+    let mut body = request.into_body();
+    let mut asked = Vec::new();
+    while let Some(data) = body.data().await {
+        asked.extend_from_slice(&data?);
+    }
+    *lock(&shared.service) = asked.get(7..).map(|name| String::from_utf8_lossy(name).into_owned()).unwrap_or_default();
+    let grpc = ("content-type", "application/grpc");
+    match shared.health.load(Ordering::Relaxed) {
+        0 => respond.send_response(head(200, &[grpc, ("grpc-status", "5")]), true).map(|_| ()),
+        health => {
+            let mut stream = respond.send_response(head(200, &[grpc]), false)?;
+            stream.send_data(Bytes::from(vec![0, 0, 0, 0, 2, 8, health as u8]), false)?;
+            stream.send_trailers(trailers(&[("grpc-status", "0")]))
+        }
+    }
 }
