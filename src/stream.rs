@@ -8,6 +8,7 @@ mod outgoing;
 mod pulse;
 mod socket;
 mod trunk;
+mod waiters;
 
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
@@ -15,7 +16,8 @@ use std::task::{Context, Poll};
 
 pub use outgoing::Outgoing;
 pub use socket::Socket;
-pub use trunk::{Place, Trunk, Waiters, Waiting};
+pub use trunk::{Place, Trunk};
+pub use waiters::{Waiters, Waiting};
 
 /// A connection of the data path.
 #[derive(Debug)]

@@ -39,10 +39,13 @@ pub async fn take(
     let local = client.local.clone();
     let patience = ticks(upstream.conf.connect_timeout);
     let until = local.wheel.now().saturating_add(patience);
+    let keep = ticks(upstream.conf.keepalive_timeout);
+    // As with other kept connections: what may not be repeated keeps away from those that are about to time out.
+    let keep = if exchange.request.is_idempotent { keep } else { keep / 2 };
     let from_us = if exchange.record.is_told() { crate::clock::stamp_us() } else { 0 };
     loop {
         client.deadline.set_after(patience);
-        let opening = match next(client, &backend.trunks).await? {
+        let opening = match next(client, &backend.trunks, keep).await? {
             Next::Place(place) => {
                 backend.stats.pool_hits.inc();
                 local.stats.pool_hits.inc();
@@ -69,11 +72,12 @@ fn lease(place: Place, backend: &BackendView, reused: bool) -> Lease {
     Lease { stream: Stream::Outgoing(Box::new(Outgoing::new(place, over_tls))), reused }
 }
 
-/// Waits for a place, or for leave to open a connection, before the client's deadline.
-async fn next(client: &mut Client, trunks: &Rc<Trunks>) -> Result<Next, Fault> {
+/// Waits for a place on a connection that is idle for no longer than `keep` ticks, or for leave to open one, before the
+/// client's deadline.
+async fn next(client: &mut Client, trunks: &Rc<Trunks>, keep: u32) -> Result<Next, Fault> {
     let mut waiting = trunks.waiters().join();
     let next = poll_fn(|cx| {
-        if let Some(place) = trunks.place() {
+        if let Some(place) = trunks.place(client.local.wheel.now().saturating_sub(keep)) {
             return Poll::Ready(Ok(Next::Place(place)));
         }
         if let Some(opening) = trunks.opening() {

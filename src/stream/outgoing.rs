@@ -16,9 +16,9 @@ use super::trunk::Place;
 use crate::error::{Fault, Reason};
 use crate::http::body::Source;
 use crate::http::chunked::{CHUNK_END, write_chunk_head, write_last_chunk};
+use crate::http::translate::accept;
 use crate::http::translate::request_out::{self, Carriage, Content};
 use crate::http::translate::response_in::{self, Asked, Body};
-use crate::http::translate::websocket;
 
 /// One exchange with a backend over HTTP/2.
 #[derive(Debug)]
@@ -228,7 +228,7 @@ impl Inner {
         };
         let (source, accept) = match outbound.content {
             Content::Body(source) => (source, None),
-            Content::Tunnel { key } => (Source::Done, Some(websocket::accept(&key))),
+            Content::Tunnel { key } => (Source::Done, Some(accept::for_key(&key))),
         };
         let is_tunnel = accept.is_some();
         let is_whole = source.is_done() && !is_tunnel;

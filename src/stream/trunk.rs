@@ -4,12 +4,11 @@
 //! connections, never dials, and never sees what a stream carries.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use ::h2::client::{Builder, Connection, SendRequest};
 use ::h2::{Ping, PingPong};
@@ -18,6 +17,7 @@ use bytes::Bytes;
 use super::Stream;
 use super::carrier::Carrier;
 use super::pulse::{Beat, Pulse};
+use super::waiters::Waiters;
 use crate::limits::{
     RESPONSE_HEAD_BYTES_MAX, TRUNK_SEND_BUFFER_BYTES_MAX, TRUNK_STREAM_WINDOW_BYTES, TRUNK_STREAMS_COUNT_MAX,
     TRUNK_WINDOW_BYTES,
@@ -26,83 +26,6 @@ use crate::wheel::{Deadline, Wheel};
 
 /// Streams that we reset and whose last frames may still come, in streams; they are told from a fault for a moment.
 const RESET_STREAMS_COUNT_MAX: usize = 1024;
-
-/// Tasks that wait for room on a connection, first come first served.
-#[derive(Debug, Default)]
-pub struct Waiters {
-    queue: RefCell<VecDeque<(u64, Waker)>>,
-    tickets: Cell<u64>,
-}
-
-impl Waiters {
-    /// A task that may have to wait.
-    pub fn join(self: &Rc<Self>) -> Waiting {
-        let ticket = self.tickets.get();
-        self.tickets.set(ticket + 1);
-        Waiting { waiters: self.clone(), ticket, is_served: false }
-    }
-
-    /// How many wait.
-    pub fn len(&self) -> usize {
-        self.queue.borrow().len()
-    }
-
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.queue.borrow().is_empty()
-    }
-
-    /// There is room for one.
-    pub fn wake_one(&self) {
-        let first = self.queue.borrow_mut().pop_front();
-        first.into_iter().for_each(|(_, waker)| waker.wake());
-    }
-
-    /// All are to look anew.
-    pub fn wake_all(&self) {
-        let all = self.queue.take();
-        all.into_iter().for_each(|(_, waker)| waker.wake());
-    }
-}
-
-/// One of [`Waiters`]. Dropped unserved after it was woken, it lets the next one have the room.
-#[derive(Debug)]
-pub struct Waiting {
-    waiters: Rc<Waiters>,
-    ticket: u64,
-    is_served: bool,
-}
-
-impl Waiting {
-    /// Is woken when there may be room.
-    pub fn wait(&self, cx: &Context<'_>) {
-        let mut queue = self.waiters.queue.borrow_mut();
-        match queue.iter_mut().find(|(ticket, _)| *ticket == self.ticket) {
-            Some((_, waker)) => waker.clone_from(cx.waker()),
-            None => queue.push_back((self.ticket, cx.waker().clone())),
-        }
-    }
-
-    /// Needs no room any more.
-    pub fn serve(&mut self) {
-        self.is_served = true;
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        let mut queue = self.waiters.queue.borrow_mut();
-        match queue.iter().position(|(ticket, _)| *ticket == self.ticket) {
-            Some(at) => drop(queue.remove(at)),
-            None => {
-                drop(queue);
-                if !self.is_served {
-                    self.waiters.wake_one();
-                }
-            }
-        }
-    }
-}
 
 /// An HTTP/2 connection to a backend. It ends once nobody holds it and its streams are done.
 #[derive(Debug)]

@@ -33,18 +33,22 @@ impl Default for Trunks {
 }
 
 impl Trunks {
-    /// A place on the first connection that has room.
-    pub fn place(&self) -> Option<Place> {
+    /// A place on the first connection that has room and went idle at tick `since` or later, if it is idle at all. When
+    /// there can be no more connections, however long it is idle.
+    pub fn place(&self, since: u32) -> Option<Place> {
         let mut open = self.open.borrow_mut();
         open.retain(|trunk| !trunk.is_closing());
-        open.iter().find_map(Trunk::place)
+        let since = if open.len() < TRUNKS_COUNT_MAX { since } else { 0 };
+        let is_fresh = |trunk: &&Rc<Trunk>| trunk.idle_since().is_none_or(|at| at >= since);
+        open.iter().filter(is_fresh).find_map(Trunk::place)
     }
 
     /// Leave to open another connection: unless those that are being opened are enough for all who wait, or there are as
     /// many as there may be.
     pub fn opening(self: &Rc<Self>) -> Option<Opening> {
         let opening = self.opening.get();
-        let suffices = opening > 0 && self.waiters.len() < opening * self.expected.get();
+        // Each takes one of its places for whoever opens it.
+        let suffices = self.waiters.len() < opening * (self.expected.get().max(1) - 1);
         if suffices || self.open.borrow().len() + opening >= TRUNKS_COUNT_MAX {
             return None;
         }

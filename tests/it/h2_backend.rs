@@ -147,10 +147,40 @@ fn an_early_answer_comes_whole_while_the_body_is_on_its_way() {
 }
 
 #[test]
+fn a_client_that_waits_for_leave_to_send_gets_it_from_the_backend() {
+    let (origin, proxy) = with_proxy();
+    let mut client = proxy.client();
+    client.send("POST /continue HTTP/1.1\r\nHost: a.test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    assert_eq!(client.head().status, 100);
+    client.send("hello");
+    assert_eq!(client.response().text(), "hello");
+    assert_eq!(origin.only().headers["expect"], "100-continue");
+}
+
+#[test]
 fn a_cut_answer_is_not_taken_for_a_whole_one() {
     let (_origin, proxy) = with_proxy();
-    assert!(matches!(proxy.client().try_get("/short"), Err(Trouble::Ended { .. })));
-    counted(&proxy, Reason::BackendTruncated, 1);
+    for (path, count) in [("/short", 1), ("/short-end", 2)] {
+        assert!(matches!(proxy.client().try_get(path), Err(Trouble::Ended { .. })), "{path}");
+        counted(&proxy, Reason::BackendTruncated, count);
+    }
+}
+
+#[test]
+fn an_answer_that_breaks_the_rules_costs_its_client_alone() {
+    let (origin, proxy) = with_proxy();
+    let mut stays = proxy.client();
+    stays.send_get("/gate");
+    wait::until("the request", || origin.in_flight() == 1);
+    for path in ["/too-long", "/big-head"] {
+        match proxy.client().try_get(path) {
+            Ok(answer) => assert_eq!(answer.status, 502, "{path}"),
+            Err(trouble) => assert!(matches!(trouble, Trouble::Ended { .. }), "{path}: {trouble}"),
+        }
+    }
+    origin.open_gate();
+    assert_eq!(stays.response().status, 200);
+    assert_eq!(origin.connections(), 1);
 }
 
 /// On which connections.

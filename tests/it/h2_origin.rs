@@ -271,6 +271,10 @@ async fn answer(
     }
     match path.as_str() {
         "/echo" => echo(request, respond, shared).await,
+        "/continue" => {
+            respond.send_informational(head(100, &[]))?;
+            echo(request, respond, shared).await
+        }
         "/trailers" => {
             let mut stream = respond.send_response(head(200, &[]), false)?;
             stream.send_data(Bytes::from_static(b"hello"), false)?;
@@ -290,6 +294,19 @@ async fn answer(
             let mut stream = respond.send_response(head(200, &[("content-length", "10")]), false)?;
             // Dropped, the stream is reset behind what was sent; a reset of ours would throw that away.
             send(&mut stream, Bytes::from_static(b"hello"), false).await
+        }
+        "/short-end" => {
+            let mut stream = respond.send_response(head(200, &[("content-length", "10")]), false)?;
+            send(&mut stream, Bytes::from_static(b"hello"), true).await
+        }
+        "/too-long" => {
+            let mut stream = respond.send_response(head(200, &[("content-length", "3")]), false)?;
+            send(&mut stream, Bytes::from_static(b"hello"), true).await
+        }
+        "/big-head" => {
+            let value = "x".repeat(20_000);
+            let fields = ["x-a", "x-b", "x-c", "x-d"].map(|name| (name, value.as_str()));
+            respond.send_response(head(200, &fields), true).map(|_| ())
         }
         "/interim" => {
             respond.send_informational(head(103, &[("link", "</a>")]))?;

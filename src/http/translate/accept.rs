@@ -8,7 +8,7 @@ use sha1::{Digest, Sha1};
 const SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// The value of `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key`.
-pub fn accept(key: &[u8]) -> String {
+pub fn for_key(key: &[u8]) -> String {
     let digest = Sha1::new().chain_update(key).chain_update(SUFFIX).finalize();
     base64(&digest)
 }
@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn the_examples_of_the_rfcs_come_out() {
-        assert_eq!(accept(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(for_key(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         let examples = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")];
         examples.iter().for_each(|(text, wanted)| assert_eq!(base64(text.as_bytes()), *wanted));
     }
