@@ -76,10 +76,16 @@ reasons! {
     ConnectFailed = "connect_failed", 502, Backend, "connection_refused", "the backend refused the connection";
     /// The backend reset or closed the connection before a whole response head.
     BackendClosed = "backend_closed", 502, Backend, "connection_terminated", "the backend closed the connection early";
+    /// The backend said that it has not begun with the request: `REFUSED_STREAM`, or a GOAWAY that leaves it out (RFC 9113,
+    /// section 8.7).
+    BackendRefused = "backend_refused", 502, Backend, "http_request_error", "the backend refused the request unseen";
     /// What the backend sent is not HTTP, or breaks its framing.
     BackendProtocol = "backend_protocol", 502, Backend, "http_protocol_error", "the backend's answer is not valid HTTP";
     /// A 101 that nobody asked for.
     BackendUpgrade = "backend_upgrade", 502, Backend, "http_upgrade_failed", "the backend switched protocols unasked";
+    /// A WebSocket for a backend that speaks HTTP/2 without extended CONNECT (RFC 8441, section 3).
+    UpgradeUnsupported = "upgrade_unsupported", 502, Operator, "http_upgrade_failed",
+        "the backend takes no WebSocket over HTTP/2";
     /// The backend's name has no address.
     BackendUnresolved = "backend_unresolved", 502, Backend, "dns_error", "the backend's name has no address";
     /// The answer broke off after its head was sent; ends the client's connection.

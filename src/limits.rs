@@ -61,6 +61,22 @@ pub const WEIGHT_MAX: u16 = 1000;
 pub const TLS_FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Sessions of TLS 1.2 that clients without tickets may take up again, in sessions of the whole process.
 pub const TLS_SESSIONS_COUNT_MAX: usize = 16 * 1024;
+/// Streams at once on one HTTP/2 connection to a backend, in streams; the backend may allow fewer.
+pub const TRUNK_STREAMS_COUNT_MAX: usize = 100;
+/// HTTP/2 connections of one worker to one backend, in connections; a backend that allows few streams on each gets more.
+pub const TRUNKS_COUNT_MAX: usize = 256;
+/// What a backend may send on one HTTP/2 stream before we took it, in bytes. Above 64 KiB, so that a body of that size
+/// comes without a pause.
+pub const TRUNK_STREAM_WINDOW_BYTES: usize = 128 * 1024;
+/// The same over all streams of a connection, in bytes: no stream that its client reads slowly holds back another.
+pub const TRUNK_WINDOW_BYTES: usize = TRUNK_STREAMS_COUNT_MAX * TRUNK_STREAM_WINDOW_BYTES;
+/// Bytes of one request's body that wait in an HTTP/2 connection for the backend's socket, in bytes.
+pub const TRUNK_SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// How long an HTTP/2 connection to a backend may be silent while it owes answers before it is asked for a sign of life, in
+/// seconds. Servers of gRPC take a PING within five minutes of the last one for an attack.
+pub const TRUNK_SILENT_SECONDS_MAX: u64 = 310;
+/// How long that sign of life may take, in seconds.
+pub const TRUNK_PONG_SECONDS_MAX: u64 = 20;
 /// Worker threads at most.
 pub const WORKERS_COUNT_MAX: usize = 1024;
 
@@ -70,3 +86,5 @@ const _: () = assert!(RESPONSE_HEAD_BYTES_MAX <= SCRATCH_BYTES);
 const _: () = assert!(HTTP2_STREAM_WINDOW_BYTES as usize <= SCRATCH_BYTES);
 const _: () = assert!(HTTP2_STREAM_WINDOW_BYTES <= HTTP2_CONNECTION_WINDOW_BYTES);
 const _: () = assert!(TARGET_BYTES_MAX < HEADER_BYTES_MAX);
+const _: () = assert!(TRUNK_WINDOW_BYTES < 1 << 31);
+const _: () = assert!(TRUNK_STREAM_WINDOW_BYTES <= SCRATCH_BYTES);

@@ -3,10 +3,15 @@
 //! Owns the choice between the kinds of connections, and nothing else: each kind is a file of its own. Never interprets a
 //! byte and never sets a deadline.
 
+mod carrier;
 mod incoming;
+mod outgoing;
 pub mod places;
+mod pulse;
 mod secured;
 mod socket;
+mod trunk;
+mod waiters;
 
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
@@ -14,8 +19,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 pub use incoming::Incoming;
+pub use outgoing::Outgoing;
 pub use secured::{Idle, Room, Secured, SessionFacts, Shaken};
 pub use socket::Socket;
+pub use trunk::{Place, Trunk};
+pub use waiters::{Waiters, Waiting};
 
 /// A connection of the data path.
 #[derive(Debug)]
@@ -26,6 +34,8 @@ pub enum Stream {
     Secured(Secured),
     /// One request of a client that speaks HTTP/2.
     Incoming(Box<Incoming>),
+    /// One request to a backend over an HTTP/2 connection that others share.
+    Outgoing(Box<Outgoing>),
 }
 
 impl Stream {
@@ -45,7 +55,7 @@ impl Stream {
                 let (fd, idle) = secured.into_parts();
                 Some((fd, Some(idle)))
             }
-            Stream::Incoming(_) => None,
+            Stream::Incoming(_) | Stream::Outgoing(_) => None,
         }
     }
 
@@ -70,6 +80,7 @@ impl Stream {
             Stream::Socket(socket) => socket.recv(buf),
             Stream::Secured(secured) => secured.recv(buf),
             Stream::Incoming(_) => Err(io::ErrorKind::WouldBlock.into()),
+            Stream::Outgoing(outgoing) => outgoing.recv(buf),
         }
     }
 
@@ -80,6 +91,7 @@ impl Stream {
             Stream::Socket(socket) => socket.poll_recv(cx, buf),
             Stream::Secured(secured) => secured.poll_recv(cx, buf),
             Stream::Incoming(stream) => stream.poll_recv(cx, buf),
+            Stream::Outgoing(outgoing) => outgoing.poll_recv(cx, buf),
         }
     }
 
@@ -90,6 +102,7 @@ impl Stream {
             Stream::Socket(socket) => socket.poll_readable(cx),
             Stream::Secured(secured) => secured.poll_readable(cx),
             Stream::Incoming(_) => Poll::Ready(Ok(())),
+            Stream::Outgoing(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -100,7 +113,14 @@ impl Stream {
             Stream::Socket(socket) => socket.is_quiet(),
             Stream::Secured(secured) => secured.is_quiet(),
             Stream::Incoming(_) => false,
+            // It is one exchange's alone.
+            Stream::Outgoing(_) => false,
         }
+    }
+
+    /// Whether it carries one exchange and no other after it, so that it is not to be kept.
+    pub fn is_spent(&self) -> bool {
+        matches!(self, Stream::Outgoing(_))
     }
 
     /// One attempt to write all of `bufs`. What was taken may wait in the connection still: see [`Stream::poll_flush`].
@@ -112,6 +132,7 @@ impl Stream {
             Stream::Socket(socket) => socket.send(bufs),
             Stream::Secured(secured) => secured.send(bufs),
             Stream::Incoming(stream) => stream.send(bufs),
+            Stream::Outgoing(outgoing) => outgoing.send(bufs),
         }
     }
 
@@ -121,13 +142,14 @@ impl Stream {
             Stream::Socket(socket) => socket.poll_send(cx, bufs),
             Stream::Secured(secured) => secured.poll_send(cx, bufs),
             Stream::Incoming(stream) => stream.poll_send(cx, bufs),
+            Stream::Outgoing(outgoing) => outgoing.poll_send(cx, bufs),
         }
     }
 
     /// Ready once the peer gave up what this carries, where that can be seen without reading what it sent before.
     pub fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Stream::Socket(_) | Stream::Secured(_) => Poll::Pending,
+            Stream::Socket(_) | Stream::Secured(_) | Stream::Outgoing(_) => Poll::Pending,
             Stream::Incoming(stream) => stream.poll_cut(cx),
         }
     }
@@ -138,6 +160,7 @@ impl Stream {
             Stream::Socket(_) => 0,
             Stream::Secured(secured) => secured.unsent(),
             Stream::Incoming(stream) => stream.unsent(),
+            Stream::Outgoing(outgoing) => outgoing.unsent(),
         }
     }
 
@@ -147,13 +170,14 @@ impl Stream {
             Stream::Socket(_) => Poll::Ready(Ok(())),
             Stream::Secured(secured) => secured.poll_flush(cx),
             Stream::Incoming(stream) => stream.poll_flush(cx),
+            Stream::Outgoing(outgoing) => outgoing.poll_flush(cx),
         }
     }
 
     /// What is known of its TLS session, once there is one.
     pub fn session(&self) -> Option<Rc<SessionFacts>> {
         match self {
-            Stream::Socket(_) | Stream::Incoming(_) => None,
+            Stream::Socket(_) | Stream::Incoming(_) | Stream::Outgoing(_) => None,
             Stream::Secured(secured) => secured.facts(),
         }
     }
@@ -161,7 +185,7 @@ impl Stream {
     /// Tells the peer in the connection's own terms that no more comes; the connection itself stays as it is.
     pub fn say_end(&self) {
         match self {
-            Stream::Socket(_) | Stream::Incoming(_) => {}
+            Stream::Socket(_) | Stream::Incoming(_) | Stream::Outgoing(_) => {}
             Stream::Secured(secured) => secured.say_end(),
         }
     }
@@ -172,6 +196,7 @@ impl Stream {
             Stream::Socket(socket) => socket.shutdown_write(),
             Stream::Secured(secured) => secured.shutdown_write(),
             Stream::Incoming(stream) => stream.shutdown_write(),
+            Stream::Outgoing(outgoing) => outgoing.shutdown_write(),
         }
     }
 
@@ -181,6 +206,8 @@ impl Stream {
             Stream::Socket(socket) => socket.reset_on_close(),
             Stream::Secured(secured) => secured.reset_on_close(),
             Stream::Incoming(stream) => stream.close_with(h2::Reason::CANCEL),
+            // Dropped before its end, it is reset as it is.
+            Stream::Outgoing(_) => {}
         }
     }
 }

@@ -230,7 +230,9 @@ fn tick(local: &Rc<Local>, now: u32) {
         local.measure();
         view.upstreams.iter().for_each(|upstream| upstream.hand_in_requests(local.now_ms()));
         for (upstream, backend) in view.backends() {
-            backend.pool.sweep(before(upstream.conf.keepalive_timeout));
+            let since = before(upstream.conf.keepalive_timeout);
+            backend.pool.sweep(since);
+            backend.trunks.sweep(if upstream.keepalive > 0 { since } else { u32::MAX });
         }
     }
 }

@@ -481,6 +481,17 @@ fn health_check(check: &Section, backend: &Section, faults: &mut Faults) -> Heal
             host: check.text_if("host").cloned().unwrap_or_default(),
             expect: *check.statuses("expect"),
         },
+        ("grpc", _) => {
+            if !matches!(*backend.choice("scheme"), "h2c" | "h2") {
+                let wrong = Wrong::new("a backend that is not asked over HTTP/2 can't be checked so")
+                    .cure("set its scheme: h2c or h2, or take type: http");
+                faults.push(check.entry("type").at, &check.path_of("type"), wrong);
+            }
+            HealthCheckKind::Grpc {
+                service: check.text_if("service").cloned().unwrap_or_default(),
+                host: check.text_if("host").cloned().unwrap_or_default(),
+            }
+        }
         (kind, _) => {
             if kind == "http" && check.entry("type").written {
                 let text = "with an empty path the check only connects, as with type: tcp";

@@ -1,4 +1,4 @@
-//! What there is to say of a configuration key: path, type, range, default, availability and meaning. The reader, the
+//! What there is to say of a configuration key: path, type, range, default and meaning. The reader, the
 //! check and the manual go by it; the rows are in `table`.
 //!
 //! Owns what a single key is; rules between keys are for `check`. Never holds a value of a running proxy.
@@ -86,14 +86,6 @@ pub enum Default {
     Required,
 }
 
-/// Whether this version does what a key says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Availability {
-    Now,
-    /// Only these values so far (as written); others are refused.
-    Only(&'static [&'static str]),
-}
-
 /// A row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
@@ -101,7 +93,6 @@ pub struct Key {
     pub path: &'static str,
     pub kind: Kind,
     pub default: Default,
-    pub availability: Availability,
     /// What to do about a wrong value; may be empty.
     pub cure: &'static str,
     /// One paragraph of Markdown.

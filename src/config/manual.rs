@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use super::file::SEARCHED;
-use super::keys::{self, Availability, Default, KEYS, Key, Kind};
+use super::keys::{self, Default, KEYS, Key, Kind};
 use super::tree::{ALIASED_NODES_COUNT_MAX, CONFIG_BYTES_MAX, DEPTH_LEVELS_MAX};
 use super::values::show_size;
 
@@ -95,7 +95,7 @@ fn entry(out: &mut String, key: &Key) {
     let _ = write!(out, "\n\n{}\n", key.doc);
 }
 
-/// Type, range, default and availability in a line.
+/// Type, range and default in a line.
 fn facts(key: &Key) -> String {
     let mut facts = vec![kind(&key.kind)];
     match (key.kind, key.default) {
@@ -104,13 +104,6 @@ fn facts(key: &Key) -> String {
         (_, Default::Is(text)) => facts.push(format!("default `{text}`")),
         (_, Default::Unset(meaning)) => facts.push(format!("unset: {meaning}")),
         (_, Default::Required) => facts.push("required".to_owned()),
-    }
-    match key.availability {
-        Availability::Now => {}
-        Availability::Only(values) => {
-            let values: Vec<String> = values.iter().map(|value| format!("`{value}`")).collect();
-            facts.push(format!("so far only {}", values.join(", ")));
-        }
     }
     facts.join(" · ")
 }

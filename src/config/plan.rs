@@ -284,6 +284,8 @@ pub enum HealthCheckKind {
     Tcp,
     /// `GET path`; statuses from `expect.0` to `expect.1` are good. An empty `host` is the backend's own.
     Http { path: String, host: String, expect: (u16, u16) },
+    /// A call of `grpc.health.v1.Health/Check` for `service`, over HTTP/2. An empty `host` is the backend's own.
+    Grpc { service: String, host: String },
 }
 
 /// `health_check` of a backend.

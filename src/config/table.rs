@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::keys::{Availability, Default, Form, Key, Kind};
+use super::keys::{Default, Form, Key, Kind};
 use crate::limits;
 
 /// Every key.
@@ -258,9 +258,7 @@ pub const KEYS: &[Key] = &[
         Kind::Choice(&["http", "https", "h2c", "h2"]),
         "http",
         "How to speak to it: HTTP/1.1 in the clear or over TLS, HTTP/2 in the clear (`h2c`) or over TLS (`h2`).",
-    )
-    .only(&["http", "https"])
-    .cure("set scheme: http or https"),
+    ),
     key("backends.NAME[].active", Kind::Bool, "true", "`false` takes it out of use: it gets no request."),
     key(
         "backends.NAME[].backup",
@@ -287,15 +285,21 @@ pub const KEYS: &[Key] = &[
         "backends.NAME[].health_check.type",
         Kind::Choice(&["http", "tcp", "grpc"]),
         "http",
-        "`http`: a GET whose status has to be an expected one. `tcp`: connecting is enough.",
-    )
-    .only(&["http", "tcp"])
-    .cure("set type: tcp"),
+        "`http`: a GET whose status has to be an expected one, over HTTP/2 where the backend's `scheme` says so. `tcp`: \
+         connecting is enough. `grpc`: a call of `grpc.health.v1.Health/Check` has to answer `SERVING`; the backend's \
+         `scheme` has to be `h2c` or `h2`.",
+    ),
     key(
         "backends.NAME[].health_check.path",
         Kind::Text(Form::RequestPath),
         "/health",
         "The path to ask for. Empty: connecting is enough, as with `type: tcp`.",
+    ),
+    key(
+        "backends.NAME[].health_check.service",
+        Kind::Text(Form::Line),
+        "",
+        "The service that a `grpc` check asks for. Empty is the backend as a whole.",
     ),
     key(
         "backends.NAME[].health_check.interval",
@@ -643,22 +647,18 @@ impl Key {
     const fn cure(self, cure: &'static str) -> Key {
         Key { cure, ..self }
     }
-
-    const fn only(self, values: &'static [&'static str]) -> Key {
-        Key { availability: Availability::Only(values), ..self }
-    }
 }
 
 const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
-    Key { path, kind, default: Default::Is(default), availability: Availability::Now, cure: "", doc }
+    Key { path, kind, default: Default::Is(default), cure: "", doc }
 }
 
 const fn unset(path: &'static str, kind: Kind, meaning: &'static str, doc: &'static str) -> Key {
-    Key { path, kind, default: Default::Unset(meaning), availability: Availability::Now, cure: "", doc }
+    Key { path, kind, default: Default::Unset(meaning), cure: "", doc }
 }
 
 const fn required(path: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key { path, kind, default: Default::Required, availability: Availability::Now, cure: "", doc }
+    Key { path, kind, default: Default::Required, cure: "", doc }
 }
 
 const fn section(path: &'static str, doc: &'static str) -> Key {

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use super::expand::expand;
 use super::fault::{Faults, Position, Wrong, shown};
 use super::json::is_credential;
-use super::keys::{self, Availability, Default, Form, Key, Kind};
+use super::keys::{self, Default, Form, Key, Kind};
 use super::plan::{AccessLog, CpuAffinity, HashOn, ListenAddr, Workers};
 use super::suggest::{did_you_mean, nearest};
 use super::tree::{Name, Node, NodeKind, push_name};
@@ -311,10 +311,7 @@ impl Reader<'_> {
         let placeholders = matches!(key.kind, Kind::Text(Form::Location));
         let text = self.expanded(path, node, placeholders)?;
         match scalar_or_empty(key, &text) {
-            Ok(value) => {
-                self.availability(key, path, node.at, &text, &value);
-                Some(value)
-            }
+            Ok(value) => Some(value),
             Err(mut wrong) => {
                 if wrong.cure.is_empty() {
                     key.cure.clone_into(&mut wrong.cure);
@@ -323,16 +320,6 @@ impl Reader<'_> {
                 None
             }
         }
-    }
-
-    /// Refuses a value that would silently do nothing in this version.
-    fn availability(&mut self, key: &Key, path: &str, at: Position, text: &str, value: &Value) {
-        let Availability::Only(values) = key.availability else { return };
-        if values.iter().any(|known| scalar_or_empty(key, known).as_ref() == Ok(value)) {
-            return;
-        }
-        let problem = format!("{} is not available yet in this version", shown(text));
-        self.faults.push(at, path, Wrong::new(problem).cure(key.cure));
     }
 
     /// The text of a scalar with the environment put in.

@@ -2,6 +2,8 @@
 //!
 //! Owns the check's connection and request; the verdict over a row of results is `health::verdict`'s. Never on a worker.
 
+mod http2;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +26,8 @@ use crate::tls::Connector;
 
 /// Largest answer head that a check reads, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// What a check calls itself.
+const USER_AGENT: &str = "speedmimi-health-check";
 
 /// The name of an upstream, one of its backends, and how TLS is spoken to that.
 pub type Probed = (String, Arc<plan::Backend>, Option<Arc<Connector>>);
@@ -113,13 +117,20 @@ async fn ask(
     conf: &plan::Backend,
     check: &HealthCheck,
 ) -> Result<(), String> {
+    if conf.scheme == Scheme::H2c && check.kind != HealthCheckKind::Tcp {
+        return http2::ask(stream, &conf.addr.authority(), "http", check).await;
+    }
     let HealthCheckKind::Http { path, host, expect } = &check.kind else { return Ok(()) };
     let host = if host.is_empty() { conf.addr.authority() } else { host.clone() };
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: speedmimi-health-check\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.map_err(|e| e.to_string())?;
-    let status = read_status(&mut stream).await?;
+    judge(read_status(&mut stream).await?, *expect)
+}
+
+/// Whether a status is an expected one.
+fn judge(status: u16, expect: (u16, u16)) -> Result<(), String> {
     if (expect.0..=expect.1).contains(&status) {
         return Ok(());
     }

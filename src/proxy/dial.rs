@@ -90,7 +90,7 @@ async fn reach(
     backend: &BackendView,
     peer: Peer<'_>,
 ) -> Result<Stream, Fault> {
-    let stream = reach_plain(client, upstream, peer).await?;
+    let stream = in_time(client, connect(peer, upstream.local_address())).await?;
     match backend.conf.scheme {
         Scheme::Http | Scheme::H2c => Ok(stream),
         Scheme::Https | Scheme::H2 => secure(client, upstream, backend, stream).await,
@@ -112,17 +112,13 @@ async fn secure(
     let config = connector.config(backend.conf.scheme).clone();
     let secured = Secured::connect(socket, config, name, &local.room).map_err(|_| Fault::from(Reason::BackendTls))?;
     let mut awaits_turn = false;
-    poll_fn(|cx| {
-        let poll_turn = |cx: &mut Context<'_>| local.handshakes.poll_take(cx, &mut awaits_turn);
-        if let Poll::Ready(shaken) = secured.poll_handshake(cx, poll_turn) {
-            return Poll::Ready(shaken.map_err(|error| handshake_fault(&error)));
-        }
-        if let Poll::Ready(reason) = client.poll_gone(cx) {
-            return Poll::Ready(Err(reason.into()));
-        }
-        client.deadline.poll_expired(cx).map(|()| Err(Reason::ConnectTimeout.into()))
-    })
-    .await?;
+    let mut poll_turn = |cx: &mut Context<'_>| local.handshakes.poll_take(cx, &mut awaits_turn);
+    let shaken = in_time(client, poll_fn(|cx| secured.poll_handshake(cx, &mut poll_turn).map(Ok))).await?;
+    shaken.map_err(|error| handshake_fault(&error))?;
+    let speaks_http2 = secured.with_shaken(|shaken| shaken.protocol == Some(b"h2"));
+    if backend.conf.scheme == Scheme::H2 && !speaks_http2 {
+        return Err(Fault::new(Reason::BackendTls, "the backend did not agree on HTTP/2 (ALPN)"));
+    }
     Ok(Stream::Secured(secured))
 }
 
@@ -133,10 +129,14 @@ fn handshake_fault(error: &io::Error) -> Fault {
     }
 }
 
-async fn reach_plain(client: &mut Client, upstream: &UpstreamView, peer: Peer<'_>) -> Result<Stream, Fault> {
-    let mut connecting = pin!(connect(peer, upstream.local_address()));
+/// What comes of `opening` before the client's deadline.
+///
+/// # Errors
+/// Those of [`open`].
+pub async fn in_time<T>(client: &mut Client, opening: impl Future<Output = io::Result<T>>) -> Result<T, Fault> {
+    let mut opening = pin!(opening);
     poll_fn(|cx| {
-        if let Poll::Ready(done) = connecting.as_mut().poll(cx) {
+        if let Poll::Ready(done) = opening.as_mut().poll(cx) {
             return Poll::Ready(done.map_err(|e| fault_of(&e)));
         }
         if let Poll::Ready(reason) = client.poll_gone(cx) {

@@ -189,7 +189,7 @@ enum Failed {
         fault: Fault,
         /// Nothing has happened yet that must not happen twice.
         may_repeat: bool,
-        /// A kept connection had been closed by the other side.
+        /// A kept connection had been closed by the other side, or took no more requests.
         was_stale: bool,
     },
 }
@@ -215,12 +215,15 @@ async fn attempt(
         }
         Err(Broken::Answered) => Ok(Passed::Answer(After::Abort)),
         Err(Broken::Client(fault)) => Err(Failed::Elsewhere(fault)),
+        Err(Broken::Backend { fault, .. }) if fault.reason.blame() != Blame::Backend => Err(Failed::Elsewhere(fault)),
         Err(Broken::Backend { fault, sent, got_bytes }) => {
             drop(relay);
             let closed = fault.reason == Reason::BackendClosed;
-            let is_safe = !sent || (closed && exchange.request.is_idempotent);
+            // Whatever was sent, it was not begun with.
+            let refused = fault.reason == Reason::BackendRefused;
+            let is_safe = !sent || refused || (closed && exchange.request.is_idempotent);
             let may_repeat = !got_bytes && is_safe && exchange.upload.rewind();
-            Err(Failed::Backend { fault, may_repeat, was_stale: reused && closed })
+            Err(Failed::Backend { fault, may_repeat, was_stale: refused || (reused && closed) })
         }
     }
 }

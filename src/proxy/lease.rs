@@ -6,6 +6,8 @@ use super::client::Client;
 use super::dial;
 use super::exchange::Exchange;
 use super::select::Admitted;
+use super::shared;
+use crate::config::plan::Scheme;
 use crate::error::{Fault, Reason};
 use crate::stream::Stream;
 use crate::upstream::view::{BackendView, UpstreamView};
@@ -20,7 +22,7 @@ pub struct Lease {
     pub reused: bool,
 }
 
-/// A kept connection if there is a fit one (and a new one isn't wanted), else a new one.
+/// A kept connection if there is a fit one (and a new one isn't wanted), else a new one. Of HTTP/2 connections a stream.
 ///
 /// # Errors
 /// Those of [`dial::open`]; [`Reason::NoDescriptor`] only after `connect_timeout`.
@@ -33,6 +35,9 @@ pub async fn take(
 ) -> Result<Lease, Fault> {
     let local = client.local.clone();
     let backend = admitted.slot.backend();
+    if matches!(backend.conf.scheme, Scheme::H2c | Scheme::H2) {
+        return shared::take(client, exchange, upstream, backend).await;
+    }
     let keep = ticks(upstream.conf.keepalive_timeout);
     // A connection that is about to time out at the other side is no place for a request that can't be repeated.
     let keep = if exchange.request.is_idempotent { keep } else { keep / 2 };
@@ -70,7 +75,7 @@ fn kept(client: &Client, backend: &BackendView, keep: u32, wants_new: bool) -> O
 
 /// Keeps a connection that can carry another exchange, unless this worker is about to end.
 pub fn give_back(stream: Stream, client: &Client, upstream: &UpstreamView, admitted: &Admitted) {
-    if !client.local.draining.get() {
+    if !stream.is_spent() && !client.local.draining.get() {
         admitted.slot.backend().pool.put(stream, client.local.wheel.now(), upstream.keepalive);
     }
 }

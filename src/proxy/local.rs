@@ -265,7 +265,7 @@ impl Local {
     /// when half of what was held at its peak is gone and no more goes. Called about once a second.
     pub fn trim(&self) {
         self.trim_spare();
-        let pooled: usize = self.view().backends().map(|(_, backend)| backend.pool.len()).sum();
+        let pooled: usize = self.view().backends().map(|(_, backend)| backend.pool.len() + backend.trunks.len()).sum();
         let held = self.wheel.len() + pooled;
         let before = self.held_before.replace(held);
         let most = self.held_most.get().max(held);
@@ -366,6 +366,7 @@ impl Local {
         for (_, backend) in view.backends() {
             if freed < count {
                 freed += backend.pool.evict(count - freed);
+                freed += backend.trunks.evict(count - freed);
             }
         }
         if freed < count {

@@ -14,6 +14,7 @@ pub mod relay;
 pub mod reply;
 pub mod secure;
 pub mod select;
+pub mod shared;
 pub mod tunnel;
 pub mod turns;
 pub mod upload;

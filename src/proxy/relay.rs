@@ -243,7 +243,7 @@ impl<'a> Relay<'a> {
                     self.take(&mut scratch[..n])?;
                 }
                 Ok(_) => self.backend_ended()?,
-                Err(_) => return Poll::Ready(Err(self.broken_by_backend(self.early_end()))),
+                Err(error) => return Poll::Ready(Err(self.broken_by_backend(self.broken_off(&error)))),
             }
         }
         cx.waker().wake_by_ref();
@@ -426,6 +426,14 @@ impl<'a> Relay<'a> {
 
     fn early_end(&self) -> Fault {
         if self.down.stage == Stage::Head { Reason::BackendClosed.into() } else { Reason::BackendTruncated.into() }
+    }
+
+    /// What a broken connection is called: what it says itself, if it knows more.
+    fn broken_off(&self, error: &std::io::Error) -> Fault {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()) {
+            Some(fault) if self.down.stage == Stage::Head => *fault,
+            _ => self.early_end(),
+        }
     }
 
     fn broken_by_backend(&mut self, fault: Fault) -> Broken {

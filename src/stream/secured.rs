@@ -436,8 +436,10 @@ impl Inner {
                     break Ok(());
                 }
                 Err(error) => {
-                    // The alert is taken along before the error is told.
-                    let _ = self.session.step(&mut [], &mut self.unsent, take, Wanted::Nothing);
+                    // The alert is taken along before the error is told; it may stand behind other messages.
+                    while let (_, Ok(Step::Again)) = self.session.step(&mut [], &mut self.unsent, take, Wanted::Nothing)
+                    {
+                    }
                     break Err(error);
                 }
             }

@@ -3,4 +3,5 @@
 pub mod connect;
 pub mod pool;
 pub mod sticky;
+pub mod trunks;
 pub mod view;

@@ -21,6 +21,7 @@ use crate::shared::stats::BackendStats;
 use crate::tls::{Acceptor, Connector};
 use crate::upstream::pool::Pool;
 use crate::upstream::sticky::Signer;
+use crate::upstream::trunks::Trunks;
 
 /// One worker's view of a backend.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct BackendView {
     pub state: Arc<BackendState>,
     /// This worker's idle connections to it; moves on to the next view of the same backend.
     pub pool: Rc<Pool>,
+    /// This worker's HTTP/2 connections to it; move on as well.
+    pub trunks: Rc<Trunks>,
     /// This worker's counters of it; the same through reloads.
     pub stats: Arc<BackendStats>,
     /// Its stable key for the hash rules.
@@ -129,7 +132,10 @@ impl View {
     pub fn close_pools_of_gone(&self, before: &View) {
         let known: HashSet<_> = self.backends().map(|(_, backend)| Rc::as_ptr(&backend.pool)).collect();
         let gone = before.backends().filter(|(_, backend)| !known.contains(&Rc::as_ptr(&backend.pool)));
-        gone.for_each(|(_, backend)| backend.pool.close());
+        gone.for_each(|(_, backend)| {
+            backend.pool.close();
+            backend.trunks.close();
+        });
     }
 
     /// Every backend of every upstream.
@@ -216,6 +222,7 @@ impl BackendView {
             conf: conf.clone(),
             state: state.clone(),
             pool: kept.map_or_else(Rc::default, |b| b.pool.clone()),
+            trunks: kept.map_or_else(Rc::default, |b| b.trunks.clone()),
             stats: stats.clone(),
             next_address: Cell::new(0),
         }

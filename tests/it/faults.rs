@@ -3,7 +3,8 @@
 //!
 //! Owns the contract's table as a second opinion on `speedmimi::error`. [`Reason::NoDescriptor`] needs a process whose
 //! descriptors are used up, which tests that share one process can't have; [`Reason::Shutdown`] is told by the tests of
-//! draining, [`Reason::BackendCut`] by those of management.
+//! draining, [`Reason::BackendCut`] by those of management, [`Reason::BackendRefused`] and [`Reason::UpgradeUnsupported`]
+//! by those of HTTP/2 backends.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -49,7 +50,8 @@ fn contract(reason: Reason) -> Option<(u16, &'static str)> {
         Reason::ConnectFailed => (502, "connection_refused"),
         Reason::BackendClosed => (502, "connection_terminated"),
         Reason::BackendProtocol => (502, "http_protocol_error"),
-        Reason::BackendUpgrade => (502, "http_upgrade_failed"),
+        Reason::BackendRefused => (502, "http_request_error"),
+        Reason::BackendUpgrade | Reason::UpgradeUnsupported => (502, "http_upgrade_failed"),
         Reason::BackendUnresolved => (502, "dns_error"),
         Reason::BackendTruncated => (502, "http_response_incomplete"),
         Reason::BackendTls => (502, "tls_protocol_error"),

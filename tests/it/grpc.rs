@@ -1,4 +1,5 @@
-//! Management over gRPC, as a Python client sees it whose code is made of `proto/` (`tests/grpc/walk.py`).
+//! gRPC as Python sees it: management by a client whose code is made of `proto/` (`tests/grpc/walk.py`), and calls
+//! through the proxy (`tests/grpc/relay.py`).
 //!
 //! Owns finding its interpreter, making its code and running it. Without Python, or where its packages can't be
 //! fetched, the test says so and passes. Never decides what is right: that is for the client.
@@ -41,6 +42,34 @@ fn a_generated_client_walks_through_all_of_it() {
     drain_when_told(&mut client, &proxy);
     let status = client.wait().expect("a child of ours");
     assert!(status.success(), "the walk failed; it says above where");
+}
+
+#[test]
+#[ignore = "needs HTTP/2 from clients"]
+fn calls_of_every_kind_pass_through_the_proxy() {
+    let python = match python() {
+        Ok(python) => python,
+        Err(why) => return eprintln!("skipped, as a Python client can't be had: {why}"),
+    };
+    let relay = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/grpc/relay.py");
+    let mut child = Command::new(python)
+        .arg(relay)
+        .env("no_proxy", "127.0.0.1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("an interpreter that was just there");
+    let mut port = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut port).expect("the server's port");
+    let sections = format!(
+        "backends: {{default: [{{host: 127.0.0.1, port: {}, scheme: h2c, health_check: {{type: grpc, service: relay, \
+         interval: 50ms, failures: 1, successes: 1}}}}]}}\nrouting: {{default: {{upstream: default}}}}\n",
+        port.trim()
+    );
+    let proxy = Proxy::start(&[], &sections);
+    writeln!(child.stdin.take().expect("piped"), "{}", proxy.addr()).expect("a child that listens");
+    let status = child.wait().expect("a child of ours");
+    assert!(status.success(), "the calls failed; it says above where");
 }
 
 fn drain_when_told(client: &mut Child, proxy: &Proxy) {

@@ -12,6 +12,8 @@ mod dir;
 #[allow(dead_code)]
 mod frames;
 #[allow(dead_code)]
+mod h2_origin;
+#[allow(dead_code)]
 mod origin;
 #[allow(dead_code)]
 mod peer2;
@@ -39,6 +41,7 @@ mod figures;
 mod fleet;
 mod grpc;
 mod h1;
+mod h2_backend;
 mod harness;
 mod health;
 mod http2;

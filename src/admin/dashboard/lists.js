@@ -6,10 +6,11 @@ import { count, moment, rate, reasonWords, span, t, whole, NONE } from "./say.js
 const BLAME = {
   client: ["bad_request", "denied", "no_route", "method_not_served", "head_timeout", "body_timeout", "body_too_large",
     "target_too_long", "head_too_large", "client_closed", "client_stalled", "version_not_served", "tunnel_idle"],
-  backend: ["connect_failed", "backend_closed", "backend_protocol", "backend_upgrade", "backend_unresolved",
-    "backend_truncated", "backend_tls", "backend_certificate", "connect_timeout", "response_timeout", "backend_stalled"],
+  backend: ["connect_failed", "backend_closed", "backend_refused", "backend_protocol", "backend_upgrade",
+    "backend_unresolved", "backend_truncated", "backend_tls", "backend_certificate", "connect_timeout", "response_timeout",
+    "backend_stalled"],
   operator: ["no_backend", "backends_full", "queue_full", "queue_timeout", "no_descriptor", "no_local_port", "backend_cut",
-    "shutdown"],
+    "upgrade_unsupported", "shutdown"],
 };
 const PAGE = 20;
 

@@ -127,10 +127,11 @@ fn fields(backend: v1::Backend) -> Fields {
 
 /// All keys of a health check.
 fn check_fields(check: v1::HealthCheck) -> Fields {
-    let v1::HealthCheck { r#type, path, interval, timeout, failures, successes, expect, host, port } = check;
+    let v1::HealthCheck { r#type, path, interval, timeout, failures, successes, expect, host, port, service } = check;
     vec![
         ("type", r#type.map(Json::from)),
         ("path", path.map(Json::from)),
+        ("service", service.map(Json::from)),
         ("interval", interval.map(Json::from)),
         ("timeout", timeout.map(Json::from)),
         ("failures", failures.map(Json::from)),
@@ -224,7 +225,7 @@ mod tests {
         assert_eq!(Json::from(parts), json!({"health_check": {"interval": "1s", "port": null}}));
         let whole = masked(&["health_check"]).unwrap();
         assert_eq!(whole["health_check"]["interval"], "1s");
-        assert_eq!(whole["health_check"].as_object().unwrap().values().filter(|value| value.is_null()).count(), 8);
+        assert_eq!(whole["health_check"].as_object().unwrap().values().filter(|value| value.is_null()).count(), 9);
         for wrong in ["id", "", "wait", "weight.x", "health_check.x", "health_check."] {
             let refusal = masked(&[wrong]).unwrap_err();
             assert!(refusal.error.contains("allowed: name, host"), "{}", refusal.error);

@@ -15,11 +15,16 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accept(String);
 
+/// The value of `Sec-WebSocket-Accept` for that of a `Sec-WebSocket-Key` (RFC 6455, section 4.2.2).
+pub fn accept_for(key: &[u8]) -> String {
+    STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
+}
+
 impl Accept {
     /// Makes the value of `Sec-WebSocket-Key` and what has to come back.
     pub(super) fn for_key(luck: [u8; KEY_BYTES]) -> (String, Accept) {
         let key = STANDARD.encode(luck);
-        let accept = STANDARD.encode(Sha1::new().chain_update(&key).chain_update(GUID).finalize());
+        let accept = accept_for(key.as_bytes());
         (key, Accept(accept))
     }
 

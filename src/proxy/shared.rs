@@ -1,0 +1,118 @@
+//! A stream of an HTTP/2 connection to a backend for one exchange: on a connection that has room, or on a new one.
+//!
+//! Owns the wait for room, and who opens the next connection. Never sends and never retries with another backend.
+
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::client::Client;
+use super::dial;
+use super::exchange::Exchange;
+use super::lease::Lease;
+use crate::config::plan::Scheme;
+use crate::error::{Fault, Reason};
+use crate::stream::{Outgoing, Place, Stream, Trunk};
+use crate::upstream::trunks::{Opening, Trunks};
+use crate::upstream::view::{BackendView, UpstreamView};
+use crate::wheel::ticks;
+
+/// What a request does next to get a stream.
+enum Next {
+    /// It goes on.
+    Place(Place),
+    /// It opens a connection.
+    Open(Opening),
+}
+
+/// A stream within `connect_timeout`; a new connection has so long again until its settings are there.
+///
+/// # Errors
+/// Those of [`dial::open`].
+pub async fn take(
+    client: &mut Client,
+    exchange: &mut Exchange,
+    upstream: &UpstreamView,
+    backend: &BackendView,
+) -> Result<Lease, Fault> {
+    let local = client.local.clone();
+    let patience = ticks(upstream.conf.connect_timeout);
+    let until = local.wheel.now().saturating_add(patience);
+    let keep = ticks(upstream.conf.keepalive_timeout);
+    // As with other kept connections: what may not be repeated keeps away from those that are about to time out.
+    let keep = if exchange.request.is_idempotent { keep } else { keep / 2 };
+    let from_us = if exchange.record.is_told() { crate::clock::stamp_us() } else { 0 };
+    loop {
+        client.deadline.set_after(patience);
+        let opening = match next(client, &backend.trunks, keep).await? {
+            Next::Place(place) => {
+                backend.stats.pool_hits.inc();
+                local.stats.pool_hits.inc();
+                return Ok(lease(place, backend, true));
+            }
+            Next::Open(opening) => opening,
+        };
+        backend.stats.pool_misses.inc();
+        local.stats.pool_misses.inc();
+        match open(client, upstream, backend, opening).await {
+            Err(fault) if fault.reason == Reason::NoDescriptor && local.wheel.now() < until => {
+                dial::wait_for_room(client).await?;
+            }
+            opened => {
+                exchange.record.connected(from_us);
+                return Ok(lease(opened?, backend, false));
+            }
+        }
+    }
+}
+
+fn lease(place: Place, backend: &BackendView, reused: bool) -> Lease {
+    let over_tls = backend.conf.scheme == Scheme::H2;
+    Lease { stream: Stream::Outgoing(Box::new(Outgoing::new(place, over_tls))), reused }
+}
+
+/// Waits for a place on a connection that is idle for no longer than `keep` ticks, or for leave to open one, before the
+/// client's deadline.
+async fn next(client: &mut Client, trunks: &Rc<Trunks>, keep: u32) -> Result<Next, Fault> {
+    let mut waiting = trunks.waiters().join();
+    let next = poll_fn(|cx| {
+        if let Some(place) = trunks.place(client.local.wheel.now().saturating_sub(keep)) {
+            return Poll::Ready(Ok(Next::Place(place)));
+        }
+        if let Some(opening) = trunks.opening() {
+            return Poll::Ready(Ok(Next::Open(opening)));
+        }
+        waiting.wait(cx);
+        if let Poll::Ready(reason) = client.poll_gone(cx) {
+            return Poll::Ready(Err(reason.into()));
+        }
+        client.deadline.poll_expired(cx).map(|()| Err(FULL))
+    })
+    .await?;
+    waiting.serve();
+    Ok(next)
+}
+
+const FULL: Fault = Fault::new(Reason::ConnectTimeout, "all HTTP/2 connections to the backend are full");
+
+/// Connects and speaks HTTP/2 up to the backend's settings.
+async fn open(
+    client: &mut Client,
+    upstream: &UpstreamView,
+    backend: &BackendView,
+    opening: Opening,
+) -> Result<Place, Fault> {
+    let stream = dial::open(client, upstream, backend).await?;
+    let wheel = client.local.wheel.clone();
+    let opened = dial::in_time(client, async {
+        match Trunk::open(stream, &wheel, backend.trunks.waiters()).await {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Err(NO_HTTP2)),
+            opened => opened.map(Ok),
+        }
+    });
+    let trunk = opened.await.and_then(|opened| opened).inspect_err(|_| backend.stats.connect_failures.inc())?;
+    opening.done(trunk).ok_or_else(|| Reason::BackendRefused.into())
+}
+
+const NO_HTTP2: Fault = Fault::new(Reason::BackendProtocol, "the backend doesn't speak HTTP/2");

@@ -1,0 +1,224 @@
+//! One HTTP/2 connection to a backend, which carries the exchanges of many clients at once.
+//!
+//! Owns the connection's task, how many streams it carries, and whether it takes another. Never chooses among
+//! connections, never dials, and never sees what a stream carries.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll};
+
+use ::h2::client::{Builder, Connection, SendRequest};
+use ::h2::{Ping, PingPong};
+use bytes::Bytes;
+
+use super::Stream;
+use super::carrier::Carrier;
+use super::pulse::{Beat, Pulse};
+use super::waiters::Waiters;
+use crate::limits::{
+    RESPONSE_HEAD_BYTES_MAX, TRUNK_SEND_BUFFER_BYTES_MAX, TRUNK_STREAM_WINDOW_BYTES, TRUNK_STREAMS_COUNT_MAX,
+    TRUNK_WINDOW_BYTES,
+};
+use crate::wheel::{Deadline, Wheel};
+
+/// Streams that we reset and whose last frames may still come, in streams; they are told from a fault for a moment.
+const RESET_STREAMS_COUNT_MAX: usize = 1024;
+
+/// An HTTP/2 connection to a backend. It ends once nobody holds it and its streams are done.
+#[derive(Debug)]
+pub struct Trunk {
+    sender: RefCell<SendRequest<Bytes>>,
+    streams: Cell<usize>,
+    /// As many streams as the backend's settings allow; 0 until they came.
+    allowed: Cell<usize>,
+    /// As many streams as it is given.
+    streams_max: Cell<usize>,
+    is_closing: Cell<bool>,
+    idle_since: Cell<u32>,
+    wheel: Rc<Wheel>,
+    waiters: Rc<Waiters>,
+}
+
+impl Trunk {
+    /// Begins to speak HTTP/2 over `stream`, and waits for the backend's settings: they tell how many streams it takes.
+    /// `waiters` are woken when there may be room for another stream.
+    ///
+    /// # Errors
+    /// What the connection says, or that the other side doesn't speak HTTP/2.
+    pub async fn open(stream: Stream, wheel: &Rc<Wheel>, waiters: &Rc<Waiters>) -> io::Result<Rc<Trunk>> {
+        let heard = Rc::new(Cell::new(false));
+        let carrier = Carrier::new(stream, heard.clone());
+        let (sender, mut connection) = builder().handshake(carrier).await.map_err(into_io)?;
+        let watch =
+            Watch { ping: connection.ping_pong(), heard, pulse: Pulse::default(), deadline: Deadline::new(wheel) };
+        let trunk = Rc::new(Trunk {
+            sender: RefCell::new(sender),
+            streams: Cell::new(0),
+            allowed: Cell::new(0),
+            streams_max: Cell::new(0),
+            is_closing: Cell::new(false),
+            idle_since: Cell::new(wheel.now()),
+            wheel: wheel.clone(),
+            waiters: waiters.clone(),
+        });
+        let mut drive = Box::pin(drive(connection, Rc::downgrade(&trunk), watch));
+        poll_fn(|cx| match drive.as_mut().poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(Err(ended.err().unwrap_or(io::ErrorKind::UnexpectedEof.into()))),
+            Poll::Pending if trunk.streams_max.get() > 0 => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+        })
+        .await?;
+        tokio::task::spawn_local(drive);
+        Ok(trunk)
+    }
+
+    /// A place for one more stream, while there is room.
+    pub fn place(self: &Rc<Self>) -> Option<Place> {
+        if self.is_closing.get() || self.streams.get() >= self.streams_max.get() {
+            return None;
+        }
+        self.streams.set(self.streams.get() + 1);
+        Some(Place { trunk: self.clone() })
+    }
+
+    /// Most streams at once.
+    pub fn capacity(&self) -> usize {
+        self.streams_max.get()
+    }
+
+    /// Whether it takes no stream any more: the backend said so, or it is gone.
+    pub fn is_closing(&self) -> bool {
+        self.is_closing.get()
+    }
+
+    /// The tick since which it carries no stream; `None` while it does.
+    pub fn idle_since(&self) -> Option<u32> {
+        (self.streams.get() == 0).then_some(self.idle_since.get())
+    }
+
+    /// Looks at what the last frames changed.
+    fn observe(&self, cx: &mut Context<'_>) {
+        let mut sender = self.sender.borrow_mut();
+        let is_closing = matches!(sender.poll_ready(cx), Poll::Ready(Err(_)));
+        let allowed = sender.current_max_send_streams();
+        if allowed != self.allowed.replace(allowed) {
+            self.streams_max.set(allowed.min(TRUNK_STREAMS_COUNT_MAX));
+            self.waiters.wake_all();
+        }
+        if is_closing && !self.is_closing.get() {
+            self.end();
+        }
+    }
+
+    fn end(&self) {
+        self.is_closing.set(true);
+        self.waiters.wake_all();
+    }
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
+        .enable_push(false)
+        .initial_max_send_streams(0)
+        .initial_window_size(TRUNK_STREAM_WINDOW_BYTES as u32)
+        .initial_connection_window_size(TRUNK_WINDOW_BYTES as u32)
+        .max_header_list_size(RESPONSE_HEAD_BYTES_MAX as u32)
+        .max_send_buffer_size(TRUNK_SEND_BUFFER_BYTES_MAX)
+        .max_concurrent_reset_streams(RESET_STREAMS_COUNT_MAX)
+        // Counted over the life of a connection: frames that cross our resets would end it for all others.
+        .max_local_error_reset_streams(None);
+    builder
+}
+
+fn into_io(error: ::h2::Error) -> io::Error {
+    match error.is_io() {
+        true => error.into_io().unwrap_or_else(|| io::ErrorKind::ConnectionAborted.into()),
+        false => io::Error::new(io::ErrorKind::InvalidData, error),
+    }
+}
+
+/// Moves the frames of a connection until it ends. Holds it weakly: it ends when nobody wants it any more.
+async fn drive(mut connection: Connection<Carrier, Bytes>, trunk: Weak<Trunk>, mut watch: Watch) -> io::Result<()> {
+    let ended = poll_fn(|cx| {
+        let ended = Pin::new(&mut connection).poll(cx).map_err(into_io);
+        let trunk = trunk.upgrade();
+        trunk.iter().for_each(|trunk| trunk.observe(cx));
+        let is_busy = trunk.is_some_and(|trunk| trunk.streams.get() > 0);
+        match ended {
+            Poll::Pending => watch.poll(cx, is_busy).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            ended => ended,
+        }
+    })
+    .await;
+    if let Some(trunk) = trunk.upgrade() {
+        trunk.end();
+    }
+    ended
+}
+
+/// What a connection's task looks after beside its frames.
+struct Watch {
+    ping: Option<PingPong>,
+    heard: Rc<Cell<bool>>,
+    pulse: Pulse,
+    deadline: Deadline,
+}
+
+impl Watch {
+    /// Ready when the other side gives no sign of life.
+    fn poll(&mut self, cx: &mut Context<'_>, is_busy: bool) -> Poll<()> {
+        loop {
+            match self.pulse.beat(self.deadline.now(), self.heard.take(), is_busy) {
+                Beat::Dead => return Poll::Ready(()),
+                Beat::Ask => self.ask(cx),
+                Beat::Wait(until) => {
+                    self.deadline.set(until);
+                    return self.deadline.poll_expired(cx);
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, cx: &mut Context<'_>) {
+        if let Some(ping) = &mut self.ping {
+            // The last answer is taken, so that another may be asked for. That it came was heard as any frame is.
+            let _ = ping.poll_pong(cx);
+            let _ = ping.send_ping(Ping::opaque());
+        }
+    }
+}
+
+/// A stream's place on its connection; given back on drop.
+#[derive(Debug)]
+pub struct Place {
+    trunk: Rc<Trunk>,
+}
+
+impl Place {
+    /// The backend refused the stream unseen. It gets no more at once than it took; and nothing when it took none.
+    pub fn refused(&self) {
+        let trunk = &self.trunk;
+        match trunk.streams.get() {
+            0 | 1 => trunk.end(),
+            streams => trunk.streams_max.set(trunk.streams_max.get().min(streams - 1)),
+        }
+    }
+
+    /// Makes requests on the connection.
+    pub fn sender(&self) -> SendRequest<Bytes> {
+        self.trunk.sender.borrow().clone()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let trunk = &self.trunk;
+        trunk.streams.set(trunk.streams.get() - 1);
+        trunk.idle_since.set(trunk.wheel.now());
+        trunk.waiters.wake_one();
+    }
+}
