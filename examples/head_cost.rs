@@ -59,6 +59,7 @@ fn one_request(buf: &[u8], table: &mut FieldTable, room: &mut Vec<u8>, out: &mut
         client: client.address,
         peer_is_trusted: client.peer_is_trusted,
         over_tls: false,
+        over_http2: false,
         real_ip_header: "X-Real-IP",
         client_ip_header: None,
         request_id: b"0123456789abcdef0123456789abcdef",
