@@ -40,6 +40,10 @@ pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 pub const HTTP2_SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Room that a client has to make within `server.write_timeout` to count as one that takes its answer, in bytes.
 pub const HTTP2_PROGRESS_BYTES_MIN: usize = 4096;
+/// Streams that a client may open and reset before the proxy looks at them; one more ends the connection.
+pub const HTTP2_PENDING_RESETS_COUNT_MAX: usize = 50;
+/// Streams that may be reset for what is wrong with their frames, in a connection's life.
+pub const HTTP2_ERRORS_COUNT_MAX: usize = 1000;
 /// How long the place of a stream that was cut stays taken, in ticks of the wheel (100 ms).
 pub const HTTP2_HELD_TICKS: u32 = 10;
 /// Over which time streams that were cut are counted, in ticks of the wheel.

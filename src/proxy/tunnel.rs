@@ -126,6 +126,9 @@ fn poll(
     if local.ending.get() {
         return Poll::Ready(Some(Reason::Shutdown));
     }
+    if client.stream.poll_cut(cx).is_ready() {
+        return Poll::Ready(Some(Reason::ClientClosed));
+    }
     let mut moved = false;
     let up_broke = matches!(poll_way(cx, &client.stream, backend, up, local, &mut moved), Poll::Ready(Err(())));
     let down_broke = matches!(poll_way(cx, backend, &client.stream, down, local, &mut moved), Poll::Ready(Err(())));

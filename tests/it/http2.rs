@@ -318,3 +318,33 @@ fn errors_of_ours_are_grpc_to_those_who_speak_it() {
     assert_eq!(origin.only_request().request.fields.one("grpc-timeout").as_deref(), Some("200m"));
     origin.wait_for_in_flight(0);
 }
+
+#[test]
+fn an_answer_may_come_before_the_request_has_ended() {
+    let origin = Origin::start(origin::by_path);
+    let server = [("max_body_bytes", "10"), ("read_timeout", "300ms")];
+    let proxy = Proxy::start(&server, &crate::proxy::sections(&origin, "", ""));
+    let mut peer = Peer::connect(proxy.addr());
+    let (answer, _stream) = peer.open(of("POST", "/early", &[]), false);
+    assert_eq!(peer.read(answer).unwrap().text(), "early");
+    let (answer, mut stream) = peer.open(of("POST", "/never", &[]), false);
+    stream.send_data(bytes::Bytes::from_static(&[b'x'; 11]), false).unwrap();
+    assert_eq!(peer.read(answer).unwrap().status(), 413);
+    let (answer, _stream) = peer.open(of("POST", "/never", &[]), false);
+    assert_eq!(peer.read(answer).unwrap().status(), 408, "a body that stalls");
+    assert_eq!(peer.get("/").status(), 200, "the connection goes on");
+}
+
+#[test]
+fn curl_and_we_understand_each_other() {
+    let (_origin, proxy) = started();
+    let url = |path: &str| format!("http://{}{path}", proxy.addr());
+    let curl = |more: &[&str]| {
+        let out = std::process::Command::new("curl").args(["-s", "--http2-prior-knowledge"]).args(more).output();
+        String::from_utf8_lossy(&out.expect("curl").stdout).into_owned()
+    };
+    assert_eq!(curl(&["-w", " %{http_code} %{http_version}", &url("/")]), "ok 200 2");
+    let body = "x".repeat(100_000);
+    assert_eq!(curl(&["-H", "Expect: 100-continue", "--data-binary", &body[..100_000], &url("/echo")]), body);
+    assert_eq!(curl(&["-I", &url("/size/7")]).lines().next(), Some("HTTP/2 200 "));
+}

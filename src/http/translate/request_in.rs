@@ -201,7 +201,8 @@ mod tests {
     use super::*;
     use crate::http::head::FieldTable;
     use crate::http::parse::{HeadEnd, HeadLimits, parse_request};
-    use ::http::Request;
+    use ::http::{HeaderValue, Request};
+    use proptest::prelude::*;
 
     fn parts(method: &str, uri: &str, fields: &[(&str, &str)]) -> request::Parts {
         let mut request = Request::builder().method(method).uri(uri);
@@ -219,7 +220,7 @@ mod tests {
         let limits = HeadLimits { head_bytes: 16 * 1024, fields: 100 };
         let (_, used) = parse_request(&out, &mut HeadEnd::default(), &limits, &mut table)?.unwrap();
         assert_eq!(used, out.len(), "one head and nothing behind it");
-        Ok((String::from_utf8(out).unwrap(), opening))
+        Ok((String::from_utf8_lossy(&out).into_owned(), opening))
     }
 
     fn of(method: &str, uri: &str, fields: &[(&str, &str)], is_end: bool) -> Result<(String, Opening), Fault> {
@@ -281,6 +282,44 @@ mod tests {
         assert_eq!(refused("TRACE", "http://a.test/", &[]), Some(Reason::MethodNotServed));
         let crumbs = [("cookie", "a"); 9];
         assert_eq!(refused("GET", "http://a.test/", &crumbs), Some(Reason::HeadTooLarge));
+    }
+
+    /// Names that mean something, and some that don't.
+    fn names() -> impl Strategy<Value = HeaderName> {
+        let known = ["host", "cookie", "te", "content-length", "expect", "x-a", "content_length", "upgrade"];
+        prop_oneof![
+            proptest::sample::select(known.to_vec()).prop_map(HeaderName::from_static),
+            "[a-z0-9!#$%&'*+.^_`|~-]{1,12}".prop_filter_map("a name", |name| name.parse().ok()),
+        ]
+    }
+
+    fn values() -> impl Strategy<Value = HeaderValue> {
+        let bytes =
+            prop_oneof![Just(b"5".to_vec()), Just(b"trailers".to_vec()), proptest::collection::vec(any::<u8>(), 0..12)];
+        bytes.prop_filter_map("a value", |bytes| HeaderValue::from_bytes(&bytes).ok())
+    }
+
+    proptest! {
+        /// Whatever the codec lets through: what is written is one head and nothing behind it, or it is refused.
+        #[test]
+        fn a_request_is_never_two(
+            method in "[A-Z]{1,8}|GET|OPTIONS|CONNECT|get|G!",
+            path in proptest::collection::vec(any::<u8>(), 0..24),
+            fields in proptest::collection::vec((names(), values()), 0..6),
+            is_end: bool,
+            protocol in proptest::option::of(Just("websocket")),
+        ) {
+            let path = [b"/".as_slice(), &path].concat();
+            let uri = Uri::builder().scheme("http").authority("a.test").path_and_query(path).build();
+            let Ok(uri) = uri else { return Ok(()) };
+            let mut request = Request::builder().method(method.as_str()).uri(uri);
+            for (name, value) in fields {
+                request = request.header(name, value);
+            }
+            let parts = request.body(()).unwrap().into_parts().0;
+            // The check is in here.
+            let _ = written(&parts, protocol, is_end);
+        }
     }
 
     #[test]

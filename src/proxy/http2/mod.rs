@@ -23,8 +23,8 @@ use super::client::{Client, Facts};
 use crate::config::plan::Server;
 use crate::http::head::FieldTable;
 use crate::limits::{
-    HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_SEND_BUFFER_BYTES_MAX, HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_COUNT_MAX,
-    LINGER_BYTES_MAX, LINGER_MS_MAX,
+    HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_ERRORS_COUNT_MAX, HTTP2_PENDING_RESETS_COUNT_MAX, HTTP2_SEND_BUFFER_BYTES_MAX,
+    HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_COUNT_MAX, LINGER_BYTES_MAX, LINGER_MS_MAX,
 };
 use crate::stream::places::Places;
 use crate::stream::{Incoming, Stream};
@@ -75,6 +75,12 @@ fn builder(server: &Server) -> Builder {
         .initial_window_size(HTTP2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW_BYTES)
         .max_send_buffer_size(HTTP2_SEND_BUFFER_BYTES_MAX)
+        // Of streams that were reset, so many are remembered for a second, for frames that were on their way.
+        .max_concurrent_reset_streams(HTTP2_STREAMS_COUNT_MAX)
+        .reset_stream_duration(Duration::from_secs(1))
+        // Opened and reset before they were looked at: more is what no client does.
+        .max_pending_accept_reset_streams(HTTP2_PENDING_RESETS_COUNT_MAX)
+        .max_local_error_reset_streams(Some(HTTP2_ERRORS_COUNT_MAX))
         .max_header_list_size(u32::try_from(server.max_header_bytes).unwrap_or(u32::MAX))
         .enable_connect_protocol();
     builder
