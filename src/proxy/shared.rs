@@ -60,8 +60,9 @@ pub async fn take(
                 dial::wait_for_room(client).await?;
             }
             opened => {
+                let place = opened?;
                 exchange.record.connected(from_us);
-                return Ok(lease(opened?, backend, false));
+                return Ok(lease(place, backend, false));
             }
         }
     }

@@ -409,8 +409,10 @@ impl Downward {
 /// What a broken stream is called. A backend that said that it did not begin with it can be asked again whatever was asked
 /// (RFC 9113, section 8.7).
 fn fault_of(error: &::h2::Error) -> Fault {
-    let code = error.reason();
-    if error.is_remote() && (error.is_go_away() || (error.is_reset() && code == Some(Code::REFUSED_STREAM))) {
+    if error.is_remote() && error.is_go_away() {
+        return Fault::new(Reason::BackendRefused, "the backend's GOAWAY left the request out");
+    }
+    if error.is_remote() && error.is_reset() && error.reason() == Some(Code::REFUSED_STREAM) {
         return Reason::BackendRefused.into();
     }
     match (error.is_io(), error.is_remote()) {

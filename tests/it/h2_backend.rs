@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use h2::Reason as Code;
 use speedmimi::error::Reason;
+use speedmimi::limits::TRUNKS_COUNT_MAX;
 
 use crate::client::Client;
 use crate::h2_origin::H2Origin;
@@ -220,6 +221,27 @@ fn a_backend_that_takes_one_stream_at_once_gets_a_connection_for_each() {
 }
 
 #[test]
+fn who_finds_all_connections_full_waits_for_a_stream() {
+    let origin = H2Origin::with(|builder| {
+        builder.max_concurrent_streams(1);
+    });
+    let proxy = Proxy::start(&[], &origin.sections("", "connect_timeout: 60s"));
+    let (all, full) = (TRUNKS_COUNT_MAX + 20, TRUNKS_COUNT_MAX);
+    let mut clients: Vec<Client> = (0..all).map(|_| proxy.client()).collect();
+    clients.iter_mut().for_each(|client| client.send_get("/gate"));
+    wait::until("as many as there may be", || origin.in_flight() == full);
+    // Some of those who wait leave: the others get the room all the same.
+    clients.drain(full..full + 10);
+    proxy.wait_for_open(all as u64 - 10);
+    wait::until("all of them", || {
+        origin.open_gate();
+        origin.seen().len() >= all - 10 && origin.in_flight() == 0
+    });
+    clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 200));
+    assert_eq!(origin.connections(), full);
+}
+
+#[test]
 fn max_conn_counts_exchanges_whatever_carries_them() {
     let origin = H2Origin::start();
     let proxy = Proxy::start(&[], &origin.sections("max_conn: 3", ""));
@@ -235,13 +257,14 @@ fn max_conn_counts_exchanges_whatever_carries_them() {
 
 #[test]
 fn idle_connections_close() {
-    let origin = H2Origin::start();
-    let proxy = Proxy::start(&[], &origin.sections("", "keepalive_timeout: 200ms"));
-    assert_eq!(proxy.client().get("/").status, 200);
-    assert_eq!(origin.connections_open(), 1);
-    wait::until("the connection's end", || origin.connections_open() == 0);
-    assert_eq!(proxy.client().get("/").status, 200);
-    assert_eq!(origin.connections(), 2);
+    for keys in ["keepalive_timeout: 200ms", "keepalive: 0"] {
+        let origin = H2Origin::start();
+        let proxy = Proxy::start(&[], &origin.sections("", keys));
+        assert_eq!(proxy.client().get("/").status, 200);
+        wait::until("the connection's end", || origin.connections_open() == 0);
+        assert_eq!(proxy.client().get("/").status, 200);
+        assert_eq!(origin.connections(), 2, "{keys}");
+    }
 }
 
 #[test]

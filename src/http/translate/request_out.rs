@@ -223,6 +223,10 @@ pub fn trailers(mut lines: &[u8]) -> Result<HeaderMap, Fault> {
 mod tests {
     use super::*;
 
+    use crate::http::head::FieldTable;
+    use crate::http::parse::{HeadEnd, HeadLimits, parse_request};
+    use proptest::prelude::*;
+
     const PLAIN: Carriage = Carriage { over_tls: false, has_extended_connect: true };
 
     fn out(text: &str) -> Outbound {
@@ -290,5 +294,30 @@ mod tests {
         assert_eq!((got.request.version(), fields(&got)), (Version::HTTP_11, vec!["host: ".to_owned()]));
         let got = out("GET /x HTTP/1.1\r\nHost: a_b.test\r\n\r\n");
         assert_eq!(got.request.uri().authority().unwrap(), "a_b.test");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_parser_takes_can_be_said(
+            method in "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,12}",
+            target in "/[!-~]{0,40}",
+            host in "[!-~]{0,20}",
+            name in "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,20}",
+            value in proptest::collection::vec(prop_oneof![Just(b'\t'), 0x20u8..0x7f, 0x80u8..], 0..20),
+        ) {
+            let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{name}: ").into_bytes();
+            text.extend_from_slice(value.trim_ascii());
+            text.extend_from_slice(b"\r\n\r\n");
+            let mut table = FieldTable::default();
+            let parsed = parse_request(&text, &mut HeadEnd::default(), &HeadLimits::RESPONSE, &mut table);
+            if let Ok(Some((head, _))) = parsed
+                && head.upgrade().is_none()
+            {
+                let (outbound, used) = take(&text, PLAIN).unwrap().unwrap();
+                prop_assert_eq!(used, text.len());
+                prop_assert_eq!(outbound.request.method().as_str(), method);
+                prop_assert!(outbound.request.uri().path().starts_with('/'));
+            }
+        }
     }
 }

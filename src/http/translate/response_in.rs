@@ -249,7 +249,7 @@ mod tests {
         let (text, body) = head(200, &[("sec-websocket-protocol", "chat")], asked, false).unwrap();
         assert_eq!(
             text,
-            "HTTP/1.1 101 \r\nsec-websocket-protocol: chat\r\nconnection: Upgrade\r\n\
+            "HTTP/1.1 101 Switching Protocols\r\nsec-websocket-protocol: chat\r\nconnection: Upgrade\r\n\
              upgrade: websocket\r\nsec-websocket-accept: proof\r\n\r\n"
         );
         assert_eq!(body, Body::Tunnel);
