@@ -17,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 use super::access_log::Writer;
 use super::board::{Board, ChangeRecord, Shown};
 use super::change::{self, ChangeError};
-use super::entrance::{self, Entrance};
+use super::entrance::{self, Standing};
 use super::machine::Tables;
 use super::registry::{Identity, Registry};
 use super::source::Source;
@@ -63,6 +63,8 @@ pub struct Done {
     pub restart_required: Vec<&'static str>,
     /// Paths of what changed.
     pub changed: Vec<String>,
+    /// What else is wrong and held up nothing.
+    pub warnings: Vec<String>,
 }
 
 impl Asked {
@@ -126,7 +128,7 @@ pub struct Control {
     /// To the server of management.
     pub entrances: UnboundedSender<entrance::Opening>,
     /// How management is served now.
-    pub entrance: Option<Entrance>,
+    pub entrance: Option<Standing>,
     /// The configuration's file.
     pub source: Option<Source>,
     /// To itself, for what is due later; weak, so that it ends when nobody else can order.
@@ -322,8 +324,8 @@ impl Control {
     }
 
     async fn tick(&mut self) {
-        self.offer();
         self.registry.retire(clock::now_ms());
+        self.offer();
         if !(self.registry.leaving().is_empty() && self.board.leaving().is_empty()) {
             self.board.show_leaving(self.registry.leaving().to_vec());
         }
@@ -436,6 +438,8 @@ impl Control {
                 return Err(refusal);
             }
         };
+        let warnings = prepared.warnings();
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let before = self.backend_of(&asked.verb);
         self.commit(prepared).await;
         let document = Arc::new(document);
@@ -447,7 +451,7 @@ impl Control {
         // Back in service, a backend owes nothing to an earlier force.
         self.forces.retain(|force| change::is_out(&force.backend));
         self.force_later(&asked.verb, before);
-        Ok(Done { etag: self.board.shown().etag.clone(), persisted, restart_required: kept, changed })
+        Ok(Done { etag: self.board.shown().etag.clone(), persisted, restart_required: kept, changed, warnings })
     }
 
     /// Writes the change to the file. Whether it did: somebody may want it unwritten, or there is no file.
@@ -569,8 +573,7 @@ impl Control {
     }
 
     /// Time alone may free a slot: an ejection ends.
-    fn offer(&mut self) {
-        self.registry.retire(clock::now_ms());
+    fn offer(&self) {
         for upstream in &self.published.upstreams {
             if upstream.state.waiting() > 0 {
                 upstream.state.offer(clock::now_ms());

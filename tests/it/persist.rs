@@ -212,3 +212,25 @@ fn whoever_looks_at_figures_holds_up_no_change() {
         wait::until("the reload", || proxy.board().shown().etag != before);
     });
 }
+
+#[test]
+fn a_token_file_that_is_gone_holds_up_only_what_needs_it() {
+    let (dir, origin) = (Dir::new("persist-token"), Origin::start(origin::by_path));
+    let token = dir.path("token");
+    fs::write(&token, "everything-goes\n").expect("a file");
+    let tokens = format!("grpc: {{port: 0, token_file: {}}}", token.display());
+    dir.write("f.yaml", text(&origin, "").replace("grpc: {port: 0}", &tokens));
+    let proxy = Proxy::from_file(&dir.path("f.yaml"));
+    let api = Api::of(&proxy).token("everything-goes");
+    let (status, done) = set_weight(&api, 7, "");
+    assert_eq!((status, done.get("warnings")), (200, None), "{done}");
+    fs::remove_file(&token).expect("a file");
+    let (status, done) = set_weight(&api, 8, "");
+    assert_eq!((status, &done["persisted"]), (200, &json!(true)), "{done}");
+    assert!(done["warnings"][0].as_str().is_some_and(|words| words.contains("grpc.token_file")), "{done}");
+    assert_eq!(Api::of(&proxy).ask("GET", "/api/v1/config").0, 401, "the token stays");
+    assert_eq!(weight(&api), 8);
+    let another = json!({"grpc": {"token_file": dir.path("another").display().to_string()}});
+    let (status, refused) = api.tell("PATCH", "/api/v1/config", &another);
+    assert!(status == 409 && refused["error"].as_str().is_some_and(|e| e.contains("grpc.token_file")), "{refused}");
+}

@@ -244,7 +244,8 @@ function ask({ done, subject, ...more }) {
     done(answer) {
       const what = t(answer.persisted ? "ok_persisted" : "ok_unpersisted", { what: done });
       const keys = answer.restart_required ?? [];
-      toast(keys.length > 0 ? `${what} ${t("ok_restart", { keys: keys.join(", ") })}` : what);
+      const more = keys.length > 0 ? [t("ok_restart", { keys: keys.join(", ") })] : [];
+      toast([what, ...more, ...(answer.warnings ?? [])].join(" "));
       lookAround();
     },
   });
