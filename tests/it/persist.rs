@@ -14,7 +14,8 @@ use crate::origin::{self, Origin};
 use crate::proxy::Proxy;
 use crate::wait;
 
-fn text(origin: &Origin, server: &str) -> String {
+/// A configuration with comments and the backend `b0`; `server` is further keys of that section.
+pub fn text(origin: &Origin, server: &str) -> String {
     format!(
         "# What we run.\nserver: {{host: 127.0.0.1, port: 0, workers: 2, fd_tables: shared, shutdown_timeout: 1s, {server}}}\n\
          grpc: {{port: 0}}\nbackends:\n  default:\n    # The old machine.\n    - id: b0\n      host: 127.0.0.1\n      \

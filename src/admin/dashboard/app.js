@@ -142,7 +142,8 @@ function onFrame(frame) {
   history.add(frame);
   drawSoon();
   if (before?.ready !== frame.ready) drawNotices();
-  if (before?.etag !== frame.etag) lookAround();
+  const configuration = ({ etag, restart_required, file_refused }) => JSON.stringify([etag, restart_required, file_refused]);
+  if (configuration(before ?? {}) !== configuration(frame)) lookAround();
   for (const waiter of waiters.splice(0)) waiter();
 }
 
