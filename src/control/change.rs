@@ -69,7 +69,10 @@ impl Control {
         let current = self.access.as_ref().map_or(&AccessLog::Off, |writer| &writer.target);
         let access = match *current == plan.log.access {
             true => None,
-            false => Some(Writer::start(&plan.log.access).map_err(ChangeError::AccessLog)?),
+            false => {
+                let writer = Writer::start(&plan.log.access, &self.board.watch.log_lines_lost);
+                Some(writer.map_err(ChangeError::AccessLog)?)
+            }
         };
         let now = self.entrance.as_ref();
         let management = entrance::prepare(plan.management.as_ref(), now).map_err(ChangeError::Management)?;

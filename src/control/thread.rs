@@ -265,7 +265,7 @@ impl Control {
     /// What the first configuration needs of control.
     async fn begin(&mut self) -> Result<(), ChangeError> {
         let log = &self.published.plan.log;
-        self.access = Writer::start(&log.access).map_err(ChangeError::AccessLog)?;
+        self.access = Writer::start(&log.access, &self.board.watch.log_lines_lost).map_err(ChangeError::AccessLog)?;
         let sink = self.access.as_ref().map(|w| AccessSink { format: log.access_format, writer: w.sender.clone() });
         self.tell(&Command::Access(sink));
         self.resolve_first().await;
