@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -237,22 +237,56 @@ pub fn open_unix(path: &Path, server: &Server) -> Result<(OwnedFd, Option<Socket
     opened.map_err(|source| BindError { addr: ListenAddr::Unix(path.to_owned()), source })
 }
 
-/// A listening socket of management: of this process alone, so that a second program on the port is told.
+/// A listening socket of management: of this process alone, so that a second program on the port is told. Where `before`,
+/// whose place it takes, is in its way, that one listens no more until [`listen_again`] is called.
 ///
 /// # Errors
-/// That the address can't be had, and why.
-pub fn open_management(addr: SocketAddr) -> Result<std::net::TcpListener, BindError> {
-    let open = || {
-        let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.bind(&addr.into())?;
-        socket.listen(MANAGEMENT_BACKLOG)?;
-        Ok(socket.into())
+/// That the address can't be had, and why; `before` listens then.
+pub fn open_management(addr: SocketAddr, before: Option<&TcpListener>) -> Result<TcpListener, BindError> {
+    let opened = match before.filter(|before| is_in_the_way(before, addr)) {
+        Some(before) => open_instead(addr, before),
+        None => open_alone(addr),
     };
-    open().map_err(|source| BindError { addr: ListenAddr::Tcp(addr), source })
+    opened.map(TcpListener::from).map_err(|source| BindError { addr: ListenAddr::Tcp(addr), source })
+}
+
+/// Whether both have the same port, and one of them has it on all addresses.
+fn is_in_the_way(before: &TcpListener, addr: SocketAddr) -> bool {
+    let has_all = |addr: SocketAddr| addr.ip().is_unspecified();
+    let is_alike = |before: SocketAddr| before.port() == addr.port() && before.is_ipv4() == addr.is_ipv4();
+    before.local_addr().is_ok_and(|before| is_alike(before) && has_all(before) != has_all(addr))
+}
+
+/// A socket that doesn't listen keeps its address, and shares it with who may use it again.
+fn open_instead(addr: SocketAddr, before: &TcpListener) -> io::Result<Socket> {
+    let place = before.local_addr()?;
+    SockRef::from(before).shutdown(Shutdown::Both)?;
+    open_alone(addr).or_else(|error| listen_again(before, place).and(Err(error)))
+}
+
+/// Undoes what [`open_management`] did to the socket before, which has its place at `place`; what it opened has to be
+/// closed.
+///
+/// # Errors
+/// That somebody else has taken the address meanwhile.
+pub fn listen_again(before: &TcpListener, place: SocketAddr) -> io::Result<()> {
+    let socket = SockRef::from(before);
+    // A port that was not asked for by its number is lost meanwhile; any other one can't be bound again, and needn't be.
+    match socket.bind(&place.into()) {
+        Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(error),
+        _ => socket.listen(MANAGEMENT_BACKLOG),
+    }
+}
+
+fn open_alone(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(MANAGEMENT_BACKLOG)?;
+    Ok(socket)
 }
 
 fn backlog(server: &Server) -> i32 {

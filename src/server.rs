@@ -155,7 +155,7 @@ pub fn start(start: impl Into<Start>) -> Result<Handle, StartError> {
     let tls = tls.map_err(|faults| StartError::Change(ChangeError::Tls(faults)))?;
     let mut bound = listen::bind_all(&plan.server, workers).map_err(StartError::Bind)?;
     let opening = entrance::prepare(plan.management.as_ref(), None);
-    let opening = opening.map_err(|error| StartError::Change(ChangeError::Management(error)))?;
+    let opening = opening.map_err(|error| StartError::Change(ChangeError::Management(error)))?.opening;
     let listening = listening(plan, &mut bound);
     let mut registry = Registry::new(workers);
     let published = Arc::new(registry.apply(&Arc::new(plan.clone()), &tls, clock::now_ms()));

@@ -192,6 +192,19 @@ mod pictures {
     }
 
     #[test]
+    fn a_configuration_that_is_not_in_use_is_said() {
+        let now = Instant::now();
+        let mut figures = all_figures().swap_remove(0);
+        figures.restart_required = vec!["server.workers".to_owned()];
+        figures.file_refused = Some("\u{1b}]0;x\u{7}".to_owned());
+        let mut view = View::new("127.0.0.1:9091");
+        view.take(News::Figures(Box::new(figures)), now);
+        let text = seen(&mut view, now, 100, 24);
+        let title = text.lines().next().unwrap_or_default();
+        assert!(title.contains("RESTART NEEDED") && title.contains("FILE REFUSED"), "{title}");
+    }
+
+    #[test]
     fn what_a_server_sends_never_reaches_the_terminal_as_a_command() {
         let now = Instant::now();
         let mut figures = all_figures().swap_remove(0);

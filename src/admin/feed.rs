@@ -63,9 +63,10 @@ impl<T: Clone + Send + Sync + 'static> Feed<T> {
 
     /// What was told last, at once, and then whatever is told, until the stream is dropped.
     fn listen(&self, make: impl FnOnce() -> T) -> Listener<T> {
+        let is_first = self.last.receiver_count() == 0;
         let listener = self.last.subscribe();
-        // The first one to come doesn't wait for the next second.
-        if listener.borrow().is_none() {
+        // It doesn't wait for the next second, and what was made for those before may be older than what it knows.
+        if is_first {
             self.last.send_replace(Some(make()));
         }
         WatchStream::new(listener).filter_map(|told| told)

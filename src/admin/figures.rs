@@ -129,13 +129,23 @@ struct Frame<'b> {
     server: ServerFigures,
     etag: &'b str,
     ready: bool,
+    restart_required: &'b [&'static str],
+    file_refused: Option<&'b str>,
 }
 
 /// Everything as it is now, as an event of a stream.
 pub(super) fn event(board: &Board) -> Bytes {
     let shown = board.shown();
     let all = all(board, None);
-    let frame = Frame { all, server: board.watch.server(), etag: &shown.etag, ready: board.is_ready() };
+    let trouble = board.trouble();
+    let frame = Frame {
+        all,
+        server: board.watch.server(),
+        etag: &shown.etag,
+        ready: board.is_ready(),
+        restart_required: &shown.restart_required,
+        file_refused: trouble.as_ref().map(|trouble| trouble.as_str()),
+    };
     let mut event = b"data: ".to_vec();
     // JSON has no line breaks of its own, which would be the end of the event's field.
     if let Err(error) = serde_json::to_writer(&mut event, &frame) {

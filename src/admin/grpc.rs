@@ -161,6 +161,7 @@ async fn change(
         changed: done.changed,
         persisted: done.persisted,
         restart_required: done.restart_required.into_iter().map(str::to_owned).collect(),
+        warnings: done.warnings,
     }))
 }
 

@@ -4,6 +4,7 @@
 //! however large a page of figures is, no health check and no change waits for it. Never changes the proxy itself:
 //! changes are orders to control.
 
+pub mod answer;
 pub mod auth;
 pub mod dashboard;
 pub mod description;
@@ -184,7 +185,10 @@ async fn accept(listener: TcpListener, router: Router, parted: watch::Receiver<(
                 tokio::spawn(converse(stream, peer, router.clone(), seat, parted));
             }
             Err(error) => {
-                tracing::warn!(%error, "management: accepting pauses");
+                // Not listening is no error: another address of the port is about to take this one's place.
+                if error.kind() != io::ErrorKind::InvalidInput {
+                    tracing::warn!(%error, "management: accepting pauses");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -195,13 +199,14 @@ async fn converse(stream: TcpStream, peer: SocketAddr, router: Router, seat: Sea
     let _ = stream.set_nodelay(true);
     let sitter = seat.sitter.clone();
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let sitter = sitter.clone();
         let mut request: Request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(Peer(peer));
         let (router, asking) = (router.clone(), sitter.asks());
         async move {
             let response = router.oneshot(request).await.unwrap_or_else(|never| match never {});
             drop(asking);
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(response.map(|body| sitter.is_given(body)))
         }
     });
     let mut server = auto::Builder::new(TokioExecutor::new());

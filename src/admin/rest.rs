@@ -328,9 +328,7 @@ async fn remove(
     RawQuery(query): RawQuery,
     Sent(body): Sent<BODY_BYTES_MAX>,
 ) -> Answer {
-    let (query, mut named) = named(query, &body)?;
-    let (backend, force) = (backend_name(&mut named)?, force(&mut named)?);
-    nothing_else(&named, "upstream, backend_id, force and timeout")?;
+    let (query, backend, force) = taken_out(query, &body)?;
     change(&desk, from, &query, Verb::RemoveBackend { backend, force }).await
 }
 
@@ -340,10 +338,16 @@ async fn disconnect(
     RawQuery(query): RawQuery,
     Sent(body): Sent<BODY_BYTES_MAX>,
 ) -> Answer {
-    let (query, mut named) = named(query, &body)?;
+    let (query, backend, force) = taken_out(query, &body)?;
+    change(&desk, from, &query, Verb::Disconnect { backend, force }).await
+}
+
+/// What `remove` and `disconnect` are told: which backend, and when what still runs there is to be ended.
+fn taken_out(query: Option<String>, body: &[u8]) -> Result<(Query, BackendName, Option<Duration>), Refusal> {
+    let (query, mut named) = named(query, body)?;
     let (backend, force) = (backend_name(&mut named)?, force(&mut named)?);
     nothing_else(&named, "upstream, backend_id, force and timeout")?;
-    change(&desk, from, &query, Verb::Disconnect { backend, force }).await
+    Ok((query, backend, force))
 }
 
 async fn connect(
@@ -456,12 +460,15 @@ async fn change(desk: &Desk, from: From, query: &Query, verb: Verb) -> Answer {
 }
 
 fn done_response(done: &Done) -> Response {
-    let value = json!({
+    let mut value = json!({
         "etag": done.etag,
         "changed": done.changed,
         "persisted": done.persisted,
         "restart_required": done.restart_required,
     });
+    if !done.warnings.is_empty() {
+        value["warnings"] = done.warnings.as_slice().into();
+    }
     let mut response = told(StatusCode::OK, &value);
     tag(&mut response, &done.etag);
     response

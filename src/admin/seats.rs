@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::body::Body;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use super::answer::{Answer, Waiting};
 use crate::clock;
 
 /// Connections at once.
@@ -22,7 +24,7 @@ const CONNECTIONS_COUNT_MAX: usize = 256;
 const FIRST_HEAD_MS: u64 = 10_000;
 /// Without a byte either way, in milliseconds. Event streams and HTTP/2 pings are more often.
 const SILENCE_MS: u64 = 75_000;
-/// For a peer that does not read what it asked for, in milliseconds.
+/// For a peer that does not read what it asked for, or one answer of several, in milliseconds.
 const STUCK_MS: u64 = 30_000;
 /// How long one who comes waits for a seat before somebody is asked to leave, each time.
 const PATIENCE: Duration = Duration::from_millis(10);
@@ -87,6 +89,8 @@ pub struct Sitter {
     stuck_ms: AtomicU64,
     has_asked: AtomicBool,
     under_way: AtomicUsize,
+    /// Of the answers under way; HTTP/2 has several at once, each with a window of its own.
+    answers: Mutex<Vec<Arc<Waiting>>>,
     leave: Notify,
 }
 
@@ -98,6 +102,7 @@ impl Sitter {
             stuck_ms: AtomicU64::new(0),
             has_asked: AtomicBool::new(false),
             under_way: AtomicUsize::new(0),
+            answers: Mutex::default(),
             leave: Notify::new(),
         }
     }
@@ -107,6 +112,20 @@ impl Sitter {
         self.has_asked.store(true, Ordering::Relaxed);
         self.under_way.fetch_add(1, Ordering::Relaxed);
         Asking(self.clone())
+    }
+
+    /// The body of an answer for it, watched until it is dropped.
+    pub fn is_given(&self, body: Body) -> Answer {
+        let waiting = Arc::new(Waiting::default());
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.retain(|other| Arc::strong_count(other) > 1);
+        answers.push(waiting.clone());
+        Answer::new(body, waiting)
+    }
+
+    fn has_stuck_answer(&self, now_ms: u64) -> bool {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.iter().any(|waiting| waiting.is_for(STUCK_MS, now_ms))
     }
 
     /// Resolves when somebody else needs the seat more.
@@ -119,7 +138,7 @@ impl Sitter {
         let since = |ms: &AtomicU64| now_ms.saturating_sub(ms.load(Ordering::Relaxed));
         let is_late = !self.has_asked.load(Ordering::Relaxed) && now_ms.saturating_sub(self.began_ms) >= FIRST_HEAD_MS;
         let is_stuck = self.stuck_ms.load(Ordering::Relaxed) != 0 && since(&self.stuck_ms) >= STUCK_MS;
-        is_late || is_stuck || since(&self.moved_ms) >= SILENCE_MS
+        is_late || is_stuck || since(&self.moved_ms) >= SILENCE_MS || self.has_stuck_answer(now_ms)
     }
 
     fn is_idle(&self, now_ms: u64) -> bool {
@@ -221,6 +240,20 @@ mod tests {
         sitter.moved_ms.store(100_000, Ordering::Relaxed);
         sitter.stuck_ms.store(90_000, Ordering::Relaxed);
         assert!(!sitter.is_overdue(119_999) && sitter.is_overdue(120_000), "it does not read");
+    }
+
+    #[test]
+    fn an_answer_that_nobody_takes_has_a_deadline_whatever_else_moves() {
+        let sitter = Arc::new(Sitter::new(clock::now_ms()));
+        drop(sitter.asks());
+        let (taken, left) = (sitter.is_given(Body::from("a")), sitter.is_given(Body::from("b")));
+        drop(taken);
+        let now_ms = clock::now_ms();
+        let late_ms = now_ms + STUCK_MS + 1;
+        sitter.moved_ms.store(late_ms, Ordering::Relaxed);
+        assert!(!sitter.is_overdue(now_ms) && sitter.is_overdue(late_ms));
+        drop(left);
+        assert!(!sitter.is_overdue(late_ms));
     }
 
     #[test]

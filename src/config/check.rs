@@ -426,14 +426,7 @@ fn other_backend(at: Position) -> String {
 fn backend(upstream: &str, section: &Section, faults: &mut Faults) -> Option<Backend> {
     let health_check = section.section_if("health_check").map(|check| health_check(check, section, faults));
     let addr = backend_addr(section, faults)?;
-    let id = match section.text_if("id") {
-        Some(id) => id.clone(),
-        None => match &addr {
-            BackendAddr::Ip(addr) => format!("{upstream}-{}-{}", addr.ip(), addr.port()),
-            BackendAddr::Name(name, port) => format!("{upstream}-{name}-{port}"),
-            BackendAddr::Unix(path) => format!("{upstream}-unix:{}", path.display()),
-        },
-    };
+    let id = section.text_if("id").cloned().unwrap_or_else(|| addr.id(upstream));
     Some(Backend {
         name: section.text_if("name").unwrap_or(&id).clone(),
         id,

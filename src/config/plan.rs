@@ -241,6 +241,15 @@ impl BackendAddr {
             BackendAddr::Unix(_) => "localhost".into(),
         }
     }
+
+    /// The id of a backend of this upstream that has none of its own.
+    pub fn id(&self, upstream: &str) -> String {
+        match self {
+            BackendAddr::Ip(addr) => format!("{upstream}-{}-{}", addr.ip(), addr.port()),
+            BackendAddr::Name(name, port) => format!("{upstream}-{name}-{port}"),
+            BackendAddr::Unix(path) => format!("{upstream}-unix:{}", path.display()),
+        }
+    }
 }
 
 /// How to speak to a backend.

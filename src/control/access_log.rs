@@ -1,14 +1,14 @@
 //! The writer of the access log: one thread that blocks so that no worker does.
 //!
-//! Owns the file. Never formats a line and never holds more than the channel does: what does not fit is dropped, and
-//! counted, by the worker.
+//! Owns the file, and the count of lines that it could not write. Never formats a line and never holds more than the
+//! channel does: what does not fit is dropped, and counted, by the worker.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -39,11 +39,12 @@ enum Output {
 }
 
 impl Writer {
-    /// Opens the target and starts the thread. `None` when there is nothing to write to.
+    /// Opens the target and starts the thread, which counts the lines in `lost` that it can't write. `None` when there is
+    /// nothing to write to.
     ///
     /// # Errors
     /// When the file can't be opened.
-    pub fn start(target: &AccessLog) -> io::Result<Option<Writer>> {
+    pub fn start(target: &AccessLog, lost: &Arc<AtomicU64>) -> io::Result<Option<Writer>> {
         let output = match target {
             AccessLog::Off => return Ok(None),
             AccessLog::Stdout => Output::Stdout(io::stdout()),
@@ -51,9 +52,9 @@ impl Writer {
         };
         let (sender, batches) = sync_channel(BATCHES_MAX);
         let reopen = Arc::new(AtomicBool::new(false));
-        let again = reopen.clone();
-        let thread =
-            std::thread::Builder::new().name("access-log".into()).spawn(move || write(output, &batches, &again))?;
+        let (again, lost) = (reopen.clone(), lost.clone());
+        let thread = std::thread::Builder::new().name("access-log".into());
+        let thread = thread.spawn(move || write(output, &batches, &again, &lost))?;
         Ok(Some(Writer { sender, target: target.clone(), reopen, thread }))
     }
 
@@ -79,7 +80,7 @@ fn open(path: &Path) -> io::Result<File> {
     opened.map_err(|e| io::Error::new(e.kind(), format!("log.access: {}: {e}", path.display())))
 }
 
-fn write(mut output: Output, batches: &Receiver<LogBatch>, reopen: &AtomicBool) {
+fn write(mut output: Output, batches: &Receiver<LogBatch>, reopen: &AtomicBool, lost_in_all: &AtomicU64) {
     let (mut is_cut, mut lost) = (false, 0);
     while let Ok(batch) = batches.recv() {
         if reopen.swap(false, Ordering::Relaxed) && output.reopen() {
@@ -97,6 +98,7 @@ fn write(mut output: Output, batches: &Receiver<LogBatch>, reopen: &AtomicBool) 
                     tracing::error!(%error, "the access log cannot be written; lines are lost");
                 }
                 lost += batch.lines;
+                lost_in_all.fetch_add(batch.lines, Ordering::Relaxed);
             }
         }
     }

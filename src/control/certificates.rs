@@ -257,7 +257,7 @@ impl Control {
         let changed = replaced(&self.tls, &loaded);
         self.take_certificates(loaded).await;
         let etag = self.board.shown().etag.clone();
-        Ok(Done { etag, persisted: false, restart_required: Vec::new(), changed })
+        Ok(Done { etag, persisted: false, restart_required: Vec::new(), changed, warnings: Vec::new() })
     }
 
     /// Reads the files that have changed; each that is of use is taken, the others stay as they were.

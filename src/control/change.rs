@@ -12,7 +12,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use super::access_log::Writer;
 use super::certificates;
-use super::entrance::{self, EntranceError};
+use super::entrance::{self, EntranceError, Standing};
 use super::thread::{Control, Listening};
 use crate::config::plan::{AccessLog, Listen, ListenAddr, Plan, Server};
 use crate::listen::{self, BindError};
@@ -58,9 +58,16 @@ pub struct Prepared {
     access: Option<Option<Writer>>,
     /// Listeners that accept already.
     opened: Vec<Listening>,
-    management: entrance::Opening,
+    management: entrance::Prepared,
     /// Where something of it may be another.
     tls: Option<Loaded>,
+}
+
+impl Prepared {
+    /// What is wrong and holds up nothing.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.management.warning.iter().cloned().collect()
+    }
 }
 
 impl Control {
@@ -70,20 +77,30 @@ impl Control {
     /// # Errors
     /// [`ChangeError`]; everything is as it was.
     pub(super) async fn prepare(&mut self, plan: Plan, files: bool) -> Result<Prepared, ChangeError> {
-        let now = self.entrance.as_ref();
-        let management = entrance::prepare(plan.management.as_ref(), now).map_err(ChangeError::Management)?;
         let current = self.access.as_ref().map_or(&AccessLog::Off, |writer| &writer.target);
         let access = match *current == plan.log.access {
             true => None,
-            false => Some(Writer::start(&plan.log.access).map_err(ChangeError::AccessLog)?),
+            false => {
+                let writer = Writer::start(&plan.log.access, &self.board.watch.log_lines_lost);
+                Some(writer.map_err(ChangeError::AccessLog)?)
+            }
         };
         let is_same = certificates::say_the_same(&plan, &self.published.plan);
         let tls = match !is_same || files && self.tls.is_used() {
             true => Some(certificates::read(plan.clone(), self.tls.clone(), Reading::Changed).await?),
             false => None,
         };
-        let opened = self.open_listeners(&plan.server).await.map_err(ChangeError::Listen)?;
-        Ok(Prepared { plan, access, opened, management, tls })
+        let now = self.entrance.as_ref();
+        let management = entrance::prepare(plan.management.as_ref(), now).map_err(ChangeError::Management)?;
+        let mut prepared = Prepared { plan, access, opened: Vec::new(), management, tls };
+        match self.open_listeners(&prepared.plan.server).await {
+            Ok(opened) => prepared.opened = opened,
+            Err(error) => {
+                self.give_up(prepared);
+                return Err(ChangeError::Listen(error));
+            }
+        }
+        Ok(prepared)
     }
 
     /// Takes it over; returns once every worker has.
@@ -111,7 +128,7 @@ impl Control {
         while acks.recv().await.is_some() {}
         self.registry.retire(clock::now_ms());
         self.end_listeners(opened);
-        self.set_entrance(management);
+        self.set_entrance(management.opening);
     }
 
     /// Closes again what was opened.
@@ -119,17 +136,28 @@ impl Control {
         for opened in prepared.opened {
             self.end_listener(&opened);
         }
+        drop(prepared.management);
+        if let Some(Err(error)) = self.entrance.as_ref().map(Standing::listen_again) {
+            tracing::error!(%error, "management: nobody can come in any more; move it to another address");
+        }
     }
 
     /// Serves management so; returns where.
     pub fn set_entrance(&mut self, opening: entrance::Opening) -> Option<SocketAddr> {
+        let standing = self.entrance.take();
         self.entrance = match &opening {
-            entrance::Opening::At(entrance, _) | entrance::Opening::Same(entrance) => Some(entrance.clone()),
+            entrance::Opening::At(entrance, listener) => {
+                Some(Standing { entrance: entrance.clone(), listener: listener.try_clone().ok() })
+            }
+            entrance::Opening::Same(entrance) => {
+                let listener = standing.and_then(|standing| standing.listener);
+                Some(Standing { entrance: entrance.clone(), listener })
+            }
             entrance::Opening::Closed => None,
         };
         // Nobody serves it where a test has no use for it.
         let _ = self.entrances.send(opening);
-        self.entrance.as_ref().map(|entrance| entrance.addr)
+        self.entrance.as_ref().map(|standing| standing.entrance.addr)
     }
 
     /// Listens on what `server` names and nobody listens on yet.

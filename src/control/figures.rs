@@ -32,6 +32,8 @@ pub struct Sources<'a> {
     pub machine: &'a Machine,
     /// Client connections that may be open at once.
     pub connections_max: u64,
+    /// Lines of the access log that were taken and could not be written.
+    pub log_lines_lost: u64,
     /// Milliseconds of the process clock.
     pub now_ms: u64,
     /// Milliseconds since 1970.
@@ -182,7 +184,7 @@ pub struct TlsFigures {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LogFigures {
     pub written: u64,
-    /// Lost, as the writer had fallen behind.
+    /// Lost, as the writer had fallen behind or could not write.
     pub dropped: u64,
 }
 
@@ -426,7 +428,10 @@ fn proxy(sources: &Sources<'_>) -> ProxyFigures {
             resumed: totals.handshakes_resumed,
             failed: totals.handshakes_failed,
         },
-        access_log: LogFigures { written: totals.log_lines_written, dropped: totals.log_lines_dropped },
+        access_log: LogFigures {
+            written: totals.log_lines_written.saturating_sub(sources.log_lines_lost),
+            dropped: totals.log_lines_dropped + sources.log_lines_lost,
+        },
         memory: Memory::from(&totals),
         workers: sources.workers.iter().enumerate().map(|(worker, stats)| WorkerFigures::new(worker, stats)).collect(),
     }

@@ -190,6 +190,7 @@ fn exchanges(page: &mut Page, sources: &Sources<'_>, totals: &Totals) {
     }
     page.gauge("speedmimi_tls_sessions", "TLS sessions with clients, parked ones included.");
     page.sample(&[], totals.tls_sessions);
+    let lost = totals.log_lines_dropped + sources.log_lines_lost;
     page.counter("speedmimi_responses", "Answers sent to clients by class of status.");
     for (class, count) in CLASSES.into_iter().zip(totals.statuses.0) {
         page.sample(&[("class", class)], count);
@@ -204,7 +205,7 @@ fn exchanges(page: &mut Page, sources: &Sources<'_>, totals: &Totals) {
         ("speedmimi_retries", "Tries after the first.", totals.retries),
         ("speedmimi_queue_waits", "Requests that had to wait in a queue.", totals.queue_waits),
         ("speedmimi_access_log_lines", "Lines handed to the access log.", totals.log_lines_written),
-        ("speedmimi_access_log_lost_lines", "Lines lost as the writer had fallen behind.", totals.log_lines_dropped),
+        ("speedmimi_access_log_lost_lines", "Lines lost: the writer had fallen behind, or could not write.", lost),
     ] {
         page.counter(name, help);
         page.sample(&[], count);

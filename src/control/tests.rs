@@ -69,6 +69,7 @@ impl Bench {
             history: &self.history,
             machine: &Machine { cpus: 2.0, cpu_usage: 12.5, load_avg: [0.5, 0.25, 0.125], ..Machine::default() },
             connections_max: 1000,
+            log_lines_lost: 0,
             now_ms: self.now_us / 1000,
             unix_ms: 1_700_000_000_000,
         })

@@ -18,7 +18,7 @@ use super::access_log::Writer;
 use super::board::{Board, ChangeRecord, Shown};
 use super::certificates::Looking;
 use super::change::{self, ChangeError};
-use super::entrance::{self, Entrance};
+use super::entrance::{self, Standing};
 use super::machine::Tables;
 use super::registry::{Identity, Registry};
 use super::source::Source;
@@ -65,6 +65,8 @@ pub struct Done {
     pub restart_required: Vec<&'static str>,
     /// Paths of what changed.
     pub changed: Vec<String>,
+    /// What else is wrong and held up nothing.
+    pub warnings: Vec<String>,
 }
 
 impl Asked {
@@ -135,7 +137,7 @@ pub struct Control {
     /// To the server of management.
     pub entrances: UnboundedSender<entrance::Opening>,
     /// How management is served now.
-    pub entrance: Option<Entrance>,
+    pub entrance: Option<Standing>,
     /// The configuration's file.
     pub source: Option<Source>,
     /// To itself, for what is due later; weak, so that it ends when nobody else can order.
@@ -293,7 +295,7 @@ impl Control {
     /// What the first configuration needs of control.
     async fn begin(&mut self, tls: Loaded) -> Result<(), ChangeError> {
         let log = &self.published.plan.log;
-        self.access = Writer::start(&log.access).map_err(ChangeError::AccessLog)?;
+        self.access = Writer::start(&log.access, &self.board.watch.log_lines_lost).map_err(ChangeError::AccessLog)?;
         let sink = self.access.as_ref().map(|w| AccessSink { format: log.access_format, writer: w.sender.clone() });
         self.tell(&Command::Access(sink));
         self.use_tls(tls);
@@ -354,9 +356,9 @@ impl Control {
     }
 
     async fn tick(&mut self) {
-        self.offer();
         self.tell_of_expiry();
         self.registry.retire(clock::now_ms());
+        self.offer();
         if !(self.registry.leaving().is_empty() && self.board.leaving().is_empty()) {
             self.board.show_leaving(self.registry.leaving().to_vec());
         }
@@ -471,6 +473,8 @@ impl Control {
                 return Err(refusal);
             }
         };
+        let warnings = prepared.warnings();
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         let before = self.backend_of(&asked.verb);
         self.commit(prepared).await;
         let document = Arc::new(document);
@@ -482,7 +486,7 @@ impl Control {
         // Back in service, a backend owes nothing to an earlier force.
         self.forces.retain(|force| change::is_out(&force.backend));
         self.force_later(&asked.verb, before);
-        Ok(Done { etag: self.board.shown().etag.clone(), persisted, restart_required: kept, changed })
+        Ok(Done { etag: self.board.shown().etag.clone(), persisted, restart_required: kept, changed, warnings })
     }
 
     /// Writes the change to the file. Whether it did: somebody may want it unwritten, or there is no file.
@@ -609,8 +613,7 @@ impl Control {
     }
 
     /// Time alone may free a slot: an ejection ends.
-    fn offer(&mut self) {
-        self.registry.retire(clock::now_ms());
+    fn offer(&self) {
         for upstream in &self.published.upstreams {
             if upstream.state.waiting() > 0 {
                 upstream.state.offer(clock::now_ms());

@@ -4,11 +4,14 @@
 //! applied, written or checked against the table of keys; that follows in `change`.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
 
 use crate::config::document::merge_patch;
+use crate::config::plan::BackendAddr;
+use crate::config::values::{self, BackendHost};
 
 /// A change that is asked for. Configurations are told as `GET /api/v1/config` shows them, masks included.
 #[derive(Clone, Debug, PartialEq)]
@@ -196,14 +199,30 @@ fn add(shown: &mut Json, upstream: &str, backend: &Json) -> Result<(), Refusal> 
         return Err(Refusal::new(RefusalKind::Invalid, "backend: allowed: an object of a backend's keys"));
     };
     let list = list(shown, upstream)?;
-    if let Some(id) = fields.get("id").and_then(Json::as_str)
-        && list.iter().any(|other| other.get("id").and_then(Json::as_str) == Some(id))
+    let id = fields.get("id").and_then(Json::as_str).map(str::to_owned).or_else(|| id_of_address(upstream, fields));
+    if let Some(id) = id
+        && list.iter().any(|other| other.get("id").and_then(Json::as_str) == Some(&id))
     {
         let error = format!("backend.id: {upstream} has a backend {id:?} already (update it, or choose another id)");
         return Err(Refusal::new(RefusalKind::Exists, error));
     }
     list.push(backend.clone());
     Ok(())
+}
+
+/// The id that follows from host and port; `None` where they are none.
+fn id_of_address(upstream: &str, fields: &Map<String, Json>) -> Option<String> {
+    let port = || {
+        let port = fields.get("port")?;
+        let number = port.as_u64().or_else(|| port.as_str()?.parse().ok());
+        number.and_then(|port| u16::try_from(port).ok())
+    };
+    let addr = match values::backend_host(fields.get("host")?.as_str()?).ok()? {
+        BackendHost::Ip(ip) => BackendAddr::Ip(SocketAddr::new(ip, port()?)),
+        BackendHost::Name(name) => BackendAddr::Name(name, port()?),
+        BackendHost::Unix(path) => BackendAddr::Unix(path),
+    };
+    Some(addr.id(upstream))
 }
 
 fn update(shown: &mut Json, backend: &BackendName, fields: &Map<String, Json>) -> Result<(), Refusal> {
@@ -340,6 +359,20 @@ mod tests {
         let backend = json!({"id": "a"});
         let exists = refused(&Verb::AddBackend { upstream: "api".into(), backend });
         assert_eq!(exists.0, RefusalKind::Exists);
+        let unnamed = json!({"backends": {"u": [{"id": "u-10.0.0.1-80"}, {"id": "u-a.test-81"}, {"id": "u-unix:/s"}]}});
+        for (backend, is_there) in [
+            (json!({"host": "10.0.0.1", "port": 80, "weight": 7}), true),
+            (json!({"host": "A.test", "port": "81"}), true),
+            (json!({"host": "unix:/s"}), true),
+            (json!({"host": "10.0.0.1", "port": 81}), false),
+            (json!({"host": "10.0.0.1", "port": 80, "id": "other"}), false),
+            (json!({"host": "10.0.0.1"}), false),
+            (json!({"port": 80}), false),
+        ] {
+            let verb = Verb::AddBackend { upstream: "u".into(), backend: backend.clone() };
+            let kind = wanted(&verb, unnamed.clone()).map(|_| ()).map_err(|refusal| refusal.kind);
+            assert_eq!(kind, if is_there { Err(RefusalKind::Exists) } else { Ok(()) }, "{backend}");
+        }
         let nowhere = refused(&Verb::Connect { backend: named("pai", "a") });
         assert_eq!(nowhere, (RefusalKind::Unknown, "upstream: there is no \"pai\"; there are: api, web".to_owned()));
         let nobody = refused(&Verb::Connect { backend: named("api", "z") });

@@ -4,6 +4,7 @@
 //! publishes a plan wait for those who look.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -20,6 +21,8 @@ use crate::shared::stats::WorkerStats;
 /// Shared by control, which publishes, and by management, which looks.
 #[derive(Debug)]
 pub struct Watch {
+    /// Lines of the access log that could not be written, counted by its writer.
+    pub log_lines_lost: Arc<AtomicU64>,
     published: ArcSwap<Published>,
     /// Held for as long as figures are made, which may take a tenth of a second where there are many backends.
     inner: Mutex<Inner>,
@@ -49,7 +52,7 @@ impl Watch {
         let mut history = History::default();
         history.look(now_us, &workers, &published);
         let inner = Mutex::new(Inner { workers, open, sampler, history, machine });
-        Arc::new(Watch { published: ArcSwap::new(published), inner })
+        Arc::new(Watch { log_lines_lost: Arc::default(), published: ArcSwap::new(published), inner })
     }
 
     /// Samples the machine and looks at the counters; to be called about once a second.
@@ -91,6 +94,7 @@ impl Watch {
             history: &inner.history,
             machine: &inner.machine,
             connections_max: inner.open.max(),
+            log_lines_lost: self.log_lines_lost.load(Ordering::Relaxed),
             now_ms: clock::now_ms(),
             unix_ms,
         })

@@ -436,9 +436,12 @@ impl Inner {
                     break Ok(());
                 }
                 Err(error) => {
-                    // The alert is taken along before the error is told; it may stand behind other messages.
-                    while let (_, Ok(Step::Again)) = self.session.step(&mut [], &mut self.unsent, take, Wanted::Nothing)
+                    // The alert is taken along before the error is told; it may stand behind other messages. The same
+                    // bytes again: rustls remembers how far it came in them.
+                    while let (discard, Ok(Step::Again)) =
+                        self.session.step(&mut bytes[used..], &mut self.unsent, take, Wanted::Nothing)
                     {
+                        used += discard;
                     }
                     break Err(error);
                 }

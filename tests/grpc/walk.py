@@ -1,6 +1,7 @@
 """Walks through management over gRPC as a generated Python client: every verb with good, bad and partial input.
 
-usage: walk.py HOST:PORT, with the modules made of proto/ on PYTHONPATH. The server: the tokens below, one upstream
+usage: walk.py HOST:PORT [FILE], with the modules made of proto/ on PYTHONPATH. With the FILE of the configuration that
+the server runs by, it looks at what becomes of that file and at nothing else. The server: the tokens below, one upstream
 `default` with the backend `b0`, no configuration file. When it prints `drain`, the proxy has to be drained; it waits
 for a line on its standard input until that is done.
 """
@@ -504,8 +505,59 @@ STEPS = [
 ]
 
 
+def persisting(client, file):
+    """What is changed stands in the file, and what somebody else wrote there stays."""
+    before = file.read_text()
+
+    def weigh(weight, **terms):
+        backend = b.Backend(id="b0", weight=weight)
+        return b.UpdateBackendRequest(upstream="default", backend=backend, **terms)
+
+    def wait_for(told):
+        stream = client.monitor.WatchStats(m.WatchStatsRequest())
+        seen = [next(stream)]
+        # Figures are made once a second: the first ones may be from before.
+        while not told(seen[-1]):
+            assert len(seen) < 5, seen
+            seen.append(next(stream))
+        stream.cancel()
+
+    update, reload = client.backends.UpdateBackend, client.config.Reload
+    assert update(weigh(7)).persisted
+    written = before.replace("weight: 100", "weight: 7")
+    assert (file.read_text(), Path(f"{file}.bak").read_text()) == (written, before)
+    assert not update(weigh(8, persist=False)).persisted
+    assert (file.read_text(), client.stats("b0").weight) == (written, 8)
+    new = b.Backend(id="b1", host="127.0.0.1", port=9)
+    assert client.backends.AddBackend(b.AddBackendRequest(upstream="default", backend=new)).persisted
+    assert "id: b1" in file.read_text()
+    assert client.backends.RemoveBackend(b.RemoveBackendRequest(upstream="default", backend_id="b1")).persisted
+    assert client.config.SetLogLevel(c.SetLogLevelRequest(level="warn")).persisted
+    assert client.config.PatchConfig(c.PatchConfigRequest(patch_json='{"log": null}')).persisted
+    assert "b1" not in file.read_text() and "warn" not in file.read_text(), file.read_text()
+
+    file.write_text(written + "# by hand\n")
+    refused(Code.FAILED_PRECONDITION, "(?s)changed since it was read.*by hand", update, weigh(9))
+    assert client.stats("b0").weight == 8
+    reload(c.ReloadRequest())
+    assert (client.stats("b0").weight, file.read_text()) == (7, written + "# by hand\n")
+
+    file.write_text(written.replace("workers: 2", "workers: 1"))
+    assert list(reload(c.ReloadRequest()).restart_required) == ["server.workers"]
+    wait_for(lambda one: list(one.restart_required) == ["server.workers"])
+    file.write_text("server: {prot: 1}\n")
+    refused(Code.INVALID_ARGUMENT, "did you mean port", reload, c.ReloadRequest())
+    wait_for(lambda one: "did you mean port" in one.file_refused)
+    file.write_text(written)
+    reload(c.ReloadRequest())
+    wait_for(lambda one: not one.restart_required and not one.file_refused)
+
+
 def main():
     addr = sys.argv[1]
+    if len(sys.argv) > 2:
+        persisting(Client(addr, None), Path(sys.argv[2]))
+        return
     client = Client(addr, FULL)
     failed = 0
     for step in STEPS:

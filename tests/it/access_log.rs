@@ -258,3 +258,15 @@ fn a_pipe_that_nobody_reads_holds_nothing_up() {
     BufReader::new(fs::File::open(dir.path("access.log")).expect("a reader")).read_line(&mut line).expect("a line");
     assert!(line.contains("/early"), "{line}");
 }
+
+#[test]
+fn lines_that_cannot_be_written_are_counted_as_lost() {
+    let origin = Origin::start(origin::by_path);
+    let backends = balanced(&[(&origin, "")], "", "");
+    // Every write to it fails as on a full disk (full(4)).
+    let proxy = Proxy::start(&[], &format!("log: {{access: /dev/full}}\n{backends}"));
+    let mut client = proxy.client();
+    (0..5).for_each(|_| assert_eq!(client.get("/").status, 200));
+    wait::until("the loss", || proxy.watch().server().proxy.access_log.dropped == 5);
+    assert_eq!(proxy.watch().server().proxy.access_log.written, 0);
+}

@@ -9,7 +9,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::dir::Dir;
 use crate::origin::{self, Origin};
+use crate::persist;
 use crate::proxy::{Proxy, balanced};
 
 /// Names an interpreter that has what `tests/grpc/requirements.txt` asks for.
@@ -27,11 +29,19 @@ fn a_generated_client_walks_through_all_of_it() {
     let origin = Origin::start(origin::by_path);
     let management = "grpc: {port: 0, token: everything, read_token: only-reading, report_token: only-reporting}\n";
     let proxy = Proxy::start(&[], &(balanced(&[(&origin, "")], "", "") + management));
-    let addr = proxy.management().to_string();
+    walk(&python, &stubs, &proxy, None);
+    let dir = Dir::new("grpc-file");
+    dir.write("f.yaml", persist::text(&origin, ""));
+    let file = dir.path("f.yaml");
+    walk(&python, &stubs, &Proxy::from_file(&file), Some(&file));
+}
+
+fn walk(python: &Path, stubs: &Path, proxy: &Proxy, file: Option<&Path>) {
     let walk = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/grpc/walk.py");
     let mut client = Command::new(python)
         .arg(walk)
-        .arg(addr)
+        .arg(proxy.management().to_string())
+        .args(file)
         .env("PYTHONPATH", stubs)
         // A proxy that the environment names is for the rest of the world.
         .env("no_proxy", "127.0.0.1")
@@ -39,7 +49,7 @@ fn a_generated_client_walks_through_all_of_it() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("an interpreter that was just there");
-    drain_when_told(&mut client, &proxy);
+    drain_when_told(&mut client, proxy);
     let status = client.wait().expect("a child of ours");
     assert!(status.success(), "the walk failed; it says above where");
 }

@@ -14,7 +14,8 @@ use crate::origin::{self, Origin};
 use crate::proxy::Proxy;
 use crate::wait;
 
-fn text(origin: &Origin, server: &str) -> String {
+/// A configuration with comments and the backend `b0`; `server` is further keys of that section.
+pub fn text(origin: &Origin, server: &str) -> String {
     format!(
         "# What we run.\nserver: {{host: 127.0.0.1, port: 0, workers: 2, fd_tables: shared, shutdown_timeout: 1s, {server}}}\n\
          grpc: {{port: 0}}\nbackends:\n  default:\n    # The old machine.\n    - id: b0\n      host: 127.0.0.1\n      \
@@ -211,4 +212,26 @@ fn whoever_looks_at_figures_holds_up_no_change() {
         proxy.reload_file();
         wait::until("the reload", || proxy.board().shown().etag != before);
     });
+}
+
+#[test]
+fn a_token_file_that_is_gone_holds_up_only_what_needs_it() {
+    let (dir, origin) = (Dir::new("persist-token"), Origin::start(origin::by_path));
+    let token = dir.path("token");
+    fs::write(&token, "everything-goes\n").expect("a file");
+    let tokens = format!("grpc: {{port: 0, token_file: {}}}", token.display());
+    dir.write("f.yaml", text(&origin, "").replace("grpc: {port: 0}", &tokens));
+    let proxy = Proxy::from_file(&dir.path("f.yaml"));
+    let api = Api::of(&proxy).token("everything-goes");
+    let (status, done) = set_weight(&api, 7, "");
+    assert_eq!((status, done.get("warnings")), (200, None), "{done}");
+    fs::remove_file(&token).expect("a file");
+    let (status, done) = set_weight(&api, 8, "");
+    assert_eq!((status, &done["persisted"]), (200, &json!(true)), "{done}");
+    assert!(done["warnings"][0].as_str().is_some_and(|words| words.contains("grpc.token_file")), "{done}");
+    assert_eq!(Api::of(&proxy).ask("GET", "/api/v1/config").0, 401, "the token stays");
+    assert_eq!(weight(&api), 8);
+    let another = json!({"grpc": {"token_file": dir.path("another").display().to_string()}});
+    let (status, refused) = api.tell("PATCH", "/api/v1/config", &another);
+    assert!(status == 409 && refused["error"].as_str().is_some_and(|e| e.contains("grpc.token_file")), "{refused}");
 }

@@ -8,6 +8,7 @@ use crate::api::Api;
 use crate::client::Client;
 use crate::origin::{self, Origin};
 use crate::proxy::{Proxy, balanced};
+use crate::wait;
 
 /// As many as management serves at once.
 const SEATS: usize = 256;
@@ -81,4 +82,19 @@ fn a_port_that_is_no_more_serves_no_connection() {
     assert_eq!(status, 200, "{done}");
     idle.expect_end();
     expect_end_of(streaming);
+}
+
+#[test]
+fn management_moves_to_another_address_of_its_port_and_back() {
+    let origin = Origin::start(origin::by_path);
+    let (proxy, api) = start(&origin, "grpc: {port: 0, token: everything}\n");
+    let port = proxy.management().port();
+    let elsewhere = std::net::SocketAddr::from(([127, 0, 0, 2], port));
+    let api = api.token("everything");
+    for (host, is_open) in [("0.0.0.0", true), ("127.0.0.1", false)] {
+        let (status, done) = api.tell("PATCH", "/api/v1/config", &json!({"grpc": {"host": host, "port": port}}));
+        assert_eq!(status, 200, "{done}");
+        wait::until("the other address", || crate::wire::Sock::tcp(elsewhere).is_ok() == is_open);
+        wait::until("management", || std::panic::catch_unwind(|| api.send("GET", "/healthz", b"").status).is_ok());
+    }
 }

@@ -153,7 +153,8 @@ function onFrame(frame) {
   history.add(frame);
   drawSoon();
   if (before?.ready !== frame.ready) drawNotices();
-  if (before?.etag !== frame.etag) lookAround();
+  const configuration = ({ etag, restart_required, file_refused }) => JSON.stringify([etag, restart_required, file_refused]);
+  if (configuration(before ?? {}) !== configuration(frame)) lookAround();
   for (const waiter of waiters.splice(0)) waiter();
 }
 
@@ -265,7 +266,8 @@ function ask({ done, subject, ...more }) {
     done(answer) {
       const what = t(answer.persisted ? "ok_persisted" : "ok_unpersisted", { what: done });
       const keys = answer.restart_required ?? [];
-      toast(keys.length > 0 ? `${what} ${t("ok_restart", { keys: keys.join(", ") })}` : what);
+      const more = keys.length > 0 ? [t("ok_restart", { keys: keys.join(", ") })] : [];
+      toast([what, ...more, ...(answer.warnings ?? [])].join(" "));
       lookAround();
     },
   });

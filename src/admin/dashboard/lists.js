@@ -5,7 +5,8 @@ import { count, moment, rate, reasonWords, span, t, whole, NONE } from "./say.js
 /** Who has to act, by reason: what the proxy's own table says. Others are the operator's. */
 const BLAME = {
   client: ["bad_request", "denied", "no_route", "method_not_served", "head_timeout", "body_timeout", "body_too_large",
-    "target_too_long", "head_too_large", "client_closed", "client_stalled", "version_not_served", "tunnel_idle"],
+    "target_too_long", "head_too_large", "client_closed", "client_stalled", "version_not_served", "misdirected",
+    "deadline_exceeded", "tunnel_idle"],
   backend: ["connect_failed", "backend_closed", "backend_refused", "backend_protocol", "backend_upgrade",
     "backend_unresolved", "backend_truncated", "backend_tls", "backend_certificate", "connect_timeout", "response_timeout",
     "backend_stalled"],

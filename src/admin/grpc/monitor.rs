@@ -77,12 +77,15 @@ impl MonitorService for Desk {
 
 /// Everything as it is now.
 pub(in crate::admin) fn figures(board: &Board) -> Arc<v1::WatchStatsResponse> {
+    let shown = board.shown();
     Arc::new(v1::WatchStatsResponse {
         server: Some(stats::server(board)),
         backends: stats::backends(board, None),
         removed: stats::removed(board, None),
-        etag: board.shown().etag.clone(),
+        etag: shown.etag.clone(),
         ready: board.is_ready(),
+        restart_required: shown.restart_required.iter().map(|&key| key.to_owned()).collect(),
+        file_refused: board.trouble().map(|trouble| trouble.as_str().to_owned()).unwrap_or_default(),
     })
 }
 

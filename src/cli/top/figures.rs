@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 /// One event of the stream.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Figures {
     pub server: Server,
     #[serde(default)]
@@ -17,6 +17,11 @@ pub struct Figures {
     pub removed: Vec<Removed>,
     #[serde(default)]
     pub ready: bool,
+    /// Keys of the configuration.
+    #[serde(default)]
+    pub restart_required: Vec<String>,
+    #[serde(default)]
+    pub file_refused: Option<String>,
 }
 
 /// Machine, process and proxy.

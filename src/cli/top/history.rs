@@ -114,7 +114,7 @@ mod tests {
             ..Proxy::default()
         };
         let server = Server { timestamp: 1_000_000 + second * 1000, proxy, ..Server::default() };
-        Figures { server, backends: Vec::new(), removed: Vec::new(), ready: true }
+        Figures { server, ready: true, ..Figures::default() }
     }
 
     #[test]

@@ -223,6 +223,12 @@ impl<'v> Picture<'v> {
         } else {
             Span::styled("NOT READY", ink.state("down"))
         });
+        if !self.figures().restart_required.is_empty() {
+            title.extend([Span::raw("  "), Span::styled("RESTART NEEDED", ink.state("draining"))]);
+        }
+        if self.figures().file_refused.is_some() {
+            title.extend([Span::raw("  "), Span::styled("FILE REFUSED", ink.state("down"))]);
+        }
         if self.view.is_held() {
             title.extend([Span::raw("  "), Span::styled("HELD STILL", ink.strong().add_modifier(Modifier::REVERSED))]);
         }

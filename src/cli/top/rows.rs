@@ -231,7 +231,7 @@ impl<'f> Upstream<'f> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::top::figures::{Requests, Server};
+    use crate::cli::top::figures::Requests;
 
     fn backend(upstream: &str, id: &str, state: &str, per_second_10s: f64) -> Backend {
         let requests = Requests { per_second_10s, ..Requests::default() };
@@ -251,7 +251,7 @@ mod tests {
         backends[3].latency.last_10s.p99_ms = Some(7.0);
         backends[4].in_flight = 5;
         let removed = vec![Removed { upstream: "z".into(), backend_id: "old".into(), in_flight: 3 }];
-        Figures { server: Server::default(), backends, removed, ready: true }
+        Figures { backends, removed, ready: true, ..Figures::default() }
     }
 
     fn ids(order: Order) -> String {

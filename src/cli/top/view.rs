@@ -169,7 +169,7 @@ mod tests {
 
     fn figures(timestamp: u64) -> News {
         let server = Server { timestamp, ..Server::default() };
-        News::Figures(Box::new(Figures { server, backends: Vec::new(), removed: Vec::new(), ready: true }))
+        News::Figures(Box::new(Figures { server, ready: true, ..Figures::default() }))
     }
 
     fn shown_ms(view: &View) -> u64 {
