@@ -146,7 +146,7 @@ mod tests {
         };
         (0..3 * HTTP2_CUTS_COUNT_MIN).for_each(|i| {
             run(i % 3 == 0);
-            wheel.advance_to(wheel.now() + u32::from(i % 60 == 0));
+            wheel.advance_to(wheel.now() + u32::from(i % 20 == 0));
         });
         assert!(!places.is_abused(), "a third is no abuse");
         wheel.advance_to(wheel.now() + HTTP2_WINDOW_TICKS);

@@ -436,12 +436,10 @@ impl Inner {
                     break Ok(());
                 }
                 Err(error) => {
-                    // The alert is taken along before the error is told; it may stand behind other messages. The same
-                    // bytes again: rustls remembers how far it came in them.
-                    while let (discard, Ok(Step::Again)) =
-                        self.session.step(&mut bytes[used..], &mut self.unsent, take, Wanted::Nothing)
-                    {
-                        used += discard;
+                    // The alert is taken along before the error is told; it may stand behind other messages. No further
+                    // than that: rustls may not be asked about the bytes themselves again.
+                    while self.session.wants_write() {
+                        let _ = self.session.step(&mut [], &mut self.unsent, take, Wanted::Nothing);
                     }
                     break Err(error);
                 }
@@ -615,17 +613,23 @@ enum Step {
 
 impl Session {
     fn is_handshaking(&self) -> bool {
+        self.common().is_handshaking()
+    }
+
+    fn common(&self) -> &rustls::CommonState {
         match self {
-            Session::Server(session) => session.is_handshaking(),
-            Session::Client(session) => session.is_handshaking(),
+            Session::Server(session) => session,
+            Session::Client(session) => session,
         }
     }
 
+    /// Whether rustls has messages of its own to be encoded.
+    fn wants_write(&self) -> bool {
+        self.common().wants_write()
+    }
+
     fn shaken(&self) -> Shaken<'_> {
-        let common: &rustls::CommonState = match self {
-            Session::Server(session) => session,
-            Session::Client(session) => session,
-        };
+        let common = self.common();
         Shaken {
             version: match common.protocol_version() {
                 Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
