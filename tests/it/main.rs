@@ -46,5 +46,6 @@ mod seats;
 mod spread;
 mod stream;
 mod strict;
+mod truth;
 mod tunnel;
 mod tunnel_ends;
