@@ -217,12 +217,31 @@ def config():
     yield from in_tests()
 
 
+# What of a key is changed: one value, several, a list, a backend that comes or goes, something taken out.
+PATCHES = [
+    {"log": {"level": "debug"}, "server": {"port": 81, "max_headers": 7}},
+    {"server": {"listen": ["127.0.0.1:90", "[::]:91"], "trusted_proxies": ["10.0.0.0/8"]}},
+    {"backends": {"u": [{"host": "b", "port": 1, "weight": 7}, {"id": "x", "host": "::1", "port": 2}]}},
+    {"backends": {"v": [{"host": "c", "port": 3}]}, "routing": {"v": {"path": "/v", "upstream": "v"}}},
+    {"upstreams": {"u": {"retries": 1, "queue": {"size": 5}, "sticky": {"cookie": "c"}}}},
+    {"routing": {"r": {"hosts": ["a.test"], "request_headers": {"set": {"X-A": "#1: {}", "Host": "h"}}}}},
+    {"server": None, "upstreams": None, "log": None},
+]
+
+
+def edits():
+    for text in config():
+        for patch in PATCHES:
+            yield text + "\0" + json.dumps(patch)
+
+
 TARGETS = {
     "request_head": request_heads,
     "response_head": response_heads,
     "chunked": chunked,
     "proxy_header": proxy_headers,
     "config": lambda: (text.encode() for text in config()),
+    "config_edit": lambda: (text.encode() for text in edits()),
 }
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ pub struct Requests {
     pub per_second_10s: f64,
     /// Under way now, queued ones included and tunnels not.
     pub in_flight: u64,
-    /// Tries after the first, since the start.
+    /// Tries after the first that the budget counts, since the start: none that a stale kept connection made necessary.
     pub retries: u64,
 }
 

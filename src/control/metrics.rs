@@ -202,7 +202,7 @@ fn exchanges(page: &mut Page, sources: &Sources<'_>, totals: &Totals) {
     for (name, help, count) in [
         ("speedmimi_client_received_bytes", "Bytes from clients.", totals.client_bytes_in),
         ("speedmimi_client_sent_bytes", "Bytes to clients.", totals.client_bytes_out),
-        ("speedmimi_retries", "Tries after the first.", totals.retries),
+        ("speedmimi_retries", "Tries after the first, without those after a stale connection.", totals.retries),
         ("speedmimi_queue_waits", "Requests that had to wait in a queue.", totals.queue_waits),
         ("speedmimi_access_log_lines", "Lines handed to the access log.", totals.log_lines_written),
         ("speedmimi_access_log_lost_lines", "Lines lost: the writer had fallen behind, or could not write.", lost),

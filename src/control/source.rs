@@ -111,7 +111,6 @@ impl Source {
             Ok(Replaced { unconfirmed: Some(error) }) => {
                 tracing::warn!(file = %path, %error, "written, but the disk did not confirm the file's name");
             }
-            Err(error @ StoreError::Failed { .. }) => return Err(Refusal::new(RefusalKind::Failed, error.to_string())),
             Err(error @ StoreError::Changed { .. }) => return Err(conflict(format!("{path}: {error}"))),
             Err(error) => return Err(conflict(error.to_string())),
         }

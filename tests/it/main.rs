@@ -60,5 +60,6 @@ mod spread;
 mod stream;
 mod strict;
 mod tls;
+mod truth;
 mod tunnel;
 mod tunnel_ends;
