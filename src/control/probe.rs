@@ -104,11 +104,13 @@ async fn speak(
     (conf, connector): (&plan::Backend, Option<&Connector>),
     check: &HealthCheck,
 ) -> Result<(), String> {
-    let (Some(connector), HealthCheckKind::Http { .. }) = (connector, &check.kind) else {
+    let is_secure = matches!(conf.scheme, Scheme::Https | Scheme::H2) && check.kind != HealthCheckKind::Tcp;
+    if !is_secure {
         return ask(stream, conf, check).await;
-    };
+    }
+    let connector = connector.ok_or("TLS to it is not set up")?;
     let name = connector.server_name(&conf.addr).ok_or("its host can't be the name of a certificate")?;
-    let secure = TlsConnector::from(connector.config(Scheme::Https).clone()).connect(name, stream).await;
+    let secure = TlsConnector::from(connector.config(conf.scheme).clone()).connect(name, stream).await;
     ask(secure.map_err(|error| format!("TLS: {error}"))?, conf, check).await
 }
 
@@ -117,8 +119,9 @@ async fn ask(
     conf: &plan::Backend,
     check: &HealthCheck,
 ) -> Result<(), String> {
-    if conf.scheme == Scheme::H2c && check.kind != HealthCheckKind::Tcp {
-        return http2::ask(stream, &conf.addr.authority(), "http", check).await;
+    let scheme = if conf.scheme == Scheme::H2 { "https" } else { "http" };
+    if matches!(conf.scheme, Scheme::H2c | Scheme::H2) && check.kind != HealthCheckKind::Tcp {
+        return http2::ask(stream, &conf.addr.authority(), scheme, check).await;
     }
     let HealthCheckKind::Http { path, host, expect } = &check.kind else { return Ok(()) };
     let host = if host.is_empty() { conf.addr.authority() } else { host.clone() };

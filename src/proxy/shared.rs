@@ -5,7 +5,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use super::client::Client;
 use super::dial;
@@ -44,7 +44,7 @@ pub async fn take(
     let keep = if exchange.request.is_idempotent { keep } else { keep / 2 };
     let from_us = if exchange.record.is_told() { crate::clock::stamp_us() } else { 0 };
     loop {
-        client.deadline.set_after(patience);
+        client.set_deadline_after(upstream.conf.connect_timeout);
         let opening = match next(client, &backend.trunks, keep).await? {
             Next::Place(place) => {
                 backend.stats.pool_hits.inc();
@@ -88,7 +88,9 @@ async fn next(client: &mut Client, trunks: &Rc<Trunks>, keep: u32) -> Result<Nex
         if let Poll::Ready(reason) = client.poll_gone(cx) {
             return Poll::Ready(Err(reason.into()));
         }
-        client.deadline.poll_expired(cx).map(|()| Err(FULL))
+        ready!(client.deadline.poll_expired(cx));
+        let overdue = client.overdue(Reason::ConnectTimeout);
+        Poll::Ready(Err(if overdue.reason == Reason::ConnectTimeout { FULL } else { overdue }))
     })
     .await?;
     waiting.serve();

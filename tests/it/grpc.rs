@@ -55,7 +55,6 @@ fn walk(python: &Path, stubs: &Path, proxy: &Proxy, file: Option<&Path>) {
 }
 
 #[test]
-#[ignore = "needs HTTP/2 from clients"]
 fn calls_of_every_kind_pass_through_the_proxy() {
     let python = match python() {
         Ok(python) => python,

@@ -323,3 +323,32 @@ fn handshakes_do_not_hold_others_up() {
     }
     assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
 }
+
+#[test]
+fn http2_passes_over_tls_on_both_sides() {
+    let (pki, origin) = (Pki::new("tls-http2"), Origin::start(origin::by_path));
+    let far = start(&pki, &origin, &[], "");
+    let near = Proxy::start(
+        &[],
+        &format!(
+            "backends: {{default: [{{host: 127.0.0.1, port: {}, scheme: h2, health_check: {{type: http, path: /health}}}}]}}\n\
+             upstreams: {{default: {{tls: {{ca_file: {}, server_name: a.test}}}}}}\n\
+             routing: {{default: {{upstream: default}}}}\n",
+            far.addr().port(),
+            pki.ca_file().display()
+        ),
+    );
+    let mut client = near.client();
+    for size in [0, 1, 16_384, 300_000] {
+        let body = origin::pattern(size);
+        assert!(client.request("POST", "/echo", &[], &body).body == body, "{size} bytes up and down");
+    }
+    assert_eq!(client.get("/trailers").trailers.one("x-sum").as_deref(), Some("42"));
+    // The check asks like everybody else, and its host is the one that the certificate is for as well.
+    crate::wait::until("a health check", || origin.requests().iter().any(|seen| seen.request.target == "/health"));
+    let seen = origin.requests().into_iter().find(|seen| seen.request.target == "/trailers").expect("the request");
+    assert_eq!(seen.request.fields.all("via"), ["1.1 speedmimi", "2.0 speedmimi"]);
+    // A host that the certificate is not for is none of this connection's (RFC 9110, section 15.5.20).
+    client.send("GET / HTTP/1.1\r\nHost: other.test\r\n\r\n");
+    assert_eq!(client.response().status, 421);
+}
