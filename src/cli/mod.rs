@@ -25,7 +25,7 @@ const LONG_VERSION: &str = concat!(
     env!("SPEEDMIMI_COMMIT"),
     "\ntarget: ",
     env!("SPEEDMIMI_TARGET"),
-    "\nfeatures: http1 websocket sse proxy-protocol private-fd-tables"
+    "\nfeatures: http1 http2 grpc tls websocket sse proxy-protocol private-fd-tables"
 );
 
 /// An HTTP reverse proxy and load balancer for very many concurrent connections.
