@@ -119,7 +119,8 @@ fn who_speaks_no_tls_is_told_so_and_others_are_served() {
     let _ = plain.read_to_end(&mut answer);
     assert_eq!((answer.first(), answer.len()), (Some(&21), 7), "one alert and nothing else");
     assert_eq!(connect(&proxy, &pki.client(&[])).get("/").status, 200);
-    assert!(open(proxy.addr(), &pki.client(&["spdy/3"])).is_err(), "no protocol in common");
+    let refused = open(proxy.addr(), &pki.client(&["spdy/3"])).err().map(|error| error.to_string());
+    assert!(refused.as_ref().is_some_and(|why| why.contains("NoApplicationProtocol")), "alert 120: {refused:?}");
     proxy.wait_until("two failures", |totals| totals.handshakes_failed == 2);
     assert!(origin.requests().len() == 1);
 }
