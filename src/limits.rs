@@ -57,6 +57,8 @@ pub const HTTP2_IDLE_FRAMES_COUNT_MAX: u32 = 2000;
 pub const HTTP2_IDLE_FRAME_BYTES: usize = 1024;
 /// How many more of them are borne with each tick of the wheel.
 pub const HTTP2_IDLE_FRAMES_COUNT_PER_TICK: u32 = 20;
+/// How many more of them are borne for each piece of an answer that goes out: what is taken, room in two windows, a ping.
+pub const HTTP2_IDLE_FRAMES_COUNT_PER_PIECE: u32 = 4;
 /// For so much that is sent one more of them is borne, in bytes.
 pub const HTTP2_SENT_BYTES_PER_FRAME: usize = 64;
 /// Largest `weight` of a backend; the smallest is 1.

@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes};
 use h2::server::SendResponse;
@@ -178,6 +178,7 @@ impl Incoming {
         bufs.iter().for_each(|buf| bytes.extend_from_slice(buf));
         answer.take(bytes)?;
         answer.push()?;
+        self.place.progressed();
         Ok(total)
     }
 
@@ -228,9 +229,10 @@ impl Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
+        // Whether the client gave it up is asked: that a backend broke an answer off is none of his doing.
+        let _ = self.poll_cut(&mut Context::from_waker(Waker::noop()));
         let mut answer = self.answer.borrow_mut();
         if !matches!(answer.stage, Stage::Done) {
-            self.place.cut();
             answer.respond.send_reset(self.closes_with.get());
         }
     }

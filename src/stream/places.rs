@@ -21,6 +21,8 @@ pub struct Places {
     held: RefCell<VecDeque<u32>>,
     /// Of the running window: since when, streams that came, streams that were cut.
     window: Cell<(u32, u32, u32)>,
+    /// Pieces of answers that went out since the last look.
+    progress: Cell<u32>,
     /// The connection's task, which wants to know when the last one leaves.
     waker: RefCell<Option<Waker>>,
 }
@@ -33,6 +35,7 @@ impl Places {
             taken: Cell::new(0),
             held: RefCell::default(),
             window: Cell::new((wheel.now(), 0, 0)),
+            progress: Cell::new(0),
             waker: RefCell::new(None),
         })
     }
@@ -57,6 +60,11 @@ impl Places {
     /// Streams whose exchanges have not ended.
     pub fn taken(&self) -> usize {
         self.taken.get()
+    }
+
+    /// Pieces of answers that went out since the last call.
+    pub fn take_progress(&self) -> u32 {
+        self.progress.take()
     }
 
     /// Whether so many streams were cut lately, and so large a part of all, that it is no use but an attack.
@@ -89,7 +97,12 @@ pub struct Place {
 }
 
 impl Place {
-    /// The stream ended before its answer did.
+    /// A piece of the answer went out.
+    pub fn progressed(&self) {
+        self.places.progress.set(self.places.progress.get().saturating_add(1));
+    }
+
+    /// The client gave the stream up before its answer ended.
     pub fn cut(&self) {
         self.is_cut.set(true);
     }

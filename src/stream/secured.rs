@@ -25,6 +25,10 @@ use crate::tls::{self, Hello};
 const RECORD_BYTES_MAX: usize = 16 * 1024;
 /// What sealing adds to a record at most, in bytes: header, content type, tag, and the nonce of TLS 1.2.
 const SEALING_BYTES_MAX: usize = 64;
+/// A record that is not whole, or a short message in several, in bytes.
+const PARTIAL_BYTES_MAX: usize = RECORD_BYTES_MAX + 4 * 1024;
+/// A flight of a handshake that is not whole, in bytes: chains of certificates are some kilobytes.
+const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
 /// Room for what rustls sends along by itself: tickets, a key update, an alert.
 const CONTROL_BYTES: usize = 4 * 1024;
 
@@ -93,6 +97,8 @@ struct Inner {
     /// The peer said that it sends no more.
     has_ended: bool,
     has_said_end: bool,
+    /// rustls gave it up: it may not be asked about anything any more.
+    is_broken: bool,
     /// What the client asked for; taken when the facts are noted.
     hello: Option<Hello>,
     facts: Option<Rc<SessionFacts>>,
@@ -179,6 +185,7 @@ impl Secured {
             sent: 0,
             has_ended: false,
             has_said_end: false,
+            is_broken: false,
             hello: None,
             facts: None,
         };
@@ -324,7 +331,9 @@ impl Secured {
     /// Tells the peer that no more comes (`close_notify`); it may send on.
     pub fn say_end(&self) {
         let inner = &mut *self.inner.borrow_mut();
-        if !std::mem::replace(&mut inner.has_said_end, true) && inner.queue_end().is_ok() {
+        if !std::mem::replace(&mut inner.has_said_end, true) {
+            // An alert that waits goes out even where nothing can be said any more.
+            let _ = inner.queue_end();
             let _ = inner.flush(&self.socket);
         }
     }
@@ -337,6 +346,8 @@ impl Secured {
 
     /// See [`super::Stream::reset_on_close`].
     pub fn reset_on_close(&self) {
+        // Nor may it be told that this was all.
+        self.inner.borrow_mut().has_said_end = true;
         self.socket.reset_on_close();
     }
 }
@@ -344,7 +355,7 @@ impl Secured {
 impl Inner {
     /// Whether there is something to be read without asking the socket.
     fn has_more(&self) -> bool {
-        self.is_partial_fresh || self.has_ended || !self.opened.is_empty()
+        self.is_partial_fresh || self.has_ended || self.is_broken || !self.opened.is_empty()
     }
 
     /// The room for ciphertext, with what is held of it in front.
@@ -366,6 +377,9 @@ impl Inner {
         loop {
             if !self.opened.is_empty() {
                 return Poll::Ready(Ok(self.take_opened(buf)));
+            }
+            if self.is_broken {
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
             if self.has_ended {
                 return Poll::Ready(Ok(0));
@@ -445,8 +459,11 @@ impl Inner {
                 }
             }
         };
-        self.keep(&bytes[used.min(bytes.len())..]);
-        done
+        let rest = bytes.len() - used.min(bytes.len());
+        let most = if self.session.is_handshaking() { HANDSHAKE_BYTES_MAX } else { PARTIAL_BYTES_MAX };
+        self.is_broken = done.is_err() || rest > most;
+        self.keep(if self.is_broken { &[] } else { &bytes[bytes.len() - rest..] });
+        if self.is_broken { done.and(Err(io::ErrorKind::InvalidData.into())) } else { done }
     }
 
     fn keep(&mut self, rest: &[u8]) {
@@ -506,6 +523,9 @@ impl Inner {
 
     /// Seals `plain` behind what `sealer` has.
     fn seal_one(&mut self, plain: &[u8], sealer: &mut Sealer<'_>) -> io::Result<()> {
+        if self.is_broken {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         loop {
             // What is held goes along: rustls may be in the middle of a message that it has not all of.
             let mut opened = std::mem::take(&mut self.opened);
@@ -523,6 +543,9 @@ impl Inner {
     }
 
     fn queue_end(&mut self) -> io::Result<()> {
+        if self.is_broken {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         loop {
             let (discard, done) = self.session.step(&mut self.partial, &mut self.unsent, &mut |_| (), Wanted::End);
             self.partial.drain(..discard.min(self.partial.len()));
@@ -699,7 +722,8 @@ fn step<Data>(
                 })
             }
         },
-        Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Ok(Step::Ended),
+        Ok(ConnectionState::PeerClosed) => Ok(Step::Ended),
+        Ok(ConnectionState::Closed) if matches!(wanted, Wanted::Nothing) => Ok(Step::Ended),
         Ok(_) if matches!(wanted, Wanted::Nothing) => Ok(Step::Waits),
         Ok(_) => Err(io::ErrorKind::NotConnected.into()),
     };

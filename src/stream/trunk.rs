@@ -119,6 +119,9 @@ impl Trunk {
     }
 }
 
+/// What h2 bears of small DATA frames that nobody has read, in bytes by its own reckoning: each counts as what it lacks to 256.
+const DATA_FRAME_BUDGET_BYTES: usize = 32 * 1024 * 1024;
+
 fn builder() -> Builder {
     let mut builder = Builder::new();
     builder
@@ -130,7 +133,9 @@ fn builder() -> Builder {
         .max_send_buffer_size(TRUNK_SEND_BUFFER_BYTES_MAX)
         .max_concurrent_reset_streams(RESET_STREAMS_COUNT_MAX)
         // Counted over the life of a connection: frames that cross our resets would end it for all others.
-        .max_local_error_reset_streams(None);
+        .max_local_error_reset_streams(None)
+        // Small frames of streams that are read slowly or were given up, too.
+        .data_frame_budget(DATA_FRAME_BUDGET_BYTES);
     builder
 }
 

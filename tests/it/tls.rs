@@ -353,3 +353,24 @@ fn http2_passes_over_tls_on_both_sides() {
     client.send("GET / HTTP/1.1\r\nHost: other.test\r\n\r\n");
     assert_eq!(client.response().status, 421);
 }
+
+#[test]
+fn http2_begins_however_slowly_its_first_bytes_come() {
+    let (pki, origin) = (Pki::new("tls-preface"), Origin::start(origin::by_path));
+    let proxy = start(&pki, &origin, &[], "");
+    let mut client = connect(&proxy, &pki.client(&["h2"]));
+    // Each in a record of its own.
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".iter().for_each(|byte| client.send([*byte]));
+    // SETTINGS, and a GET by HPACK's static table.
+    client.send(b"\0\0\0\x04\0\0\0\0\0");
+    client.send(b"\0\0\x0b\x01\x05\0\0\0\x01\x82\x87\x84\x41\x06a.test");
+    loop {
+        let head = client.read(9);
+        let len = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let payload = client.read(len);
+        if head[3] == 1 {
+            assert_eq!(payload[0], 0x88, ":status 200");
+            return;
+        }
+    }
+}

@@ -14,7 +14,8 @@ use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::limits::{
-    HTTP2_IDLE_FRAME_BYTES, HTTP2_IDLE_FRAMES_COUNT_MAX, HTTP2_IDLE_FRAMES_COUNT_PER_TICK, HTTP2_SENT_BYTES_PER_FRAME,
+    HTTP2_IDLE_FRAME_BYTES, HTTP2_IDLE_FRAMES_COUNT_MAX, HTTP2_IDLE_FRAMES_COUNT_PER_PIECE,
+    HTTP2_IDLE_FRAMES_COUNT_PER_TICK, HTTP2_SENT_BYTES_PER_FRAME,
 };
 use crate::proxy::local::Local;
 use crate::stream::Stream;
@@ -32,6 +33,8 @@ pub struct Traffic {
     /// What is wrong with the frames that came: too many idle ones, or one that the codec gives another code.
     pub fault: Cell<Option<Reason>>,
     reads_left: Cell<u32>,
+    /// Idle frames that are borne for answers that went out.
+    earned: Cell<u32>,
 }
 
 /// A client's connection for the codec.
@@ -47,6 +50,12 @@ pub struct Carrier {
 }
 
 impl Traffic {
+    /// So many pieces of answers went out: a client may say of each that it has it, make room, and ask how far away we are,
+    /// as gRPC's clients do.
+    pub fn earn(&self, pieces: u32) {
+        self.earned.set(self.earned.get().saturating_add(pieces.saturating_mul(HTTP2_IDLE_FRAMES_COUNT_PER_PIECE)));
+    }
+
     /// So many reads may be made before the task yields.
     pub fn begin_turn(&self) {
         self.reads_left.set(READS_IN_A_GO_MAX);
@@ -126,7 +135,8 @@ impl Drop for Carrier {
 
 impl AsyncRead for Carrier {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let filled = buf.filled().len();
+        let (filled, earned) = (buf.filled().len(), self.traffic.earned.take());
+        self.scan.bear(earned);
         if !self.rest.is_empty() {
             self.take_rest(buf);
         } else {
@@ -168,7 +178,15 @@ impl AsyncWrite for Carrier {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.poll_flush(cx)
+        let flushed = self.stream.poll_flush(cx);
+        match flushed {
+            Poll::Ready(_) => self.traffic.stuck_since.set(None),
+            Poll::Pending if self.traffic.stuck_since.get().is_none() => {
+                self.traffic.stuck_since.set(Some(self.local.wheel.now()));
+            }
+            Poll::Pending => {}
+        }
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -51,9 +51,12 @@ async fn serve(client: Client) {
     let view = local.view();
     deadline.set_after(ticks(view.server.read_timeout));
     let mut handshake = pin!(builder(&view.server).handshake::<Carrier, Bytes>(carrier));
-    let opened = poll_fn(|cx| match handshake.as_mut().poll(cx) {
-        Poll::Ready(opened) => Poll::Ready(opened.ok()),
-        Poll::Pending => deadline.poll_expired(cx).map(|()| None),
+    let opened = poll_fn(|cx| {
+        traffic.begin_turn();
+        match handshake.as_mut().poll(cx) {
+            Poll::Ready(opened) => Poll::Ready(opened.ok()),
+            Poll::Pending => deadline.poll_expired(cx).map(|()| None),
+        }
     })
     .await;
     let Some(codec) = opened else { return };
@@ -144,6 +147,7 @@ impl Serving {
     /// Ready once the connection is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.traffic.begin_turn();
+        self.traffic.earn(self.places.take_progress());
         if self.facts.local.ending.get() {
             return Poll::Ready(());
         }
@@ -208,6 +212,11 @@ impl Serving {
 
     /// Without a stream: until the patience with idle connections ends, or their room is needed.
     fn idle_verdict(&mut self, cx: &Context<'_>, now: u32) -> Verdict {
+        if self.traffic.stuck_since.get().is_some() {
+            // The end of an answer is on its way still: closing would drop it.
+            self.idle = None;
+            return Verdict::Stay(u32::MAX);
+        }
         let local = &self.facts.local;
         let (idler, since) = self.idle.get_or_insert_with(|| (local.idlers.enter(cx.waker()), now));
         let server = &local.view().server;
