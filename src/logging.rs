@@ -37,7 +37,9 @@ pub fn start(log: &Log) {
         return;
     }
     let writer = Channel { sender, dropped };
-    let is_enabled = tracing_subscriber::filter::dynamic_filter_fn(|metadata, _| *metadata.level() <= level());
+    // Asked once for each place in the code, and again when the level changes. Asked each time, the spans that the HTTP/2
+    // codec opens by the dozen for a request would cost as much as the request.
+    let is_enabled = tracing_subscriber::filter::filter_fn(|metadata| *metadata.level() <= level());
     let layer = match log.format {
         LogFormat::Text => {
             tracing_subscriber::fmt::layer().with_target(false).with_ansi(false).with_writer(writer).boxed()

@@ -348,3 +348,32 @@ fn curl_and_we_understand_each_other() {
     assert_eq!(curl(&["-H", "Expect: 100-continue", "--data-binary", &body[..100_000], &url("/echo")]), body);
     assert_eq!(curl(&["-I", &url("/size/7")]).lines().next(), Some("HTTP/2 200 "));
 }
+
+#[test]
+fn a_silent_client_with_a_stream_is_asked_whether_it_is_there() {
+    use crate::frames::{self, ACK, PING, Raw, frame};
+    let origin = Origin::start(origin::by_path);
+    let proxy = Proxy::start(&[("read_timeout", "300ms")], &crate::proxy::sections(&origin, "", ""));
+    let mut raw = Raw::connect(proxy.addr());
+    raw.send(frames::open(1, true, "GET", "/never", &[]));
+    for _ in 0..2 {
+        let ping = raw.wait_for(PING);
+        raw.send(frame(PING, ACK, 0, &ping.payload));
+    }
+    raw.wait_for(PING);
+    raw.last_word();
+    origin.wait_for_in_flight(0);
+    proxy.wait_for_open(0);
+}
+
+#[test]
+fn a_connection_does_not_hold_on_to_an_old_plan() {
+    let first = Origin::start(origin::by_path);
+    let second = Origin::start(origin::by_path);
+    let mut proxy = Proxy::before(&first);
+    let mut peer = Peer::connect(proxy.addr());
+    assert_eq!(peer.get("/").status(), 200);
+    proxy.reload(&[], &crate::proxy::sections(&second, "", ""));
+    assert_eq!(peer.get("/").status(), 200);
+    assert_eq!((first.requests().len(), second.requests().len()), (1, 1));
+}

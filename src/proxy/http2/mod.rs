@@ -43,23 +43,11 @@ pub fn spawn(client: Client) {
 
 async fn serve(client: Client) {
     let (facts, seat, stream, mut input, deadline) = client.into_parts();
-    let local = facts.local.clone();
     let stream = Rc::new(stream);
     let traffic = Rc::new(Traffic::default());
-    let carrier = Carrier::new(stream.clone(), local.clone(), traffic.clone(), input.unread());
-    input.clear(&local);
-    let view = local.view();
-    deadline.set_after(ticks(view.server.read_timeout));
-    let mut handshake = pin!(builder(&view.server).handshake::<Carrier, Bytes>(carrier));
-    let opened = poll_fn(|cx| {
-        traffic.begin_turn();
-        match handshake.as_mut().poll(cx) {
-            Poll::Ready(opened) => Poll::Ready(opened.ok()),
-            Poll::Pending => deadline.poll_expired(cx).map(|()| None),
-        }
-    })
-    .await;
-    let Some(codec) = opened else { return };
+    let carrier = Carrier::new(stream.clone(), facts.local.clone(), traffic.clone(), input.unread());
+    input.clear(&facts.local);
+    let Some(codec) = open(carrier, &facts, &traffic, &deadline).await else { return };
     let mut connection = Serving::new(codec, facts.clone(), traffic, deadline);
     poll_fn(|cx| connection.poll(cx)).await;
     let (deadline, idler) = connection.end();
@@ -68,6 +56,29 @@ async fn serve(client: Client) {
         linger(&facts, &stream, &deadline).await;
     }
     drop((stream, idler, seat));
+}
+
+/// Exchanges prefaces, within `server.read_timeout`. What this takes goes with it.
+async fn open(
+    carrier: Carrier,
+    facts: &Facts,
+    traffic: &Traffic,
+    deadline: &Deadline,
+) -> Option<Connection<Carrier, Bytes>> {
+    let server = &facts.local.view().server;
+    deadline.set_after(ticks(server.read_timeout));
+    let mut handshake = pin!(builder(server).handshake(carrier));
+    poll_fn(|cx| {
+        traffic.begin_turn();
+        if facts.local.ending.get() {
+            return Poll::Ready(None);
+        }
+        match handshake.as_mut().poll(cx) {
+            Poll::Ready(opened) => Poll::Ready(opened.ok()),
+            Poll::Pending => deadline.poll_expired(cx).map(|()| None),
+        }
+    })
+    .await
 }
 
 /// The codec as we want it: its own limits are far above what one client may cost.
@@ -232,16 +243,15 @@ impl Serving {
         self.idle = None;
         self.was_used = true;
         let Some(pings) = &mut self.pings else { return Verdict::Stay(u32::MAX) };
-        if self.pinged_at.is_some() && pings.poll_pong(cx).is_ready() {
+        let read_at = self.traffic.read_at.get();
+        if self.pinged_at.is_some_and(|at| pings.poll_pong(cx).is_ready() || read_at > at) {
             self.pinged_at = None;
         }
         let patience = self.facts.local.view().server.read_timeout;
         match self.pinged_at {
             Some(at) if after(at, patience) <= now => Verdict::Gone,
             Some(at) => Verdict::Stay(after(at, patience)),
-            None if after(self.traffic.read_at.get(), patience) > now => {
-                Verdict::Stay(after(self.traffic.read_at.get(), patience))
-            }
+            None if after(read_at, patience) > now => Verdict::Stay(after(read_at, patience)),
             None => {
                 // Refused only while another is under way.
                 let _ = pings.send_ping(Ping::opaque());
