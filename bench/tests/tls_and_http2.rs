@@ -67,11 +67,12 @@ fn new_connections_shake_hands_each_and_resume_when_told() {
     assert_eq!(origin.stats().connections, 200);
     for tls12 in [false, true] {
         let resumed = load_with(&origin, |o| {
-            (o.new_connections, o.requests, o.connections) = (true, Some(200), 4);
+            (o.new_connections, o.requests, o.connections) = (true, Some(200), 20);
             (o.speech.tls.resume, o.speech.tls.tls12) = (true, tls12);
         });
         assert_eq!(resumed.total, all_good(200));
-        assert!(resumed.resumed >= 190, "TLS 1.2 {tls12}: {}", resumed.resumed);
+        // Of each connection only the first is opened without a session, if that.
+        assert!((180..200).contains(&resumed.resumed), "TLS 1.2 {tls12}: {}", resumed.resumed);
     }
 }
 
