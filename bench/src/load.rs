@@ -136,6 +136,9 @@ pub struct Report {
     /// Those of them that resumed an earlier session.
     #[serde(default)]
     pub resumed: u64,
+    /// Why the first handshake that failed did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake_failure: Option<String>,
     /// What the measured process took in the window.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessReport>,
@@ -218,8 +221,7 @@ pub fn run(options: &Options) -> Result<Report> {
         for (status, n) in outcome.statuses {
             *sum.statuses.entry(status).or_default() += n;
         }
-        sum.handshakes.done += outcome.handshakes.done;
-        sum.handshakes.resumed += outcome.handshakes.resumed;
+        sum.handshakes.add(outcome.handshakes);
     }
     let (begin, end) = window?;
     Ok(report(options, &shared, &sum, begin, end))
@@ -622,6 +624,7 @@ fn report(options: &Options, shared: &Shared, sum: &Outcome, begin: Sample, end:
         load_cpu_us_per_request: own_cpu * 1e6 / window.ok.max(1) as f64,
         handshakes: sum.handshakes.done,
         resumed: sum.handshakes.resumed,
+        handshake_failure: sum.handshakes.failure.clone(),
         process,
     }
 }
