@@ -29,12 +29,21 @@ pub enum Failure {
     Body,
     /// The answer is not HTTP, or bytes followed it.
     Malformed,
+    /// The server refused the stream without having looked at it: it may be asked again elsewhere.
+    Refused,
 }
 
 impl Failure {
     /// All of them, in the order of their counters.
-    pub const ALL: [Failure; 6] =
-        [Failure::Connect, Failure::Closed, Failure::Timeout, Failure::Status, Failure::Body, Failure::Malformed];
+    pub const ALL: [Failure; 7] = [
+        Failure::Connect,
+        Failure::Closed,
+        Failure::Timeout,
+        Failure::Status,
+        Failure::Body,
+        Failure::Malformed,
+        Failure::Refused,
+    ];
 }
 
 /// What is asked, and what has to come back.

@@ -163,6 +163,9 @@ pub struct Counts {
     pub body: u64,
     /// Not HTTP, or more than was asked for.
     pub malformed: u64,
+    /// Streams that the server refused, by GOAWAY or REFUSED_STREAM, without having looked at them.
+    #[serde(default)]
+    pub refused: u64,
 }
 
 /// Latencies in µs.
@@ -355,6 +358,7 @@ impl Shared {
             status: of(Failure::Status),
             body: of(Failure::Body),
             malformed: of(Failure::Malformed),
+            refused: of(Failure::Refused),
         }
     }
 }
@@ -639,6 +643,7 @@ fn minus(end: &Counts, begin: &Counts) -> Counts {
         status: end.status - begin.status,
         body: end.body - begin.body,
         malformed: end.malformed - begin.malformed,
+        refused: end.refused - begin.refused,
     }
 }
 

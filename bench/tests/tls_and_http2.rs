@@ -141,8 +141,8 @@ fn streams_above_the_limit_wait() {
         o.speech.http2 = true;
     });
     // Until its settings came, the client can't know; those are refused and asked again.
-    assert_eq!(report.total.ok + report.total.closed, 200);
-    assert!(report.total.closed <= 15, "{}", report.total.closed);
+    assert_eq!(report.total.ok + report.total.refused, 200);
+    assert!(report.total.refused <= 15, "{}", report.total.refused);
     assert_eq!(origin.stats().in_flight_max, 5);
 }
 
@@ -272,7 +272,7 @@ fn a_server_that_goes_away_is_followed_by_a_new_connection() {
         o.speech.http2 = true;
     });
     // What was asked after the last that the server cared for is lost, at most one on each other stream a connection.
-    let Counts { ok, failed, closed, .. } = report.total;
-    assert_eq!((ok + failed, failed), (300, closed));
+    let Counts { ok, failed, refused, .. } = report.total;
+    assert_eq!((ok + failed, failed), (300, refused));
     assert!(ok >= 200, "{ok}");
 }
