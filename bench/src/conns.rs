@@ -29,12 +29,21 @@ pub enum Failure {
     Body,
     /// The answer is not HTTP, or bytes followed it.
     Malformed,
+    /// The server refused the stream without having looked at it: it may be asked again elsewhere.
+    Refused,
 }
 
 impl Failure {
     /// All of them, in the order of their counters.
-    pub const ALL: [Failure; 6] =
-        [Failure::Connect, Failure::Closed, Failure::Timeout, Failure::Status, Failure::Body, Failure::Malformed];
+    pub const ALL: [Failure; 7] = [
+        Failure::Connect,
+        Failure::Closed,
+        Failure::Timeout,
+        Failure::Status,
+        Failure::Body,
+        Failure::Malformed,
+        Failure::Refused,
+    ];
 }
 
 /// What is asked, and what has to come back.
@@ -100,13 +109,15 @@ pub trait Script {
     fn next(&mut self, slot: usize, event: Event) -> Next;
 }
 
-/// Handshakes that ended well.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// TLS handshakes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Handshakes {
-    /// All of them.
+    /// Those that ended well.
     pub done: u64,
     /// Those that resumed an earlier session.
     pub resumed: u64,
+    /// Why the first one that did not end well did not.
+    pub failure: Option<String>,
 }
 
 impl Handshakes {
@@ -116,6 +127,18 @@ impl Handshakes {
             self.done += 1;
             self.resumed += u64::from(wire.is_resumed());
         }
+    }
+
+    /// Remembers why one did not end well, if it is the first.
+    pub fn fail(&mut self, why: impl FnOnce() -> String) {
+        self.failure.get_or_insert_with(why);
+    }
+
+    /// Adds those of another thread.
+    pub fn add(&mut self, other: Handshakes) {
+        self.done += other.done;
+        self.resumed += other.resumed;
+        self.failure = self.failure.take().or(other.failure);
     }
 }
 
@@ -191,7 +214,7 @@ impl Connections {
 
     /// The handshakes so far.
     pub fn handshakes(&self) -> Handshakes {
-        self.handshakes
+        self.handshakes.clone()
     }
 
     /// Starts to open a closed connection.
@@ -336,8 +359,14 @@ impl Connections {
                 self.handshakes.count(wire);
                 self.opened(slot, script);
             }
-            // No server speaks before it was asked.
-            Ok(Received::Bytes(_) | Received::End) | Err(_) => self.lose(slot, Failure::Connect, script),
+            received => {
+                self.handshakes.fail(|| match received {
+                    Err(error) => error.to_string(),
+                    Ok(Received::End) => "the connection ended within the handshake".to_owned(),
+                    Ok(_) => "the server spoke before it was asked".to_owned(),
+                });
+                self.lose(slot, Failure::Connect, script);
+            }
         }
     }
 

@@ -136,6 +136,9 @@ pub struct Report {
     /// Those of them that resumed an earlier session.
     #[serde(default)]
     pub resumed: u64,
+    /// Why the first handshake that failed did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake_failure: Option<String>,
     /// What the measured process took in the window.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<ProcessReport>,
@@ -160,6 +163,9 @@ pub struct Counts {
     pub body: u64,
     /// Not HTTP, or more than was asked for.
     pub malformed: u64,
+    /// Streams that the server refused, by GOAWAY or REFUSED_STREAM, without having looked at them.
+    #[serde(default)]
+    pub refused: u64,
 }
 
 /// Latencies in µs.
@@ -218,8 +224,7 @@ pub fn run(options: &Options) -> Result<Report> {
         for (status, n) in outcome.statuses {
             *sum.statuses.entry(status).or_default() += n;
         }
-        sum.handshakes.done += outcome.handshakes.done;
-        sum.handshakes.resumed += outcome.handshakes.resumed;
+        sum.handshakes.add(outcome.handshakes);
     }
     let (begin, end) = window?;
     Ok(report(options, &shared, &sum, begin, end))
@@ -353,6 +358,7 @@ impl Shared {
             status: of(Failure::Status),
             body: of(Failure::Body),
             malformed: of(Failure::Malformed),
+            refused: of(Failure::Refused),
         }
     }
 }
@@ -622,6 +628,7 @@ fn report(options: &Options, shared: &Shared, sum: &Outcome, begin: Sample, end:
         load_cpu_us_per_request: own_cpu * 1e6 / window.ok.max(1) as f64,
         handshakes: sum.handshakes.done,
         resumed: sum.handshakes.resumed,
+        handshake_failure: sum.handshakes.failure.clone(),
         process,
     }
 }
@@ -636,6 +643,7 @@ fn minus(end: &Counts, begin: &Counts) -> Counts {
         status: end.status - begin.status,
         body: end.body - begin.body,
         malformed: end.malformed - begin.malformed,
+        refused: end.refused - begin.refused,
     }
 }
 

@@ -83,7 +83,7 @@ impl Streams {
 
     /// The handshakes so far.
     pub fn handshakes(&self) -> Handshakes {
-        self.handshakes
+        self.handshakes.clone()
     }
 
     /// Makes a closed slot ready to ask, on its connection, which is opened when it has to be.
@@ -224,9 +224,19 @@ impl Streams {
         let received = wire.receive(&mut self.scratch);
         if conn.opening.is_some() {
             match &received {
-                Ok(Received::End) | Err(_) => return self.lose(at, Failure::Connect, script),
+                Err(error) => {
+                    self.handshakes.fail(|| error.to_string());
+                    return self.lose(at, Failure::Connect, script);
+                }
+                Ok(Received::End) => {
+                    self.handshakes.fail(|| "the connection ended within the handshake".to_owned());
+                    return self.lose(at, Failure::Connect, script);
+                }
                 Ok(_) if wire.is_handshaking() => return,
-                Ok(_) if wire.protocol() != Some(b"h2") => return self.lose(at, Failure::Connect, script),
+                Ok(_) if wire.protocol() != Some(b"h2") => {
+                    self.handshakes.fail(|| "the server did not choose HTTP/2 by ALPN".to_owned());
+                    return self.lose(at, Failure::Connect, script);
+                }
                 Ok(_) => {
                     self.handshakes.count(wire);
                     self.opened(at, script);

@@ -5,22 +5,24 @@
 use crate::cert::Pair;
 use crate::error::{Error, Result, Trying};
 use crate::net::{self, Received};
-use rustls::client::Resumption;
+use rustls::NamedGroup;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, Connection, DigitallySignedStruct, ServerConfig, ServerConnection};
 use rustls::{HandshakeKind, ProtocolVersion, RootCertStore, SignatureScheme, SupportedProtocolVersion, version};
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of the largest record, its head and tag included, rounded up.
 const RECORD_BYTES_MAX: usize = 17 * 1024;
-/// Sessions that a client keeps for resumption, at most.
-const SESSIONS_MAX: usize = 4096;
+/// Tickets that a client keeps, at most: each resumes one session of TLS 1.3.
+const TICKETS_MAX: usize = 4096;
 
 /// How a client speaks TLS.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -73,7 +75,7 @@ impl ClientSide {
         };
         config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
         config.resumption = match options.resume {
-            true => Resumption::in_memory_sessions(SESSIONS_MAX),
+            true => Resumption::store(Arc::new(Sessions::default())),
             false => Resumption::disabled(),
         };
         let name = ServerName::try_from(name.to_owned()).map_err(|e| Error::Usage(format!("{name}: {e}")))?;
@@ -287,6 +289,59 @@ impl Write for Outlet<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// The sessions of one server that can be resumed. The store that comes with rustls keeps eight tickets: too few when
+/// many connections end, and are opened anew, in the same turn.
+#[derive(Debug, Default)]
+struct Sessions(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    group: Option<NamedGroup>,
+    session: Option<Tls12ClientSessionValue>,
+    tickets: VecDeque<Tls13ClientSessionValue>,
+}
+
+impl Sessions {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // Every change is whole: a panic elsewhere spoils nothing.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientSessionStore for Sessions {
+    fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
+        self.kept().group = Some(group);
+    }
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        self.kept().group
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, session: Tls12ClientSessionValue) {
+        self.kept().session = Some(session);
+    }
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.kept().session.clone()
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {
+        self.kept().session = None;
+    }
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, ticket: Tls13ClientSessionValue) {
+        let tickets = &mut self.kept().tickets;
+        tickets.push_back(ticket);
+        if tickets.len() > TICKETS_MAX {
+            tickets.pop_front();
+        }
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.kept().tickets.pop_back()
     }
 }
 

@@ -27,6 +27,7 @@ fn attack_all(tls: bool) -> Vec<Outcome> {
         &format!("--pid={}", std::process::id()),
         "--duration=200ms",
         "--quiet=100ms",
+        "--rest=0s",
     ]);
     let outcomes = outcomes(&output);
     assert!(!outcomes.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));

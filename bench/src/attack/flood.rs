@@ -56,9 +56,6 @@ impl Flood {
         let out = &mut self.raw.out;
         match self.kind {
             Kind::ZeroWindow => frame::put_settings(out, &[(setting::INITIAL_WINDOW_SIZE, 0)]),
-            _ => frame::put_settings(out, &[]),
-        }
-        match self.kind {
             Kind::Continuation => {
                 let request = self.slow.clone();
                 self.headers(flag::END_STREAM, &request);

@@ -64,6 +64,9 @@ pub struct Options {
     /// How long the well-behaved client is alone before each
     #[arg(long, default_value = "5s", value_parser = amount::duration)]
     pub quiet: Duration,
+    /// Pause between two attacks: what is left of one must not make the next one's quiet phase loud
+    #[arg(long, default_value = "5s", value_parser = amount::duration)]
+    pub rest: Duration,
     /// The attacked process, for its memory
     #[arg(long)]
     pub pid: Option<u32>,
@@ -179,7 +182,10 @@ pub fn run(options: &Options) -> Result<()> {
         pin::stay_on(cpu)?;
     }
     let mut missed = Vec::new();
-    for kind in kinds {
+    for (at, kind) in kinds.into_iter().enumerate() {
+        if at > 0 {
+            thread::sleep(options.rest);
+        }
         let outcome = attack(kind, target, options)?;
         if !outcome.missed().is_empty() {
             missed.push(kind.name());

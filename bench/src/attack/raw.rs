@@ -25,6 +25,8 @@ pub struct Seen {
     pub answers: u64,
     /// GOAWAY.
     pub goaway: bool,
+    /// SETTINGS: it speaks HTTP/2.
+    pub settings: bool,
 }
 
 /// One connection.
@@ -43,7 +45,7 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Opens one, handshake included; nothing when it was refused.
+    /// Opens one, handshake and both sides' settings included; nothing when it was refused, or speaks no HTTP/2.
     ///
     /// # Errors
     /// When no descriptor is left.
@@ -84,8 +86,14 @@ impl Raw {
                 return Ok(None);
             }
         }
-        raw.deaf = deaf;
         raw.out.extend_from_slice(PREFACE);
+        frame::put_settings(&mut raw.out, &[]);
+        while !raw.seen.settings {
+            if Instant::now() > end || !raw.turn(Duration::from_millis(50))? {
+                return Ok(None);
+            }
+        }
+        raw.deaf = deaf;
         Ok(Some(raw))
     }
 
@@ -133,7 +141,10 @@ impl Raw {
         let (seen, out) = (&mut self.seen, &mut self.out);
         self.frames.feed(&self.scratch[..len], |head, _| {
             match head.kind {
-                kind::SETTINGS if !head.has(flag::ACK) => frame::put(out, kind::SETTINGS, flag::ACK, 0, b""),
+                kind::SETTINGS if !head.has(flag::ACK) => {
+                    seen.settings = true;
+                    frame::put(out, kind::SETTINGS, flag::ACK, 0, b"");
+                }
                 kind::RST_STREAM => seen.resets += 1,
                 kind::GOAWAY => seen.goaway = true,
                 kind::HEADERS | kind::DATA if head.has(flag::END_STREAM) => seen.answers += 1,

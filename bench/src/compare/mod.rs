@@ -331,7 +331,10 @@ impl<'a> Bench<'a> {
         let name = found.program.name();
         let why = match started.and_then(|running| Ok((self.probe(&running, measure)?, running))) {
             Ok((load, running)) if load.total.ok == 1 => return Ok(Some(running)),
-            Ok((load, _)) => format!("its answer is not the expected one: {:?}", load.total),
+            Ok((load, _)) => match load.handshake_failure {
+                Some(why) => format!("its TLS handshake failed: {why}"),
+                None => format!("its answer is not the expected one: {:?}", load.total),
+            },
             Err(error) => error.to_string(),
         };
         eprintln!("{measure}: {name} is left out: {why}");

@@ -50,8 +50,8 @@ fn cpu(text: &mut String, results: &Results) {
     text.push_str(
         "| measure | body | connections | program | µs | to the better of nginx and HAProxy | to the bare relay ",
     );
-    text.push_str("| requests/s | p99 ms | CPU busy | load's share | failed | violations |\n");
-    text.push_str("|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+    text.push_str("| requests/s | p99 ms | CPU busy | load's share | resumed | failed | violations |\n");
+    text.push_str("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
     for scenario in scenarios(results) {
         let Scenario { measure, connections, body } = scenario;
         let better = better_peer(results, scenario);
@@ -65,7 +65,7 @@ fn cpu(text: &mut String, results: &Results) {
             line(
                 text,
                 format_args!(
-                    "| {measure} | {body} | {connections} | {} | {} | {} | {} | {:.0} | {:.2} | {:.0} % | {:.0} % | {} | {} |",
+                    "| {measure} | {body} | {connections} | {} | {} | {} | {} | {:.0} | {:.2} | {:.0} % | {:.0} % | {} | {} | {} |",
                     program.name(),
                     two_digits(median(&us)),
                     two_digits(paired_ratio(&us, &better)),
@@ -74,11 +74,21 @@ fn cpu(text: &mut String, results: &Results) {
                     series.median_of(|r| r.load.latency_us.p99 / 1e3),
                     series.median_of(|r| 100.0 * r.load.process.as_ref().map_or(f64::NAN, |p| p.utilisation)),
                     series.median_of(|r| 100.0 * r.load.load_utilisation),
+                    resumed(&series),
                     series.0.iter().map(|r| r.load.total.failed).sum::<u64>(),
                     series.0.iter().map(|r| r.violations).sum::<u64>(),
                 ),
             );
         }
+    }
+}
+
+/// The share of handshakes that resumed an earlier session.
+fn resumed(series: &Series) -> String {
+    let sum = |figure: fn(&Round) -> u64| series.0.iter().map(|r| figure(r)).sum::<u64>();
+    match sum(|r| r.load.handshakes) {
+        0 => "–".to_owned(),
+        all => format!("{:.0} %", 100.0 * sum(|r| r.load.resumed) as f64 / all as f64),
     }
 }
 
@@ -196,6 +206,7 @@ mod tests {
             load_cpu_us_per_request: 5.0,
             handshakes: 0,
             resumed: 0,
+            handshake_failure: None,
             process: Some(process),
         };
         Round { measure: Measure::Http, connections, body: 100, round, program, load, violations: 0 }

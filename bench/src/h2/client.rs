@@ -153,7 +153,7 @@ impl Client {
         while !self.waiting.is_empty() && self.calls.open.len() < self.link.state.peer.streams_max {
             let Some((key, job)) = self.waiting.pop_front() else { break };
             if self.calls.going {
-                done.push(Done { key, status: None, verdict: Err(Failure::Closed) });
+                done.push(Done { key, status: None, verdict: Err(Failure::Refused) });
             } else {
                 self.ask(key, job, jobs);
             }
@@ -182,16 +182,17 @@ impl Calls {
                     done.push(self.finish(at, jobs));
                 }
             }
-            Item::Reset { stream } => {
+            Item::Reset { stream, code } => {
                 if let Some(at) = self.position(stream) {
                     let call = self.open.swap_remove(at);
-                    done.push(Done { key: call.key, status: None, verdict: Err(Failure::Closed) });
+                    let failure = if code == code::REFUSED_STREAM { Failure::Refused } else { Failure::Closed };
+                    done.push(Done { key: call.key, status: None, verdict: Err(failure) });
                 }
             }
             Item::GoAway { last } => {
                 self.going = true;
                 let lost = self.open.extract_if(.., |call| call.stream > last);
-                done.extend(lost.map(|call| Done { key: call.key, status: None, verdict: Err(Failure::Closed) }));
+                done.extend(lost.map(|call| Done { key: call.key, status: None, verdict: Err(Failure::Refused) }));
             }
             Item::Window { stream, by } => {
                 for call in self.open.iter_mut().filter(|call| call.stream == stream) {

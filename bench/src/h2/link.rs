@@ -38,6 +38,8 @@ pub enum Item<'a> {
     Reset {
         /// Which.
         stream: u32,
+        /// Why: one of [`frame::code`], or unknown.
+        code: u32,
     },
     /// The peer takes no further streams.
     GoAway {
@@ -165,7 +167,7 @@ impl State {
                 Some((of, _)) if of == stream => self.more_block(head, payload, each),
                 _ => Err(Malformed("a continuation of nothing")),
             },
-            kind::RST_STREAM => each(self, Item::Reset { stream }),
+            kind::RST_STREAM => each(self, Item::Reset { stream, code: frame::number(payload)? }),
             kind::SETTINGS if !head.has(flag::ACK) => {
                 let window_change = self.settings(payload)?;
                 frame::put(&mut self.out, kind::SETTINGS, flag::ACK, 0, b"");

@@ -2,7 +2,7 @@
 //!
 //! Owns streams. Never decides what to answer.
 
-use super::frame::{self, PREFACE, flag, kind, setting};
+use super::frame::{self, PREFACE, code, flag, kind, setting};
 use super::link::{Item, Link, State};
 use crate::http::Malformed;
 use crate::http::request::{self, Ask, Framing, Request};
@@ -12,8 +12,6 @@ use std::rc::Rc;
 const OUT_BYTES_MAX: usize = 256 * 1024;
 /// A gRPC request that is echoed is at most so large, in bytes.
 const ECHO_BYTES_MAX: usize = 4 << 20;
-/// Refused without having been looked at.
-const REFUSED_STREAM: u32 = 7;
 
 /// What came.
 #[derive(Debug, PartialEq, Eq)]
@@ -147,12 +145,12 @@ impl Calls {
                 }
                 if self.open.len() >= self.streams_max {
                     events.push(Event::Malformed);
-                    frame::put_reset(&mut state.out, stream, REFUSED_STREAM);
+                    frame::put_reset(&mut state.out, stream, code::REFUSED_STREAM);
                     return Ok(());
                 }
                 let Ok(request) = request::from_fields(fields) else {
                     events.push(Event::Malformed);
-                    frame::put_reset(&mut state.out, stream, 1);
+                    frame::put_reset(&mut state.out, stream, code::PROTOCOL_ERROR);
                     return Ok(());
                 };
                 let window = state.peer.window;
@@ -180,7 +178,7 @@ impl Calls {
                     self.ended(at, state, events);
                 }
             }
-            Item::Reset { stream } => {
+            Item::Reset { stream, .. } => {
                 if let Some(at) = self.position(stream) {
                     self.open.swap_remove(at);
                     events.push(Event::GivenUp(stream));
@@ -205,7 +203,7 @@ impl Calls {
         let call = &mut self.open[at];
         let Some(request) = call.request.take() else { return };
         if matches!(request.framing, Framing::Length(length) if length != call.got) {
-            frame::put_reset(&mut state.out, call.stream, 1);
+            frame::put_reset(&mut state.out, call.stream, code::PROTOCOL_ERROR);
             self.open.swap_remove(at);
             return events.push(Event::Malformed);
         }

@@ -14,8 +14,6 @@ use std::time::{Duration, SystemTime};
 const TRAILERS: &[u8] = b"\x00\x0bgrpc-status\x010";
 /// Sizes of bodies whose answer is kept ready, at most.
 const CACHE_COUNT_MAX: usize = 16;
-/// Resets a stream instead of answering.
-pub const INTERNAL_ERROR: u32 = 2;
 
 /// The fields and the body of an answer.
 type Ready = (Rc<Vec<u8>>, Rc<Vec<u8>>);

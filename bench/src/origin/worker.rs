@@ -5,7 +5,7 @@
 use super::answers::{Answers, Bytes};
 use super::{Counters, Options, bump, http2};
 use crate::error::{Result, Trying};
-use crate::h2::frame::PREFACE;
+use crate::h2::frame::{PREFACE, code};
 use crate::h2::server::{self, Event, Server};
 use crate::http::chunked::Chunked;
 use crate::http::request::{self, Ask, Framing, Request};
@@ -445,7 +445,7 @@ impl Worker {
         let Some(server) = self.conns.get_mut(token).and_then(|conn| conn.http2.as_mut()) else { return };
         match answer {
             Some(answer) => server.answer(stream, answer),
-            None => server.reset(stream, http2::INTERNAL_ERROR),
+            None => server.reset(stream, code::INTERNAL_ERROR),
         }
     }
 
