@@ -21,6 +21,7 @@ pub mod proxy;
 pub mod route;
 pub mod server;
 pub mod shared;
+pub mod stamp;
 pub mod stream;
 pub mod sys;
 pub mod tls;

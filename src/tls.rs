@@ -16,5 +16,5 @@ mod trust;
 pub use acceptor::{Acceptor, Hello, take_hello};
 pub use certificate::{Certificate, Validity};
 pub use connector::Connector;
-pub use files::{FileFault, Stamp};
+pub use files::FileFault;
 pub use loaded::{Loaded, Reading};

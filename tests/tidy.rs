@@ -19,6 +19,7 @@ const FLOORS: &[&str] = &[
     "route",
     "sys",
     "clock",
+    "stamp",
     "logging",
     "wheel",
     "tls",

@@ -18,7 +18,8 @@ use super::thread::{Control, Done, Order};
 use super::verb::{Refusal, RefusalKind, Verb};
 use crate::config::plan::{Plan, Upstream};
 use crate::shared::command::{Command, Published};
-use crate::tls::{Certificate, FileFault, Loaded, Reading, Stamp};
+use crate::stamp::Stamp;
+use crate::tls::{Certificate, FileFault, Loaded, Reading};
 
 /// From one look at the files to the next.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

@@ -2,8 +2,6 @@
 //!
 //! Owns that memory. Never decides what a change means.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +9,7 @@ use super::verb::{self, Refusal, RefusalKind, Verb};
 use crate::config::document::Document;
 use crate::config::store::{self, Replaced, StoreError};
 use crate::config::{edit, load};
+use crate::stamp::Stamp;
 
 /// A configuration file.
 #[derive(Debug)]
@@ -25,33 +24,6 @@ pub struct Source {
     seen: Option<Stamp>,
     /// Looked different a moment ago: whoever writes it may not have finished.
     unsettled: Option<Stamp>,
-}
-
-/// Tells one state of a file from another without reading it. Of the file at the end of symbolic links.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified_ns: i128,
-    changed_ns: i128,
-}
-
-impl From<Metadata> for Stamp {
-    fn from(file: Metadata) -> Self {
-        let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
-        Stamp {
-            device: file.dev(),
-            inode: file.ino(),
-            bytes: file.size(),
-            modified_ns: ns(file.mtime(), file.mtime_nsec()),
-            changed_ns: ns(file.ctime(), file.ctime_nsec()),
-        }
-    }
-}
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    std::fs::metadata(path).ok().map(Stamp::from)
 }
 
 impl Source {
@@ -149,7 +121,7 @@ impl Source {
     /// # Errors
     /// That it can't be read; told once for each state of the file.
     pub fn has_changed(&mut self) -> Result<bool, Refusal> {
-        let Some(now) = stamp(&self.path) else { return Ok(false) };
+        let Some(now) = Stamp::of(&self.path) else { return Ok(false) };
         if self.seen == Some(now) {
             self.unsettled = None;
             return Ok(false);

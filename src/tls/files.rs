@@ -3,9 +3,8 @@
 //! Owns what is said of a file that is of no use. Never keeps a private key's text.
 
 use std::fmt;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustls_pki_types::pem::{self, PemObject};
@@ -106,35 +105,4 @@ impl Named<'_> {
 fn is_encrypted(pem: &[u8]) -> bool {
     let has = |text: &[u8]| pem.windows(text.len()).any(|window| window == text);
     has(b"BEGIN ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED")
-}
-
-/// Tells one state of a file from another without reading it. Of the file at the end of symbolic links, so that one that
-/// is bent to another file is seen as well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified_ns: i128,
-    changed_ns: i128,
-}
-
-impl From<Metadata> for Stamp {
-    fn from(file: Metadata) -> Self {
-        let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
-        Stamp {
-            device: file.dev(),
-            inode: file.ino(),
-            bytes: file.size(),
-            modified_ns: ns(file.mtime(), file.mtime_nsec()),
-            changed_ns: ns(file.ctime(), file.ctime_nsec()),
-        }
-    }
-}
-
-impl Stamp {
-    /// That of a file; `None` when there is none.
-    pub fn of(path: &Path) -> Option<Stamp> {
-        std::fs::metadata(path).ok().map(Stamp::from)
-    }
 }

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use super::acceptor::{self, Acceptor, Resumption, provider};
 use super::certificate::Certificate;
 use super::connector::{self, Connector};
-use super::files::{FileFault, Named, Stamp};
+use super::files::{FileFault, Named};
 use super::trust::Authorities;
 use crate::config::plan::{ClientAuth, KeyPair, Plan, Tls, Upstream};
+use crate::stamp::Stamp;
 
 /// What files were read, and what was made of them.
 #[derive(Clone, Debug, Default)]
