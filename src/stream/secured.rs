@@ -50,9 +50,10 @@ impl Room {
         self.sessions.get()
     }
 
-    /// Memory of the shared buffers, in bytes.
+    /// Memory of the sessions and of the buffers that they share, in bytes; what rustls holds beside a session is not in it.
     pub fn bytes(&self) -> usize {
-        self.inbound.borrow().len() + self.staging.borrow().capacity() + self.outbound.borrow().len()
+        let shared = self.inbound.borrow().len() + self.staging.borrow().capacity() + self.outbound.borrow().len();
+        shared + self.sessions.get() * size_of::<RefCell<Inner>>()
     }
 }
 

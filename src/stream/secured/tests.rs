@@ -137,6 +137,7 @@ fn a_parked_session_goes_on_and_tickets_are_no_bytes() {
         let room = server.inner.borrow().room.clone();
         let (fd, idle) = server.into_parts();
         assert_eq!(room.sessions(), 1);
+        assert!(room.bytes() > size_of::<Inner>(), "a session is counted: {}", room.bytes());
         {
             let held = idle.0.borrow();
             assert_eq!((held.partial.capacity(), held.unsent.capacity(), held.opened.capacity()), (0, 0, 0));
