@@ -81,8 +81,11 @@ pub const TRUNK_SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// How long an HTTP/2 connection to a backend may be silent while it owes answers before it is asked for a sign of life, in
 /// seconds. Servers of gRPC take a PING within five minutes of the last one for an attack.
 pub const TRUNK_SILENT_SECONDS_MAX: u64 = 310;
-/// How long that sign of life may take, in seconds.
+/// How long that sign of life may take, in seconds. A connection that nobody wants any more has so long for its last bytes.
 pub const TRUNK_PONG_SECONDS_MAX: u64 = 20;
+/// How long a request may be out on an HTTP/2 connection that nothing comes from, in seconds: whoever gives up waiting for
+/// an answer behind it leaves the connection to those that are on it.
+pub const TRUNK_UNHEARD_SECONDS_MAX: u64 = 1;
 /// Worker threads at most.
 pub const WORKERS_COUNT_MAX: usize = 1024;
 

@@ -19,13 +19,13 @@ const READ_BYTES_MAX: usize = 16 * 1024 + 9;
 #[derive(Debug)]
 pub struct Carrier {
     stream: Stream,
-    /// Set by every read that brought something.
-    heard: Rc<Cell<bool>>,
+    /// Reads that brought something.
+    heard: Rc<Cell<u64>>,
 }
 
 impl Carrier {
-    /// Sets `heard` whenever something comes.
-    pub fn new(stream: Stream, heard: Rc<Cell<bool>>) -> Carrier {
+    /// Counts in `heard` how often something comes.
+    pub fn new(stream: Stream, heard: Rc<Cell<u64>>) -> Carrier {
         Carrier { stream, heard }
     }
 }
@@ -35,7 +35,7 @@ impl AsyncRead for Carrier {
         let room = buf.remaining().min(READ_BYTES_MAX);
         let read = std::task::ready!(self.stream.poll_recv(cx, buf.initialize_unfilled_to(room)))?;
         buf.advance(read);
-        self.heard.set(true);
+        self.heard.set(self.heard.get() + 1);
         Poll::Ready(Ok(()))
     }
 }

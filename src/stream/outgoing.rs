@@ -217,6 +217,14 @@ impl Outgoing {
     }
 }
 
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if matches!(self.inner.get_mut().down, Down::Head(_)) {
+            self.place.given_up();
+        }
+    }
+}
+
 impl Inner {
     /// Makes the request, once its head is whole.
     fn ask(&mut self, mut bytes: Vec<u8>, over_tls: bool, place: &Place) -> Result<(), Fault> {
@@ -233,6 +241,7 @@ impl Inner {
         let is_tunnel = accept.is_some();
         let is_whole = source.is_done() && !is_tunnel;
         let (answer, stream) = sender.send_request(outbound.request, is_whole).map_err(|e| fault_of(&e))?;
+        place.asked();
         let awaited = Awaited { answer, accept, is_head: outbound.is_head };
         self.down = Down::Head(Box::new(awaited));
         let mut body = Upward {

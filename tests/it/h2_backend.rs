@@ -373,6 +373,15 @@ fn head_of_a_request(stream: &mut TcpStream) {
     }
 }
 
+/// Carries the next connection to an origin that answers, up to its end.
+fn carry(listener: &TcpListener, origin: &H2Origin) {
+    let (mut from, _) = listener.accept().expect("another connection");
+    let mut to = TcpStream::connect((Ipv4Addr::LOCALHOST, origin.port())).expect("the origin");
+    let (mut back_from, mut back_to) = (to.try_clone().unwrap(), from.try_clone().unwrap());
+    thread::spawn(move || std::io::copy(&mut back_from, &mut back_to));
+    let _ = std::io::copy(&mut from, &mut to);
+}
+
 #[test]
 fn a_request_that_a_goaway_leaves_out_is_asked_again_even_if_it_was_sent() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
@@ -390,12 +399,7 @@ fn a_request_that_a_goaway_leaves_out_is_asked_again_even_if_it_was_sent() {
         head_of_a_request(&mut stream);
         // The last stream that it cares for is none.
         stream.write_all(&frame(7, 0, 0, &[0; 8])).expect("a GOAWAY");
-        // The next connection is carried to an origin that answers.
-        let (mut from, _) = listener.accept().expect("the second connection");
-        let mut to = TcpStream::connect((Ipv4Addr::LOCALHOST, origin.port())).expect("the origin");
-        let (mut back_from, mut back_to) = (to.try_clone().unwrap(), from.try_clone().unwrap());
-        thread::spawn(move || std::io::copy(&mut back_from, &mut back_to));
-        let _ = std::io::copy(&mut from, &mut to);
+        carry(&listener, &origin);
         (stream, origin)
     });
     let answer = proxy.client().request("POST", "/echo", &[], b"content");
@@ -404,6 +408,26 @@ fn a_request_that_a_goaway_leaves_out_is_asked_again_even_if_it_was_sent() {
     proxy.shutdown();
     let (_, origin) = relay.join().expect("the relay's end");
     assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn a_connection_that_went_silent_gets_no_other_request() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let origin = H2Origin::start();
+    let sections = origin.sections("", "response_timeout: 1500ms, retries: 0");
+    let port = listener.local_addr().expect("an address").port();
+    let proxy = Proxy::start(&[], &sections.replace(&origin.port().to_string(), &port.to_string()));
+    let relay = thread::spawn(move || {
+        let (mut silent, _) = listener.accept().expect("the first connection");
+        head_of_a_request(&mut silent);
+        carry(&listener, &origin);
+        (silent, origin)
+    });
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").status, 504);
+    assert_eq!(client.get("/").status, 200);
+    proxy.shutdown();
+    relay.join().expect("the relay's end");
 }
 
 #[test]
