@@ -16,7 +16,7 @@ use ::h2::{Ping, PingPong};
 use bytes::Bytes;
 
 use super::Stream;
-use super::carrier::Carrier;
+use super::carrier::{Carrier, Signs};
 use super::pulse::{Beat, PONG_TICKS, Pulse};
 use super::waiters::Waiters;
 use crate::limits::{
@@ -39,8 +39,7 @@ pub struct Trunk {
     streams_max: Cell<usize>,
     is_closing: Cell<bool>,
     idle_since: Cell<u32>,
-    /// Reads that brought something.
-    heard: Rc<Cell<u64>>,
+    signs: Rc<Signs>,
     unheard: Cell<Option<Unheard>>,
     wheel: Rc<Wheel>,
     waiters: Rc<Waiters>,
@@ -62,12 +61,12 @@ impl Trunk {
     /// # Errors
     /// What the connection says, or that the other side doesn't speak HTTP/2.
     pub async fn open(stream: Stream, wheel: &Rc<Wheel>, waiters: &Rc<Waiters>) -> io::Result<Rc<Trunk>> {
-        let heard = Rc::new(Cell::new(0));
-        let carrier = Carrier::new(stream, heard.clone());
+        let signs = Rc::new(Signs::default());
+        let carrier = Carrier::new(stream, signs.clone());
         let (sender, mut connection) = builder().handshake(carrier).await.map_err(into_io)?;
         let watch = Watch {
             ping: connection.ping_pong(),
-            heard: heard.clone(),
+            signs: signs.clone(),
             heard_before: 0,
             pulse: Pulse::default(),
             leave_by: None,
@@ -80,7 +79,7 @@ impl Trunk {
             streams_max: Cell::new(0),
             is_closing: Cell::new(false),
             idle_since: Cell::new(wheel.now()),
-            heard,
+            signs,
             unheard: Cell::new(None),
             wheel: wheel.clone(),
             waiters: waiters.clone(),
@@ -193,7 +192,7 @@ async fn drive(mut connection: Connection<Carrier, Bytes>, trunk: Weak<Trunk>, m
 /// What a connection's task looks after beside its frames.
 struct Watch {
     ping: Option<PingPong>,
-    heard: Rc<Cell<u64>>,
+    signs: Rc<Signs>,
     heard_before: u64,
     pulse: Pulse,
     /// The tick by which it ends, once nobody wants it any more.
@@ -205,7 +204,7 @@ impl Watch {
     /// Ready when the other side gives no sign of life.
     fn poll(&mut self, cx: &mut Context<'_>, is_busy: bool) -> Poll<()> {
         loop {
-            let heard = self.heard.get();
+            let heard = self.signs.reads();
             let was_heard = std::mem::replace(&mut self.heard_before, heard) != heard;
             match self.pulse.beat(self.deadline.now(), was_heard, is_busy) {
                 Beat::Dead => return Poll::Ready(()),
@@ -252,17 +251,18 @@ impl Place {
 
     /// A request goes out.
     pub fn asked(&self) {
-        let (trunk, reads) = (&self.trunk, self.trunk.heard.get());
+        let (trunk, reads) = (&self.trunk, self.trunk.signs.reads());
         if trunk.unheard.get().is_none_or(|unheard| unheard.reads != reads) {
             trunk.unheard.set(Some(Unheard { reads, since: trunk.wheel.now() }));
         }
+        trunk.signs.asked();
     }
 
     /// Nobody waits any more for an answer that has not begun. If nothing at all came meanwhile, the connection may be
     /// dead without a sign: others are not sent after.
     pub fn given_up(&self) {
         let trunk = &self.trunk;
-        let unheard = trunk.unheard.get().filter(|unheard| unheard.reads == trunk.heard.get());
+        let unheard = trunk.unheard.get().filter(|unheard| unheard.reads == trunk.signs.reads());
         if unheard.is_some_and(|unheard| trunk.wheel.now().saturating_sub(unheard.since) >= UNHEARD_TICKS) {
             trunk.end();
         }

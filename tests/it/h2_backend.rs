@@ -431,6 +431,31 @@ fn a_connection_that_went_silent_gets_no_other_request() {
 }
 
 #[test]
+fn frames_that_say_nothing_cost_nobody_an_answer() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let proxy = Proxy::start(
+        &[],
+        &format!(
+            "backends: {{default: [{{host: 127.0.0.1, port: {port}, scheme: h2c}}]}}\n\
+             routing: {{default: {{upstream: default}}}}\n"
+        ),
+    );
+    let backend = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        head_of_a_request(&mut stream);
+        let mut answer = frame(1, 4, 1, &[0x88]);
+        (0..300).for_each(|_| answer.extend(frame(0, 0, 1, b"")));
+        answer.extend(frame(0, 1, 1, b"hello"));
+        stream.write_all(&answer).expect("an answer sent");
+        stream
+    });
+    let answer = proxy.client().get("/");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
+    drop(backend.join().expect("the backend's end"));
+}
+
+#[test]
 fn a_client_that_leaves_cancels_its_stream_alone() {
     let (origin, proxy) = with_proxy();
     let mut stays = proxy.client();
