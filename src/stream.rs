@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 pub use incoming::Incoming;
-pub use outgoing::Outgoing;
+pub use outgoing::{LEFT_OUT, Outgoing, RESET};
 pub use secured::{Idle, Room, Secured, SessionFacts, Shaken};
 pub use socket::Socket;
 pub use trunk::{Place, Trunk};

@@ -415,18 +415,23 @@ impl Downward {
     }
 }
 
+/// A GOAWAY (RFC 9113, section 6.8) that came before the backend looked at the request: any other connection will do.
+pub const LEFT_OUT: Fault = Fault::new(Reason::BackendRefused, "the backend's GOAWAY left the request out");
+/// The backend ended this stream and no other: its connection is as good as before.
+pub const RESET: Fault = Fault::new(Reason::BackendClosed, "the backend reset the stream");
+
 /// What a broken stream is called. A backend that said that it did not begin with it can be asked again whatever was asked
 /// (RFC 9113, section 8.7).
 fn fault_of(error: &::h2::Error) -> Fault {
     if error.is_remote() && error.is_go_away() {
-        return Fault::new(Reason::BackendRefused, "the backend's GOAWAY left the request out");
+        return LEFT_OUT;
     }
     if error.is_remote() && error.is_reset() && error.reason() == Some(Code::REFUSED_STREAM) {
         return Reason::BackendRefused.into();
     }
     match (error.is_io(), error.is_remote()) {
         (true, _) => Reason::BackendClosed.into(),
-        (false, true) => Fault::new(Reason::BackendClosed, "the backend reset the stream"),
+        (false, true) => RESET,
         (false, false) => Fault::new(Reason::BackendProtocol, "the backend broke HTTP/2 (RFC 9113 5.4)"),
     }
 }

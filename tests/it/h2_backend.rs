@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use h2::Reason as Code;
 use speedmimi::error::Reason;
+use speedmimi::health::budget::RETRIES_ALWAYS;
 use speedmimi::limits::TRUNKS_COUNT_MAX;
 
 use crate::client::Client;
@@ -307,13 +308,27 @@ fn a_request_that_is_always_refused_gets_a_502() {
 }
 
 #[test]
+fn a_backend_that_refuses_everything_is_not_asked_twice_as_much() {
+    let origin = H2Origin::start();
+    let proxy = Proxy::start(&[], &origin.sections("", "retries: 0"));
+    let (mut client, requests) = (proxy.client(), 2 * RETRIES_ALWAYS as usize);
+    for _ in 0..requests {
+        assert_eq!(client.request("POST", "/refuse", &[], b"").status, 502);
+    }
+    let asked = origin.seen().len();
+    assert!((requests..2 * requests).contains(&asked), "{asked} times for {requests} requests");
+}
+
+#[test]
 fn a_reset_request_is_asked_again_only_if_it_may_be() {
     let origin = H2Origin::start();
     let proxy = Proxy::start(&[], &origin.sections("", "retries: 1"));
     assert_eq!(proxy.client().request("POST", "/reset", &[], b"content").status, 502);
     assert_eq!(origin.seen().len(), 1);
+    // By the rules of retries alone: the connection is as good as before.
     assert_eq!(proxy.client().get("/reset").status, 502);
-    assert!(origin.seen().len() > 2);
+    assert_eq!(origin.seen().len(), 3);
+    assert_eq!(origin.connections(), 1);
 }
 
 #[test]
