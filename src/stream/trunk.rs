@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use ::h2::client::{Builder, Connection, SendRequest};
@@ -41,6 +41,8 @@ pub struct Trunk {
     idle_since: Cell<u32>,
     signs: Rc<Signs>,
     unheard: Cell<Option<Unheard>>,
+    /// The connection's task. The codec does not wake it for those that leave while it waits for room to write.
+    task: Cell<Option<Waker>>,
     wheel: Rc<Wheel>,
     waiters: Rc<Waiters>,
 }
@@ -81,6 +83,7 @@ impl Trunk {
             idle_since: Cell::new(wheel.now()),
             signs,
             unheard: Cell::new(None),
+            task: Cell::new(None),
             wheel: wheel.clone(),
             waiters: waiters.clone(),
         });
@@ -121,6 +124,8 @@ impl Trunk {
 
     /// Looks at what the last frames changed.
     fn observe(&self, cx: &mut Context<'_>) {
+        let task = self.task.take().filter(|task| task.will_wake(cx.waker()));
+        self.task.set(Some(task.unwrap_or_else(|| cx.waker().clone())));
         let mut sender = self.sender.borrow_mut();
         let is_closing = matches!(sender.poll_ready(cx), Poll::Ready(Err(_)));
         let allowed = sender.current_max_send_streams();
@@ -137,6 +142,14 @@ impl Trunk {
     fn end(&self) {
         self.is_closing.set(true);
         self.waiters.wake_all();
+    }
+}
+
+impl Drop for Trunk {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.wake();
+        }
     }
 }
 

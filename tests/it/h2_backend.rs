@@ -435,10 +435,12 @@ fn a_connection_that_went_silent_gets_no_other_request() {
     let relay = thread::spawn(move || {
         let (mut silent, _) = listener.accept().expect("the first connection");
         head_of_a_request(&mut silent);
+        silent.write_all(&frame(1, 5, 1, &[0x89])).expect("an answer without content");
         carry(&listener, &origin);
         (silent, origin)
     });
     let mut client = proxy.client();
+    assert_eq!(client.get("/").status, 204);
     assert_eq!(client.get("/").status, 504);
     assert_eq!(client.get("/").status, 200);
     proxy.shutdown();
