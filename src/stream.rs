@@ -14,6 +14,7 @@ mod trunk;
 mod waiters;
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -115,6 +116,15 @@ impl Stream {
             Stream::Incoming(_) => false,
             // It is one exchange's alone.
             Stream::Outgoing(_) => false,
+        }
+    }
+
+    /// Whom the connection leads to, by a system call; `None` for Unix sockets, and for one exchange of a shared connection.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Stream::Socket(socket) => socket.peer(),
+            Stream::Secured(secured) => secured.peer(),
+            Stream::Incoming(_) | Stream::Outgoing(_) => None,
         }
     }
 

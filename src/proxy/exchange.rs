@@ -225,14 +225,14 @@ async fn attempt(
     upstream: &UpstreamView,
     admitted: &Admitted,
 ) -> Result<Passed, Failed> {
-    let Lease { stream, reused } = lease.map_err(Failed::without_connection)?;
+    let Lease { stream, reused, taken_at } = lease.map_err(Failed::without_connection)?;
     let mut relay = Relay::new(client, exchange, stream, upstream, admitted);
     match relay.run().await {
         Ok(Ended::Switched) => Ok(Passed::Switch(Box::new(relay.into_tunnel()))),
         Ok(Ended::Complete { keep_client, keep_backend }) => {
             let stream = relay.into_stream();
             if keep_backend {
-                lease::give_back(stream, client, upstream, admitted);
+                lease::give_back(stream, taken_at, client, upstream, admitted);
             }
             Ok(Passed::Answer(if keep_client { After::KeepAlive } else { After::Close }))
         }

@@ -38,7 +38,8 @@ pub async fn take(
 ) -> Result<Lease, Fault> {
     let local = client.local.clone();
     let patience = ticks(upstream.conf.connect_timeout);
-    let until = local.wheel.now().saturating_add(patience);
+    let taken_at = local.wheel.now();
+    let until = taken_at.saturating_add(patience);
     let keep = ticks(upstream.conf.keepalive_timeout);
     // As with other kept connections: what may not be repeated keeps away from those that are about to time out.
     let keep = if exchange.request.is_idempotent { keep } else { keep / 2 };
@@ -49,7 +50,7 @@ pub async fn take(
             Next::Place(place) => {
                 backend.stats.pool_hits.inc();
                 local.stats.pool_hits.inc();
-                return Ok(lease(place, backend, true));
+                return Ok(lease(place, backend, true, taken_at));
             }
             Next::Open(opening) => opening,
         };
@@ -62,15 +63,15 @@ pub async fn take(
             opened => {
                 let place = opened?;
                 exchange.record.connected(from_us);
-                return Ok(lease(place, backend, false));
+                return Ok(lease(place, backend, false, taken_at));
             }
         }
     }
 }
 
-fn lease(place: Place, backend: &BackendView, reused: bool) -> Lease {
+fn lease(place: Place, backend: &BackendView, reused: bool, taken_at: u32) -> Lease {
     let over_tls = backend.conf.scheme == Scheme::H2;
-    Lease { stream: Stream::Outgoing(Box::new(Outgoing::new(place, over_tls))), reused }
+    Lease { stream: Stream::Outgoing(Box::new(Outgoing::new(place, over_tls))), reused, taken_at }
 }
 
 /// Waits for a place on a connection that is idle for no longer than `keep` ticks, or for leave to open one, before the

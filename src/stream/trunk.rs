@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -42,7 +43,8 @@ pub struct Trunk {
     signs: Rc<Signs>,
     unheard: Cell<Option<Unheard>>,
     /// The connection's task. The codec does not wake it for those that leave while it waits for room to write.
-    task: Cell<Option<Waker>>,
+    task: RefCell<Option<Waker>>,
+    peer: Option<SocketAddr>,
     wheel: Rc<Wheel>,
     waiters: Rc<Waiters>,
 }
@@ -63,7 +65,7 @@ impl Trunk {
     /// # Errors
     /// What the connection says, or that the other side doesn't speak HTTP/2.
     pub async fn open(stream: Stream, wheel: &Rc<Wheel>, waiters: &Rc<Waiters>) -> io::Result<Rc<Trunk>> {
-        let signs = Rc::new(Signs::default());
+        let (signs, peer) = (Rc::new(Signs::default()), stream.peer());
         let carrier = Carrier::new(stream, signs.clone());
         let (sender, mut connection) = builder().handshake(carrier).await.map_err(into_io)?;
         let watch = Watch {
@@ -83,7 +85,8 @@ impl Trunk {
             idle_since: Cell::new(wheel.now()),
             signs,
             unheard: Cell::new(None),
-            task: Cell::new(None),
+            task: RefCell::new(None),
+            peer,
             wheel: wheel.clone(),
             waiters: waiters.clone(),
         });
@@ -122,10 +125,14 @@ impl Trunk {
         (self.streams.get() == 0).then_some(self.idle_since.get())
     }
 
+    /// Whom it leads to; `None` for a Unix socket.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
     /// Looks at what the last frames changed.
     fn observe(&self, cx: &mut Context<'_>) {
-        let task = self.task.take().filter(|task| task.will_wake(cx.waker()));
-        self.task.set(Some(task.unwrap_or_else(|| cx.waker().clone())));
+        self.task.borrow_mut().get_or_insert_with(|| cx.waker().clone()).clone_from(cx.waker());
         let mut sender = self.sender.borrow_mut();
         let is_closing = matches!(sender.poll_ready(cx), Poll::Ready(Err(_)));
         let allowed = sender.current_max_send_streams();

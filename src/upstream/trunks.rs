@@ -4,6 +4,7 @@
 //! `max_conn` is the backend's, whatever carries them.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::limits::{TRUNK_STREAMS_COUNT_MAX, TRUNKS_COUNT_MAX};
@@ -64,6 +65,11 @@ impl Trunks {
     /// Closes what carried no stream since before tick `since`.
     pub fn sweep(&self, since: u32) {
         self.open.borrow_mut().retain(|trunk| !trunk.is_closing() && trunk.idle_since().is_none_or(|at| at >= since));
+    }
+
+    /// Lets go of what leads elsewhere than to `addresses`; what it carries goes on.
+    pub fn keep_to(&self, addresses: &[SocketAddr]) {
+        self.open.borrow_mut().retain(|trunk| trunk.peer().is_none_or(|peer| addresses.contains(&peer)));
     }
 
     /// Takes no stream any more, and ends each connection with its last one: the backend is gone.
