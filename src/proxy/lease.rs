@@ -27,7 +27,7 @@ pub struct Lease {
 /// A kept connection if there is a fit one (and a new one isn't wanted), else a new one. Of HTTP/2 connections a stream.
 ///
 /// # Errors
-/// Those of [`dial::open`]; [`Reason::NoDescriptor`] only after `connect_timeout`.
+/// Those of [`dial::open`] and [`shared::take`]; [`Reason::NoDescriptor`] only after `connect_timeout`.
 pub async fn take(
     client: &mut Client,
     exchange: &mut Exchange,
@@ -39,7 +39,7 @@ pub async fn take(
     let taken_at = local.wheel.now();
     let backend = admitted.slot.backend();
     if matches!(backend.conf.scheme, Scheme::H2c | Scheme::H2) {
-        return shared::take(client, exchange, upstream, backend).await;
+        return shared::take(client, exchange, upstream, backend, wants_new).await;
     }
     let keep = ticks(upstream.conf.keepalive_timeout);
     // A connection that is about to time out at the other side is no place for a request that can't be repeated.

@@ -38,6 +38,8 @@ pub struct Trunk {
     allowed: Cell<usize>,
     /// As many streams as it is given.
     streams_max: Cell<usize>,
+    /// Streams that ended since that was changed, as long as it is less than the backend's settings allow.
+    ended: Cell<usize>,
     is_closing: Cell<bool>,
     idle_since: Cell<u32>,
     signs: Rc<Signs>,
@@ -56,6 +58,8 @@ struct Unheard {
     since: u32,
 }
 
+/// Streams that end before a connection that refused one is given one more at once, in streams.
+const STREAMS_FOR_ONE_MORE: usize = 100;
 const UNHEARD_TICKS: u32 = ticks(Duration::from_secs(TRUNK_UNHEARD_SECONDS_MAX));
 
 impl Trunk {
@@ -81,6 +85,7 @@ impl Trunk {
             streams: Cell::new(0),
             allowed: Cell::new(0),
             streams_max: Cell::new(0),
+            ended: Cell::new(0),
             is_closing: Cell::new(false),
             idle_since: Cell::new(wheel.now()),
             signs,
@@ -142,6 +147,19 @@ impl Trunk {
         }
         if is_closing && !self.is_closing.get() {
             self.end();
+        }
+    }
+
+    /// It is given one more stream at once for every so many that end, up to what the backend's settings allow.
+    fn regain(&self) {
+        if self.streams_max.get() >= self.allowed.get().min(TRUNK_STREAMS_COUNT_MAX) {
+            return;
+        }
+        self.ended.set(self.ended.get() + 1);
+        if self.ended.get() >= STREAMS_FOR_ONE_MORE {
+            self.ended.set(0);
+            self.streams_max.set(self.streams_max.get() + 1);
+            self.waiters.wake_one();
         }
     }
 
@@ -267,6 +285,7 @@ impl Place {
             0 | 1 => trunk.end(),
             streams => trunk.streams_max.set(trunk.streams_max.get().min(streams - 1)),
         }
+        trunk.ended.set(0);
     }
 
     /// A request goes out.
@@ -299,6 +318,7 @@ impl Drop for Place {
         let trunk = &self.trunk;
         trunk.streams.set(trunk.streams.get() - 1);
         trunk.idle_since.set(trunk.wheel.now());
+        trunk.regain();
         trunk.waiters.wake_one();
     }
 }
@@ -314,6 +334,29 @@ mod tests {
         for _ in 0..16 {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_refusal_took_comes_back() {
+        let (near, mut far) = UnixStream::pair().expect("a pair of sockets");
+        near.set_nonblocking(true).expect("a socket that does not block");
+        far.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).expect("settings sent");
+        let tasks = tokio::task::LocalSet::new();
+        tasks
+            .run_until(async {
+                let stream = Stream::new(near.into()).expect("a connection");
+                let trunk = Trunk::open(stream, &Wheel::new(), &Rc::default()).await.expect("HTTP/2");
+                let places = [trunk.place(), trunk.place()].map(|place| place.expect("a place"));
+                places[1].refused();
+                assert_eq!(trunk.capacity(), 1);
+                drop(places);
+                let serve = |count: usize| (0..count).for_each(|_| drop(trunk.place().expect("a place")));
+                serve(STREAMS_FOR_ONE_MORE);
+                assert_eq!(trunk.capacity(), 2);
+                serve(TRUNK_STREAMS_COUNT_MAX * STREAMS_FOR_ONE_MORE);
+                assert_eq!(trunk.capacity(), TRUNK_STREAMS_COUNT_MAX);
+            })
+            .await;
     }
 
     #[tokio::test]

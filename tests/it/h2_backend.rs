@@ -243,6 +243,36 @@ fn who_finds_all_connections_full_waits_for_a_stream() {
 }
 
 #[test]
+fn who_waits_in_vain_for_a_stream_blames_nobody() {
+    let origin = H2Origin::with(|builder| {
+        builder.max_concurrent_streams(1);
+    });
+    let proxy = Proxy::start(&[], &origin.sections("", "connect_timeout: 2s"));
+    let mut clients: Vec<Client> = (0..TRUNKS_COUNT_MAX).map(|_| proxy.client()).collect();
+    clients.iter_mut().for_each(|client| client.send_get("/gate"));
+    wait::until("as many as there may be", || origin.in_flight() == TRUNKS_COUNT_MAX);
+    assert_eq!(proxy.client().get("/").status, 503);
+    counted(&proxy, Reason::BackendsFull, 1);
+    origin.open_gate();
+    clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 200));
+}
+
+#[test]
+fn a_refused_request_is_asked_again_on_no_connection_that_was_open_before() {
+    let origin = H2Origin::with(|builder| {
+        builder.max_concurrent_streams(1);
+    });
+    let proxy = before(&origin);
+    let mut clients = [proxy.client(), proxy.client()];
+    clients.iter_mut().for_each(|client| client.send_get("/gate"));
+    wait::until("both", || origin.in_flight() == 2);
+    origin.open_gate();
+    clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 200));
+    assert_eq!(clients[0].get("/refuse-first").status, 200);
+    assert_eq!(origin.seen().last().map(|seen| seen.connection), Some(2));
+}
+
+#[test]
 fn max_conn_counts_exchanges_whatever_carries_them() {
     let origin = H2Origin::start();
     let proxy = Proxy::start(&[], &origin.sections("max_conn: 3", ""));
