@@ -253,6 +253,7 @@ mod tests {
         let (mut carrier, _far) = pair();
         let mut head = frame(HEADERS, 4, &[0x88]);
         assert!(carrier.sift(&mut head).is_err());
+        let (mut carrier, _far) = pair();
         carrier.signs.asked();
         assert!((0..TRUNK_STREAM_HEADS_COUNT_MAX).all(|_| carrier.sift(&mut head).is_ok()));
         assert!(carrier.sift(&mut head).is_err());
