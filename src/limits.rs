@@ -78,11 +78,21 @@ pub const TRUNK_STREAM_WINDOW_BYTES: usize = 128 * 1024;
 pub const TRUNK_WINDOW_BYTES: usize = TRUNK_STREAMS_COUNT_MAX * TRUNK_STREAM_WINDOW_BYTES;
 /// Bytes of one request's body that wait in an HTTP/2 connection for the backend's socket, in bytes.
 pub const TRUNK_SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Heads of answers that may come on an HTTP/2 connection to a backend, in heads: for each stream the final one and as many
+/// interim ones as are taken, and the one that is too many.
+pub const TRUNK_HEADS_COUNT_MAX: usize = TRUNK_STREAMS_COUNT_MAX * TRUNK_STREAM_HEADS_COUNT_MAX;
+/// The same of one stream, in heads.
+pub const TRUNK_STREAM_HEADS_COUNT_MAX: usize = INTERIM_COUNT_MAX + 2;
+/// Frames that a backend may send while it takes nothing of what we have to say to them, in frames.
+pub const TRUNK_STUCK_FRAMES_COUNT_MAX: usize = 16 * 1024;
 /// How long an HTTP/2 connection to a backend may be silent while it owes answers before it is asked for a sign of life, in
 /// seconds. Servers of gRPC take a PING within five minutes of the last one for an attack.
 pub const TRUNK_SILENT_SECONDS_MAX: u64 = 310;
-/// How long that sign of life may take, in seconds.
+/// How long that sign of life may take, in seconds. A connection that nobody wants any more has so long for its last bytes.
 pub const TRUNK_PONG_SECONDS_MAX: u64 = 20;
+/// How long a request may be out on an HTTP/2 connection that nothing comes from, in seconds: whoever gives up waiting for
+/// an answer behind it leaves the connection to those that are on it.
+pub const TRUNK_UNHEARD_SECONDS_MAX: u64 = 1;
 /// Worker threads at most.
 pub const WORKERS_COUNT_MAX: usize = 1024;
 

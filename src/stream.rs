@@ -14,12 +14,13 @@ mod trunk;
 mod waiters;
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 pub use incoming::Incoming;
-pub use outgoing::Outgoing;
+pub use outgoing::{LEFT_OUT, Outgoing, RESET};
 pub use secured::{Idle, Room, Secured, SessionFacts, Shaken};
 pub use socket::Socket;
 pub use trunk::{Place, Trunk};
@@ -115,6 +116,15 @@ impl Stream {
             Stream::Incoming(_) => false,
             // It is one exchange's alone.
             Stream::Outgoing(_) => false,
+        }
+    }
+
+    /// Whom the connection leads to, by a system call; `None` for Unix sockets, and for one exchange of a shared connection.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Stream::Socket(socket) => socket.peer(),
+            Stream::Secured(secured) => secured.peer(),
+            Stream::Incoming(_) | Stream::Outgoing(_) => None,
         }
     }
 

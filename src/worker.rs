@@ -231,6 +231,7 @@ fn tick(local: &Rc<Local>, now: u32) {
         view.upstreams.iter().for_each(|upstream| upstream.hand_in_requests(local.now_ms()));
         for (upstream, backend) in view.backends() {
             let since = before(upstream.conf.keepalive_timeout);
+            backend.follow_addresses(now);
             backend.pool.sweep(since);
             backend.trunks.sweep(if upstream.keepalive > 0 { since } else { u32::MAX });
         }

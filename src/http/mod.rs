@@ -5,6 +5,7 @@ pub mod body;
 pub mod chunked;
 pub mod class;
 mod fields;
+pub mod frame;
 pub mod framing;
 pub mod grpc;
 pub mod head;

@@ -19,7 +19,7 @@ use crate::balance::Algorithm;
 use crate::error::{Blame, Fault, Reason};
 use crate::http::class::Protocol;
 use crate::http::head::Version;
-use crate::stream::Stream;
+use crate::stream::{LEFT_OUT, RESET, Stream};
 use crate::upstream::view::{RouteView, UpstreamView};
 
 /// What one exchange holds; reused from request to request.
@@ -189,9 +189,32 @@ enum Failed {
         fault: Fault,
         /// Nothing has happened yet that must not happen twice.
         may_repeat: bool,
-        /// A kept connection had been closed by the other side, or took no more requests.
-        was_stale: bool,
+        leave: Leave,
     },
+}
+
+/// What the first repeat is by, beyond the rules of retries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leave {
+    /// None: it failed.
+    None,
+    /// A kept connection had been closed by the other side, or was about to be.
+    Stale,
+    /// The backend said that it had not begun with the request. One that says so of many is not asked twice as much: these
+    /// repeats are retries, though no failures.
+    Refused,
+}
+
+impl Leave {
+    /// After `fault`, on a connection that others had used before (`reused`).
+    fn after(fault: Fault, reused: bool) -> Leave {
+        match fault.reason {
+            _ if fault == LEFT_OUT => Leave::Stale,
+            Reason::BackendRefused => Leave::Refused,
+            Reason::BackendClosed if reused && fault != RESET => Leave::Stale,
+            _ => Leave::None,
+        }
+    }
 }
 
 /// One try: the request over a connection to the backend, if there is one.
@@ -202,14 +225,14 @@ async fn attempt(
     upstream: &UpstreamView,
     admitted: &Admitted,
 ) -> Result<Passed, Failed> {
-    let Lease { stream, reused } = lease.map_err(Failed::without_connection)?;
+    let Lease { stream, reused, taken_at } = lease.map_err(Failed::without_connection)?;
     let mut relay = Relay::new(client, exchange, stream, upstream, admitted);
     match relay.run().await {
         Ok(Ended::Switched) => Ok(Passed::Switch(Box::new(relay.into_tunnel()))),
         Ok(Ended::Complete { keep_client, keep_backend }) => {
             let stream = relay.into_stream();
             if keep_backend {
-                lease::give_back(stream, client, upstream, admitted);
+                lease::give_back(stream, taken_at, client, upstream, admitted);
             }
             Ok(Passed::Answer(if keep_client { After::KeepAlive } else { After::Close }))
         }
@@ -223,7 +246,7 @@ async fn attempt(
             let refused = fault.reason == Reason::BackendRefused;
             let is_safe = !sent || refused || (closed && exchange.request.is_idempotent);
             let may_repeat = !got_bytes && is_safe && exchange.upload.rewind();
-            Err(Failed::Backend { fault, may_repeat, was_stale: refused || (reused && closed) })
+            Err(Failed::Backend { fault, may_repeat, leave: Leave::after(fault, reused) })
         }
     }
 }
@@ -231,7 +254,7 @@ async fn attempt(
 impl Failed {
     fn without_connection(fault: Fault) -> Failed {
         match fault.reason.blame() {
-            Blame::Backend => Failed::Backend { fault, may_repeat: true, was_stale: false },
+            Blame::Backend => Failed::Backend { fault, may_repeat: true, leave: Leave::None },
             _ => Failed::Elsewhere(fault),
         }
     }
@@ -240,14 +263,15 @@ impl Failed {
 /// Which backends were tried, and how often still.
 struct Tries {
     left: u32,
-    /// A kept connection turned out to be stale: the next is a new one, as its neighbours may be stale too.
+    /// A kept connection turned out to be stale, or refused the request: the next is a new one, as its neighbours may be
+    /// stale too.
     met_stale: bool,
     tried: Vec<usize>,
 }
 
 impl Tries {
-    /// What a failed try leads to: another one, or the fault that the client is told. After a stale connection the slot is
-    /// held for the next try: given back, the request could find itself behind everybody else.
+    /// What a failed try leads to: another one, or the fault that the client is told. After a stale connection, or a refusal,
+    /// the slot is held for the next try: given back, the request could find itself behind everybody else.
     fn weigh(
         &mut self,
         failed: Failed,
@@ -255,15 +279,21 @@ impl Tries {
         upstream: &UpstreamView,
         admitted: Admitted,
     ) -> Result<Option<Admitted>, Fault> {
-        let (fault, may_repeat, was_stale) = match failed {
+        let (fault, may_repeat, leave) = match failed {
             Failed::Elsewhere(fault) => return Err(fault),
-            Failed::Backend { fault, may_repeat, was_stale } => (fault, may_repeat, was_stale),
+            Failed::Backend { fault, may_repeat, leave } => (fault, may_repeat, leave),
         };
-        if was_stale && may_repeat && !self.met_stale {
+        let now = client.local.now_ms();
+        let has_leave = match leave {
+            Leave::None => false,
+            _ if !may_repeat || self.met_stale => false,
+            Leave::Stale => true,
+            Leave::Refused => upstream.try_retry(now),
+        };
+        if has_leave {
             self.met_stale = true;
             return Ok(Some(admitted));
         }
-        let now = client.local.now_ms();
         admitted.failed(now);
         if !may_repeat || self.left == 0 || !upstream.try_retry(now) {
             return Err(fault);

@@ -20,12 +20,14 @@ pub struct Lease {
     pub stream: Stream,
     /// Whether it served another exchange before, so that it may turn out to be closed.
     pub reused: bool,
+    /// The tick at which it was asked for.
+    pub taken_at: u32,
 }
 
 /// A kept connection if there is a fit one (and a new one isn't wanted), else a new one. Of HTTP/2 connections a stream.
 ///
 /// # Errors
-/// Those of [`dial::open`]; [`Reason::NoDescriptor`] only after `connect_timeout`.
+/// Those of [`dial::open`] and [`shared::take`]; [`Reason::NoDescriptor`] only after `connect_timeout`.
 pub async fn take(
     client: &mut Client,
     exchange: &mut Exchange,
@@ -34,19 +36,20 @@ pub async fn take(
     wants_new: bool,
 ) -> Result<Lease, Fault> {
     let local = client.local.clone();
+    let taken_at = local.wheel.now();
     let backend = admitted.slot.backend();
     if matches!(backend.conf.scheme, Scheme::H2c | Scheme::H2) {
-        return shared::take(client, exchange, upstream, backend).await;
+        return shared::take(client, exchange, upstream, backend, wants_new).await;
     }
     let keep = ticks(upstream.conf.keepalive_timeout);
     // A connection that is about to time out at the other side is no place for a request that can't be repeated.
     let keep = if exchange.request.is_idempotent { keep } else { keep / 2 };
     // While descriptors are used up: so long for one that comes free, or for a connection that somebody gives back.
-    let until = local.wheel.now().saturating_add(ticks(upstream.conf.connect_timeout));
+    let until = taken_at.saturating_add(ticks(upstream.conf.connect_timeout));
     let from_us = if exchange.record.is_told() { crate::clock::stamp_us() } else { 0 };
     let opened = loop {
         if let Some(stream) = kept(client, backend, keep, wants_new) {
-            return Ok(Lease { stream, reused: true });
+            return Ok(Lease { stream, reused: true, taken_at });
         }
         match dial::open(client, upstream, backend).await {
             Err(fault) if fault.reason == Reason::NoDescriptor && local.wheel.now() < until => {
@@ -59,7 +62,7 @@ pub async fn take(
     local.stats.pool_misses.inc();
     let stream = opened?;
     exchange.record.connected(from_us);
-    Ok(Lease { stream, reused: false })
+    Ok(Lease { stream, reused: false, taken_at })
 }
 
 /// The kept connection used last, if it is fit for this request.
@@ -73,9 +76,9 @@ fn kept(client: &Client, backend: &BackendView, keep: u32, wants_new: bool) -> O
     Some(stream)
 }
 
-/// Keeps a connection that can carry another exchange, unless this worker is about to end.
-pub fn give_back(stream: Stream, client: &Client, upstream: &UpstreamView, admitted: &Admitted) {
+/// Keeps a connection of a lease of tick `taken_at` that can carry another exchange, unless this worker is about to end.
+pub fn give_back(stream: Stream, taken_at: u32, client: &Client, upstream: &UpstreamView, admitted: &Admitted) {
     if !stream.is_spent() && !client.local.draining.get() {
-        admitted.slot.backend().pool.put(stream, client.local.wheel.now(), upstream.keepalive);
+        admitted.slot.backend().pool.put(stream, taken_at, client.local.wheel.now(), upstream.keepalive);
     }
 }

@@ -217,6 +217,14 @@ impl Outgoing {
     }
 }
 
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if matches!(self.inner.get_mut().down, Down::Head(_)) {
+            self.place.given_up();
+        }
+    }
+}
+
 impl Inner {
     /// Makes the request, once its head is whole.
     fn ask(&mut self, mut bytes: Vec<u8>, over_tls: bool, place: &Place) -> Result<(), Fault> {
@@ -233,6 +241,7 @@ impl Inner {
         let is_tunnel = accept.is_some();
         let is_whole = source.is_done() && !is_tunnel;
         let (answer, stream) = sender.send_request(outbound.request, is_whole).map_err(|e| fault_of(&e))?;
+        place.asked();
         let awaited = Awaited { answer, accept, is_head: outbound.is_head };
         self.down = Down::Head(Box::new(awaited));
         let mut body = Upward {
@@ -406,18 +415,23 @@ impl Downward {
     }
 }
 
+/// A GOAWAY (RFC 9113, section 6.8) that came before the backend looked at the request: any other connection will do.
+pub const LEFT_OUT: Fault = Fault::new(Reason::BackendRefused, "the backend's GOAWAY left the request out");
+/// The backend ended this stream and no other: its connection is as good as before.
+pub const RESET: Fault = Fault::new(Reason::BackendClosed, "the backend reset the stream");
+
 /// What a broken stream is called. A backend that said that it did not begin with it can be asked again whatever was asked
 /// (RFC 9113, section 8.7).
 fn fault_of(error: &::h2::Error) -> Fault {
     if error.is_remote() && error.is_go_away() {
-        return Fault::new(Reason::BackendRefused, "the backend's GOAWAY left the request out");
+        return LEFT_OUT;
     }
     if error.is_remote() && error.is_reset() && error.reason() == Some(Code::REFUSED_STREAM) {
         return Reason::BackendRefused.into();
     }
     match (error.is_io(), error.is_remote()) {
         (true, _) => Reason::BackendClosed.into(),
-        (false, true) => Fault::new(Reason::BackendClosed, "the backend reset the stream"),
+        (false, true) => RESET,
         (false, false) => Fault::new(Reason::BackendProtocol, "the backend broke HTTP/2 (RFC 9113 5.4)"),
     }
 }

@@ -8,7 +8,8 @@ use crate::limits::{TRUNK_PONG_SECONDS_MAX, TRUNK_SILENT_SECONDS_MAX};
 use crate::wheel::ticks;
 
 const SILENT_TICKS: u32 = ticks(Duration::from_secs(TRUNK_SILENT_SECONDS_MAX));
-const PONG_TICKS: u32 = ticks(Duration::from_secs(TRUNK_PONG_SECONDS_MAX));
+/// How long a sign of life may take, in ticks.
+pub const PONG_TICKS: u32 = ticks(Duration::from_secs(TRUNK_PONG_SECONDS_MAX));
 
 /// What a connection does now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -283,6 +284,11 @@ impl Secured {
     /// See [`super::Stream::poll_readable`].
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.inner.borrow().has_more() { Poll::Ready(Ok(())) } else { self.socket.poll_readable(cx) }
+    }
+
+    /// See [`super::Stream::peer`].
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.socket.peer()
     }
 
     /// See [`super::Stream::is_quiet`]. What the peer sent may be a ticket only.

@@ -4,6 +4,7 @@
 //! the cached readiness when they come back short, so that a kept-alive exchange needs no call that only says "not yet".
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
@@ -108,6 +109,11 @@ impl Socket {
             Ok(Ok(())) => Ok(()),
             Ok(Err(e)) | Err(e) => Err(e.into()),
         }
+    }
+
+    /// Whom it is connected to; `None` for Unix sockets.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        rustix::net::getpeername(self.fd.get_ref()).ok()??.try_into().ok()
     }
 
     /// Sends the end of our side; errors do not matter, as the socket is closed soon after.

@@ -6,23 +6,25 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use ::h2::client::{Builder, Connection, SendRequest};
 use ::h2::{Ping, PingPong};
 use bytes::Bytes;
 
 use super::Stream;
-use super::carrier::Carrier;
-use super::pulse::{Beat, Pulse};
+use super::carrier::{Carrier, Signs};
+use super::pulse::{Beat, PONG_TICKS, Pulse};
 use super::waiters::Waiters;
 use crate::limits::{
     RESPONSE_HEAD_BYTES_MAX, TRUNK_SEND_BUFFER_BYTES_MAX, TRUNK_STREAM_WINDOW_BYTES, TRUNK_STREAMS_COUNT_MAX,
-    TRUNK_WINDOW_BYTES,
+    TRUNK_UNHEARD_SECONDS_MAX, TRUNK_WINDOW_BYTES,
 };
-use crate::wheel::{Deadline, Wheel};
+use crate::wheel::{Deadline, Wheel, ticks};
 
 /// Streams that we reset and whose last frames may still come, in streams; they are told from a fault for a moment.
 const RESET_STREAMS_COUNT_MAX: usize = 1024;
@@ -36,11 +38,29 @@ pub struct Trunk {
     allowed: Cell<usize>,
     /// As many streams as it is given.
     streams_max: Cell<usize>,
+    /// Streams that ended since that was changed, as long as it is less than the backend's settings allow.
+    ended: Cell<usize>,
     is_closing: Cell<bool>,
     idle_since: Cell<u32>,
+    signs: Rc<Signs>,
+    unheard: Cell<Option<Unheard>>,
+    /// The connection's task. The codec does not wake it for those that leave while it waits for room to write.
+    task: RefCell<Option<Waker>>,
+    peer: Option<SocketAddr>,
     wheel: Rc<Wheel>,
     waiters: Rc<Waiters>,
 }
+
+/// Since when a request is out, and how much had been heard then.
+#[derive(Clone, Copy, Debug)]
+struct Unheard {
+    reads: u64,
+    since: u32,
+}
+
+/// Streams that end before a connection that refused one is given one more at once, in streams.
+const STREAMS_FOR_ONE_MORE: usize = 100;
+const UNHEARD_TICKS: u32 = ticks(Duration::from_secs(TRUNK_UNHEARD_SECONDS_MAX));
 
 impl Trunk {
     /// Begins to speak HTTP/2 over `stream`, and waits for the backend's settings: they tell how many streams it takes.
@@ -49,18 +69,29 @@ impl Trunk {
     /// # Errors
     /// What the connection says, or that the other side doesn't speak HTTP/2.
     pub async fn open(stream: Stream, wheel: &Rc<Wheel>, waiters: &Rc<Waiters>) -> io::Result<Rc<Trunk>> {
-        let heard = Rc::new(Cell::new(false));
-        let carrier = Carrier::new(stream, heard.clone());
+        let (signs, peer) = (Rc::new(Signs::default()), stream.peer());
+        let carrier = Carrier::new(stream, signs.clone());
         let (sender, mut connection) = builder().handshake(carrier).await.map_err(into_io)?;
-        let watch =
-            Watch { ping: connection.ping_pong(), heard, pulse: Pulse::default(), deadline: Deadline::new(wheel) };
+        let watch = Watch {
+            ping: connection.ping_pong(),
+            signs: signs.clone(),
+            heard_before: 0,
+            pulse: Pulse::default(),
+            leave_by: None,
+            deadline: Deadline::new(wheel),
+        };
         let trunk = Rc::new(Trunk {
             sender: RefCell::new(sender),
             streams: Cell::new(0),
             allowed: Cell::new(0),
             streams_max: Cell::new(0),
+            ended: Cell::new(0),
             is_closing: Cell::new(false),
             idle_since: Cell::new(wheel.now()),
+            signs,
+            unheard: Cell::new(None),
+            task: RefCell::new(None),
+            peer,
             wheel: wheel.clone(),
             waiters: waiters.clone(),
         });
@@ -99,8 +130,14 @@ impl Trunk {
         (self.streams.get() == 0).then_some(self.idle_since.get())
     }
 
+    /// Whom it leads to; `None` for a Unix socket.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
     /// Looks at what the last frames changed.
     fn observe(&self, cx: &mut Context<'_>) {
+        self.task.borrow_mut().get_or_insert_with(|| cx.waker().clone()).clone_from(cx.waker());
         let mut sender = self.sender.borrow_mut();
         let is_closing = matches!(sender.poll_ready(cx), Poll::Ready(Err(_)));
         let allowed = sender.current_max_send_streams();
@@ -113,9 +150,31 @@ impl Trunk {
         }
     }
 
+    /// It is given one more stream at once for every so many that end, up to what the backend's settings allow.
+    fn regain(&self) {
+        if self.streams_max.get() >= self.allowed.get().min(TRUNK_STREAMS_COUNT_MAX) {
+            return;
+        }
+        self.ended.set(self.ended.get() + 1);
+        if self.ended.get() >= STREAMS_FOR_ONE_MORE {
+            self.ended.set(0);
+            self.streams_max.set(self.streams_max.get() + 1);
+            self.waiters.wake_one();
+        }
+    }
+
+    /// Takes no stream any more; those that it has go on.
     fn end(&self) {
         self.is_closing.set(true);
         self.waiters.wake_all();
+    }
+}
+
+impl Drop for Trunk {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.wake();
+        }
     }
 }
 
@@ -152,11 +211,14 @@ async fn drive(mut connection: Connection<Carrier, Bytes>, trunk: Weak<Trunk>, m
         let ended = Pin::new(&mut connection).poll(cx).map_err(into_io);
         let trunk = trunk.upgrade();
         trunk.iter().for_each(|trunk| trunk.observe(cx));
-        let is_busy = trunk.is_some_and(|trunk| trunk.streams.get() > 0);
-        match ended {
-            Poll::Pending => watch.poll(cx, is_busy).map(|()| Err(io::ErrorKind::TimedOut.into())),
-            ended => ended,
+        if ended.is_ready() {
+            return ended;
         }
+        let overdue = match trunk {
+            Some(trunk) => watch.poll(cx, trunk.streams.get() > 0),
+            None => watch.poll_left(cx),
+        };
+        overdue.map(|()| Err(io::ErrorKind::TimedOut.into()))
     })
     .await;
     if let Some(trunk) = trunk.upgrade() {
@@ -168,8 +230,11 @@ async fn drive(mut connection: Connection<Carrier, Bytes>, trunk: Weak<Trunk>, m
 /// What a connection's task looks after beside its frames.
 struct Watch {
     ping: Option<PingPong>,
-    heard: Rc<Cell<bool>>,
+    signs: Rc<Signs>,
+    heard_before: u64,
     pulse: Pulse,
+    /// The tick by which it ends, once nobody wants it any more.
+    leave_by: Option<u32>,
     deadline: Deadline,
 }
 
@@ -177,7 +242,9 @@ impl Watch {
     /// Ready when the other side gives no sign of life.
     fn poll(&mut self, cx: &mut Context<'_>, is_busy: bool) -> Poll<()> {
         loop {
-            match self.pulse.beat(self.deadline.now(), self.heard.take(), is_busy) {
+            let heard = self.signs.reads();
+            let was_heard = std::mem::replace(&mut self.heard_before, heard) != heard;
+            match self.pulse.beat(self.deadline.now(), was_heard, is_busy) {
                 Beat::Dead => return Poll::Ready(()),
                 Beat::Ask => self.ask(cx),
                 Beat::Wait(until) => {
@@ -186,6 +253,13 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// Ready when its last bytes take too long: the other side need not read them, nor close.
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let by = *self.leave_by.get_or_insert(self.deadline.now().saturating_add(PONG_TICKS));
+        self.deadline.set(by);
+        self.deadline.poll_expired(cx)
     }
 
     fn ask(&mut self, cx: &mut Context<'_>) {
@@ -211,6 +285,26 @@ impl Place {
             0 | 1 => trunk.end(),
             streams => trunk.streams_max.set(trunk.streams_max.get().min(streams - 1)),
         }
+        trunk.ended.set(0);
+    }
+
+    /// A request goes out.
+    pub fn asked(&self) {
+        let (trunk, reads) = (&self.trunk, self.trunk.signs.reads());
+        if trunk.unheard.get().is_none_or(|unheard| unheard.reads != reads) {
+            trunk.unheard.set(Some(Unheard { reads, since: trunk.wheel.now() }));
+        }
+        trunk.signs.asked();
+    }
+
+    /// Nobody waits any more for an answer that has not begun. If nothing at all came meanwhile, the connection may be
+    /// dead without a sign: others are not sent after.
+    pub fn given_up(&self) {
+        let trunk = &self.trunk;
+        let unheard = trunk.unheard.get().filter(|unheard| unheard.reads == trunk.signs.reads());
+        if unheard.is_some_and(|unheard| trunk.wheel.now().saturating_sub(unheard.since) >= UNHEARD_TICKS) {
+            trunk.end();
+        }
     }
 
     /// Makes requests on the connection.
@@ -224,6 +318,74 @@ impl Drop for Place {
         let trunk = &self.trunk;
         trunk.streams.set(trunk.streams.get() - 1);
         trunk.idle_since.set(trunk.wheel.now());
+        trunk.regain();
         trunk.waiters.wake_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::Outgoing;
+    use std::io::{IoSlice, Write};
+    use std::os::unix::net::UnixStream;
+
+    async fn let_others_run() {
+        for _ in 0..16 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_refusal_took_comes_back() {
+        let (near, mut far) = UnixStream::pair().expect("a pair of sockets");
+        near.set_nonblocking(true).expect("a socket that does not block");
+        far.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).expect("settings sent");
+        let tasks = tokio::task::LocalSet::new();
+        tasks
+            .run_until(async {
+                let stream = Stream::new(near.into()).expect("a connection");
+                let trunk = Trunk::open(stream, &Wheel::new(), &Rc::default()).await.expect("HTTP/2");
+                let places = [trunk.place(), trunk.place()].map(|place| place.expect("a place"));
+                places[1].refused();
+                assert_eq!(trunk.capacity(), 1);
+                drop(places);
+                let serve = |count: usize| (0..count).for_each(|_| drop(trunk.place().expect("a place")));
+                serve(STREAMS_FOR_ONE_MORE);
+                assert_eq!(trunk.capacity(), 2);
+                serve(TRUNK_STREAMS_COUNT_MAX * STREAMS_FOR_ONE_MORE);
+                assert_eq!(trunk.capacity(), TRUNK_STREAMS_COUNT_MAX);
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_nobody_wants_ends_though_the_other_side_reads_nothing() {
+        let (near, mut far) = UnixStream::pair().expect("a pair of sockets");
+        near.set_nonblocking(true).expect("a socket that does not block");
+        // SETTINGS with a window of 1 MiB, and as much for the connection.
+        far.write_all(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 16, 0, 0]).expect("settings sent");
+        far.write_all(&[0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 16, 0, 0]).expect("a window sent");
+        let tasks = tokio::task::LocalSet::new();
+        tasks
+            .run_until(async {
+                let (wheel, stream) = (Wheel::new(), Stream::new(near.into()).expect("a connection"));
+                let trunk = Trunk::open(stream, &wheel, &Rc::default()).await.expect("HTTP/2");
+                let outgoing = Outgoing::new(trunk.place().expect("a place"), false);
+                let head = b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\n";
+                outgoing.send(&[IoSlice::new(head)]).expect("a head taken");
+                for _ in 0..100 {
+                    let _ = outgoing.send(&[IoSlice::new(&[b'x'; 8192])]);
+                    let_others_run().await;
+                }
+                assert!(outgoing.unsent() > 0, "the socket is full");
+                drop((outgoing, trunk));
+                let_others_run().await;
+                assert!(!wheel.is_empty(), "it still hopes to say its last");
+                wheel.advance_to(PONG_TICKS + 1);
+                let_others_run().await;
+                assert!(wheel.is_empty(), "its task has ended");
+            })
+            .await;
     }
 }

@@ -4,6 +4,7 @@
 //! `max_conn` is the backend's, whatever carries them.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::limits::{TRUNK_STREAMS_COUNT_MAX, TRUNKS_COUNT_MAX};
@@ -12,7 +13,9 @@ use crate::stream::{Place, Trunk, Waiters};
 /// The HTTP/2 connections of one worker to one backend.
 #[derive(Debug)]
 pub struct Trunks {
-    open: RefCell<Vec<Rc<Trunk>>>,
+    open: RefCell<Vec<Opened>>,
+    /// Connections so far.
+    count: Cell<u64>,
     opening: Cell<usize>,
     /// Streams that the connection opened last takes: what the next one is reckoned with.
     expected: Cell<usize>,
@@ -20,10 +23,18 @@ pub struct Trunks {
     is_closed: Cell<bool>,
 }
 
+/// A connection, and how many there were before it.
+#[derive(Debug)]
+struct Opened {
+    trunk: Rc<Trunk>,
+    number: u64,
+}
+
 impl Default for Trunks {
     fn default() -> Self {
         Trunks {
             open: RefCell::default(),
+            count: Cell::new(0),
             opening: Cell::new(0),
             expected: Cell::new(TRUNK_STREAMS_COUNT_MAX),
             waiters: Rc::default(),
@@ -33,14 +44,24 @@ impl Default for Trunks {
 }
 
 impl Trunks {
-    /// A place on the first connection that has room and went idle at tick `since` or later, if it is idle at all. When
-    /// there can be no more connections, however long it is idle.
-    pub fn place(&self, since: u32) -> Option<Place> {
+    /// A place on the first connection that has room, is none of the first `but` and went idle at tick `since` or later, if
+    /// it is idle at all. When there can be no more connections, on any that has room.
+    pub fn place(&self, since: u32, but: u64) -> Option<Place> {
         let mut open = self.open.borrow_mut();
-        open.retain(|trunk| !trunk.is_closing());
-        let since = if open.len() < TRUNKS_COUNT_MAX { since } else { 0 };
-        let is_fresh = |trunk: &&Rc<Trunk>| trunk.idle_since().is_none_or(|at| at >= since);
-        open.iter().filter(is_fresh).find_map(Trunk::place)
+        open.retain(|opened| !opened.trunk.is_closing());
+        let (since, but) = if open.len() < TRUNKS_COUNT_MAX { (since, but) } else { (0, 0) };
+        let is_fit = |opened: &&Opened| opened.number >= but && opened.trunk.idle_since().is_none_or(|at| at >= since);
+        open.iter().filter(is_fit).find_map(|opened| opened.trunk.place())
+    }
+
+    /// Connections that were opened so far.
+    pub fn count(&self) -> u64 {
+        self.count.get()
+    }
+
+    /// Whether one is being opened.
+    pub fn is_opening(&self) -> bool {
+        self.opening.get() > 0
     }
 
     /// Leave to open another connection: unless those that are being opened are enough for all who wait, or there are as
@@ -63,7 +84,13 @@ impl Trunks {
 
     /// Closes what carried no stream since before tick `since`.
     pub fn sweep(&self, since: u32) {
-        self.open.borrow_mut().retain(|trunk| !trunk.is_closing() && trunk.idle_since().is_none_or(|at| at >= since));
+        let is_kept = |trunk: &Trunk| !trunk.is_closing() && trunk.idle_since().is_none_or(|at| at >= since);
+        self.open.borrow_mut().retain(|opened| is_kept(&opened.trunk));
+    }
+
+    /// Lets go of what leads elsewhere than to `addresses`; what it carries goes on.
+    pub fn keep_to(&self, addresses: &[SocketAddr]) {
+        self.open.borrow_mut().retain(|opened| opened.trunk.peer().is_none_or(|peer| addresses.contains(&peer)));
     }
 
     /// Takes no stream any more, and ends each connection with its last one: the backend is gone.
@@ -75,8 +102,8 @@ impl Trunks {
     /// Closes up to `count` connections without a stream, the oldest first; returns how many there were.
     pub fn evict(&self, count: usize) -> usize {
         let mut evicted = 0;
-        self.open.borrow_mut().retain(|trunk| {
-            let goes = evicted < count && trunk.idle_since().is_some();
+        self.open.borrow_mut().retain(|opened| {
+            let goes = evicted < count && opened.trunk.idle_since().is_some();
             evicted += usize::from(goes);
             !goes
         });
@@ -105,9 +132,10 @@ impl Opening {
     pub fn done(self, trunk: Rc<Trunk>) -> Option<Place> {
         let trunks = &self.trunks;
         trunks.expected.set(trunk.capacity());
-        let place = trunk.place();
+        let (place, number) = (trunk.place(), trunks.count.get());
+        trunks.count.set(number + 1);
         if !trunks.is_closed.get() && !trunk.is_closing() {
-            trunks.open.borrow_mut().push(trunk);
+            trunks.open.borrow_mut().push(Opened { trunk, number });
         }
         place
     }

@@ -5,13 +5,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::balance::rng::Rng;
 use crate::balance::roster::Roster;
 use crate::balance::rotation::Rotation;
-use crate::config::plan::{self, Target};
+use crate::config::plan::{self, BackendAddr, Target};
 use crate::route::{AccessList, RouteTable};
 use crate::shared::backend::BackendState;
 use crate::shared::budget::SharedBudget;
@@ -38,8 +39,10 @@ pub struct BackendView {
     pub stats: Arc<BackendStats>,
     /// Its stable key for the hash rules.
     pub hash: u64,
-    /// Rotates over the addresses of its name.
+    /// Rotates over the addresses of its name, from another one with each worker.
     pub next_address: Cell<usize>,
+    /// Those that it had when its kept connections were looked at.
+    addresses: RefCell<Arc<Vec<SocketAddr>>>,
 }
 
 impl AsRef<BackendState> for BackendView {
@@ -155,6 +158,8 @@ impl UpstreamView {
         let old = before.and_then(|view| view.upstreams.iter().find(|u| Arc::ptr_eq(&u.state, &published.state)));
         let kept: HashMap<_, &BackendView> =
             old.iter().flat_map(|u| &u.backends).map(|b| (Arc::as_ptr(&b.state), &**b)).collect();
+        // Connections that were opened by other rules are not for requests after them.
+        let is_same_tls = old.is_none_or(|u| same(u.connector.as_ref(), published.connector.as_ref()));
         let backends = published
             .conf
             .backends
@@ -162,7 +167,8 @@ impl UpstreamView {
             .zip(published.backends.iter().zip(&published.stats))
             .map(|(conf, (state, stats))| {
                 let kept = kept.get(&Arc::as_ptr(state)).copied();
-                Rc::new(BackendView::new(conf, state, &stats[worker], kept))
+                let has_fit = is_same_tls || !conf.scheme.is_secure();
+                Rc::new(BackendView::new(conf, state, &stats[worker], kept.filter(|_| has_fit), rng))
             })
             .collect();
         let conf = published.conf.clone();
@@ -210,12 +216,17 @@ impl UpstreamView {
     }
 }
 
+fn same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+    one.map(Arc::as_ptr) == other.map(Arc::as_ptr)
+}
+
 impl BackendView {
     fn new(
         conf: &Arc<plan::Backend>,
         state: &Arc<BackendState>,
         stats: &Arc<BackendStats>,
         kept: Option<&BackendView>,
+        rng: &mut Rng,
     ) -> BackendView {
         BackendView {
             hash: crate::balance::key::of_bytes(conf.id.as_bytes()),
@@ -224,7 +235,22 @@ impl BackendView {
             pool: kept.map_or_else(Rc::default, |b| b.pool.clone()),
             trunks: kept.map_or_else(Rc::default, |b| b.trunks.clone()),
             stats: stats.clone(),
-            next_address: Cell::new(0),
+            next_address: Cell::new(kept.map_or_else(|| rng.next_u64() as usize, |b| b.next_address.get())),
+            addresses: kept.map_or_else(|| RefCell::new(Arc::clone(&state.addresses())), |b| b.addresses.clone()),
+        }
+    }
+
+    /// Lets go of kept connections to addresses that its name no longer has. Called about once a second, at tick `now`.
+    pub fn follow_addresses(&self, now: u32) {
+        if !matches!(self.conf.addr, BackendAddr::Name(..)) {
+            return;
+        }
+        let addresses = Arc::clone(&self.state.addresses());
+        // Each time: one that was being opened meanwhile may lead to an old address.
+        self.trunks.keep_to(&addresses);
+        let before = self.addresses.replace(addresses.clone());
+        if !before.is_empty() && !Arc::ptr_eq(&before, &addresses) {
+            self.pool.keep_to(&addresses, now);
         }
     }
 }

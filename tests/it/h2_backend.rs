@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use h2::Reason as Code;
 use speedmimi::error::Reason;
+use speedmimi::health::budget::RETRIES_ALWAYS;
 use speedmimi::limits::TRUNKS_COUNT_MAX;
 
 use crate::client::Client;
@@ -242,6 +243,36 @@ fn who_finds_all_connections_full_waits_for_a_stream() {
 }
 
 #[test]
+fn who_waits_in_vain_for_a_stream_blames_nobody() {
+    let origin = H2Origin::with(|builder| {
+        builder.max_concurrent_streams(1);
+    });
+    let proxy = Proxy::start(&[], &origin.sections("", "connect_timeout: 2s"));
+    let mut clients: Vec<Client> = (0..TRUNKS_COUNT_MAX).map(|_| proxy.client()).collect();
+    clients.iter_mut().for_each(|client| client.send_get("/gate"));
+    wait::until("as many as there may be", || origin.in_flight() == TRUNKS_COUNT_MAX);
+    assert_eq!(proxy.client().get("/").status, 503);
+    counted(&proxy, Reason::BackendsFull, 1);
+    origin.open_gate();
+    clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 200));
+}
+
+#[test]
+fn a_refused_request_is_asked_again_on_no_connection_that_was_open_before() {
+    let origin = H2Origin::with(|builder| {
+        builder.max_concurrent_streams(1);
+    });
+    let proxy = before(&origin);
+    let mut clients = [proxy.client(), proxy.client()];
+    clients.iter_mut().for_each(|client| client.send_get("/gate"));
+    wait::until("both", || origin.in_flight() == 2);
+    origin.open_gate();
+    clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 200));
+    assert_eq!(clients[0].get("/refuse-first").status, 200);
+    assert_eq!(origin.seen().last().map(|seen| seen.connection), Some(2));
+}
+
+#[test]
 fn max_conn_counts_exchanges_whatever_carries_them() {
     let origin = H2Origin::start();
     let proxy = Proxy::start(&[], &origin.sections("max_conn: 3", ""));
@@ -307,13 +338,27 @@ fn a_request_that_is_always_refused_gets_a_502() {
 }
 
 #[test]
+fn a_backend_that_refuses_everything_is_not_asked_twice_as_much() {
+    let origin = H2Origin::start();
+    let proxy = Proxy::start(&[], &origin.sections("", "retries: 0"));
+    let (mut client, requests) = (proxy.client(), 2 * RETRIES_ALWAYS as usize);
+    for _ in 0..requests {
+        assert_eq!(client.request("POST", "/refuse", &[], b"").status, 502);
+    }
+    let asked = origin.seen().len();
+    assert!((requests..2 * requests).contains(&asked), "{asked} times for {requests} requests");
+}
+
+#[test]
 fn a_reset_request_is_asked_again_only_if_it_may_be() {
     let origin = H2Origin::start();
     let proxy = Proxy::start(&[], &origin.sections("", "retries: 1"));
     assert_eq!(proxy.client().request("POST", "/reset", &[], b"content").status, 502);
     assert_eq!(origin.seen().len(), 1);
+    // By the rules of retries alone: the connection is as good as before.
     assert_eq!(proxy.client().get("/reset").status, 502);
-    assert!(origin.seen().len() > 2);
+    assert_eq!(origin.seen().len(), 3);
+    assert_eq!(origin.connections(), 1);
 }
 
 #[test]
@@ -373,6 +418,15 @@ fn head_of_a_request(stream: &mut TcpStream) {
     }
 }
 
+/// Carries the next connection to an origin that answers, up to its end.
+fn carry(listener: &TcpListener, origin: &H2Origin) {
+    let (mut from, _) = listener.accept().expect("another connection");
+    let mut to = TcpStream::connect((Ipv4Addr::LOCALHOST, origin.port())).expect("the origin");
+    let (mut back_from, mut back_to) = (to.try_clone().unwrap(), from.try_clone().unwrap());
+    thread::spawn(move || std::io::copy(&mut back_from, &mut back_to));
+    let _ = std::io::copy(&mut from, &mut to);
+}
+
 #[test]
 fn a_request_that_a_goaway_leaves_out_is_asked_again_even_if_it_was_sent() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
@@ -390,12 +444,7 @@ fn a_request_that_a_goaway_leaves_out_is_asked_again_even_if_it_was_sent() {
         head_of_a_request(&mut stream);
         // The last stream that it cares for is none.
         stream.write_all(&frame(7, 0, 0, &[0; 8])).expect("a GOAWAY");
-        // The next connection is carried to an origin that answers.
-        let (mut from, _) = listener.accept().expect("the second connection");
-        let mut to = TcpStream::connect((Ipv4Addr::LOCALHOST, origin.port())).expect("the origin");
-        let (mut back_from, mut back_to) = (to.try_clone().unwrap(), from.try_clone().unwrap());
-        thread::spawn(move || std::io::copy(&mut back_from, &mut back_to));
-        let _ = std::io::copy(&mut from, &mut to);
+        carry(&listener, &origin);
         (stream, origin)
     });
     let answer = proxy.client().request("POST", "/echo", &[], b"content");
@@ -404,6 +453,53 @@ fn a_request_that_a_goaway_leaves_out_is_asked_again_even_if_it_was_sent() {
     proxy.shutdown();
     let (_, origin) = relay.join().expect("the relay's end");
     assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn a_connection_that_went_silent_gets_no_other_request() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let origin = H2Origin::start();
+    let sections = origin.sections("", "response_timeout: 1500ms, retries: 0");
+    let port = listener.local_addr().expect("an address").port();
+    let proxy = Proxy::start(&[], &sections.replace(&origin.port().to_string(), &port.to_string()));
+    let relay = thread::spawn(move || {
+        let (mut silent, _) = listener.accept().expect("the first connection");
+        head_of_a_request(&mut silent);
+        silent.write_all(&frame(1, 5, 1, &[0x89])).expect("an answer without content");
+        carry(&listener, &origin);
+        (silent, origin)
+    });
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").status, 204);
+    assert_eq!(client.get("/").status, 504);
+    assert_eq!(client.get("/").status, 200);
+    proxy.shutdown();
+    relay.join().expect("the relay's end");
+}
+
+#[test]
+fn frames_that_say_nothing_cost_nobody_an_answer() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let proxy = Proxy::start(
+        &[],
+        &format!(
+            "backends: {{default: [{{host: 127.0.0.1, port: {port}, scheme: h2c}}]}}\n\
+             routing: {{default: {{upstream: default}}}}\n"
+        ),
+    );
+    let backend = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        head_of_a_request(&mut stream);
+        let mut answer = frame(1, 4, 1, &[0x88]);
+        (0..300).for_each(|_| answer.extend(frame(0, 0, 1, b"")));
+        answer.extend(frame(0, 1, 1, b"hello"));
+        stream.write_all(&answer).expect("an answer sent");
+        stream
+    });
+    let answer = proxy.client().get("/");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
+    drop(backend.join().expect("the backend's end"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::Client;
+use crate::h2_origin::H2Origin;
 use crate::origin::{self, Next, Origin, WATCHDOG};
 use crate::pki::{Issued, Pki};
 use crate::proxy::{Proxy, sections};
@@ -259,6 +260,49 @@ fn a_backends_certificate_is_verified() {
         assert_eq!(answer.status, if wanted.is_some() { 502 } else { 200 }, "{keys}: {error:?}");
         assert!(wanted.is_none_or(|wanted| error.is_some_and(|error| error.contains(wanted))), "{keys}");
     }
+}
+
+#[test]
+fn other_rules_for_tls_mean_other_connections() {
+    let pki = Pki::new("tls-rules");
+    let own = pki.issue(&["b.test", "127.0.0.1"]);
+    let ca = format!("ca_file: {}", pki.ca_file().display());
+    let with = |origin: &Origin, keys: &str| sections(origin, "scheme: https", &format!("tls: {{{ca}{keys}}}"));
+    let origin = Origin::start_tls(pki.server(&own, false), origin::by_path);
+    let mut proxy = Proxy::start(&[], &with(&origin, ""));
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").status, 200);
+    proxy.reload(&[("read_timeout", "29s")], &with(&origin, ""));
+    assert_eq!((client.get("/").status, origin.connections().len()), (200, 1), "nothing changed");
+    proxy.reload(&[], &with(&origin, ", server_name: other.test"));
+    assert_eq!(client.get("/").status, 502);
+    proxy.reload(&[], &with(&origin, ", server_name: b.test"));
+    assert_eq!(client.get("/").status, 200);
+}
+
+#[test]
+fn other_rules_for_tls_mean_other_http2_connections_and_what_runs_goes_on() {
+    let (pki, origin) = (Pki::new("tls-rules-http2"), H2Origin::start());
+    let own = pki.issue(&["a.test", "127.0.0.1"]);
+    let far = Proxy::start(&[("idle_timeout", "60s")], &format!("{}\n{}", ssl(&own, ""), origin.sections("", "")));
+    let with = |name: &str| {
+        format!(
+            "backends: {{default: [{{host: 127.0.0.1, port: {}, scheme: h2}}]}}\n\
+             upstreams: {{default: {{tls: {{ca_file: {}, server_name: {name}}}}}}}\n\
+             routing: {{default: {{upstream: default}}}}\n",
+            far.addr().port(),
+            pki.ca_file().display()
+        )
+    };
+    let mut near = Proxy::start(&[], &with("a.test"));
+    let mut runs = near.client();
+    runs.send_get("/gate");
+    crate::wait::until("the request", || origin.in_flight() == 1);
+    near.reload(&[], &with("other.test"));
+    assert_eq!(near.client().get("/").status, 502);
+    origin.open_gate();
+    assert_eq!(runs.response().status, 200);
+    assert_eq!(runs.get("/").status, 502);
 }
 
 #[test]

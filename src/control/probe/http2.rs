@@ -113,11 +113,22 @@ async fn serving(answer: Response<RecvStream>) -> Result<(), String> {
         Some(code) => return Err(format!("grpc-status {code}")),
         None => return Err("an answer without grpc-status".into()),
     }
-    let message = bytes.get(PREFIX_BYTES..).filter(|_| bytes[0] == 0).ok_or("an answer without a message")?;
-    let answer = HealthCheckResponse::decode(message).map_err(|e| e.to_string())?;
+    let answer = HealthCheckResponse::decode(only_message(&bytes)?).map_err(|e| e.to_string())?;
     match answer.status() {
         ServingStatus::Serving => Ok(()),
         other => Err(format!("the service says {}", other.as_str_name())),
+    }
+}
+
+/// The one message of an answer, behind its flag and its length.
+fn only_message(bytes: &[u8]) -> Result<&[u8], &'static str> {
+    let Some((&[flag, a, b, c, d], message)) = bytes.split_first_chunk::<PREFIX_BYTES>() else {
+        return Err("an answer without a message");
+    };
+    match (flag, u32::from_be_bytes([a, b, c, d])) {
+        (0, len) if usize::try_from(len).is_ok_and(|len| len == message.len()) => Ok(message),
+        (0, _) => Err("an answer whose length is not that of its message"),
+        _ => Err("an answer that is compressed, which was not asked for"),
     }
 }
 
@@ -127,4 +138,24 @@ fn grpc_status(fields: &HeaderMap) -> Option<&str> {
 
 fn told(error: &Error) -> String {
     format!("HTTP/2: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_holds_one_message_of_the_length_it_says() {
+        assert_eq!(only_message(&[0, 0, 0, 0, 2, 8, 1]), Ok([8, 1].as_slice()));
+        assert_eq!(only_message(&[0, 0, 0, 0, 0]), Ok([].as_slice()));
+        let bad: [&[u8]; 6] = [
+            b"",
+            &[0, 0, 0, 0],
+            &[1, 0, 0, 0, 2, 8, 1],
+            &[0, 0, 0, 0, 1, 8, 1],
+            &[0, 0, 0, 0, 3, 8, 1],
+            &[0, 255, 255, 255, 255, 8, 1],
+        ];
+        bad.iter().for_each(|bytes| assert!(only_message(bytes).is_err(), "{bytes:?}"));
+    }
 }

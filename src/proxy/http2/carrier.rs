@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::http::frame::{ACK, DATA, FrameHead, FrameWalk, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE};
 use crate::limits::{
     HTTP2_IDLE_FRAME_BYTES, HTTP2_IDLE_FRAMES_COUNT_MAX, HTTP2_IDLE_FRAMES_COUNT_PER_PIECE,
     HTTP2_IDLE_FRAMES_COUNT_PER_TICK, HTTP2_SENT_BYTES_PER_FRAME,
@@ -199,10 +200,7 @@ impl AsyncWrite for Carrier {
 /// Where in the frames the bytes are, and how many idle frames are still borne.
 #[derive(Debug)]
 struct Scan {
-    /// Bytes of the preface, or of a frame's payload, still to come.
-    skip: usize,
-    head: [u8; FRAME_HEAD_BYTES],
-    head_len: usize,
+    walk: FrameWalk,
     left: u32,
     counted_at: u32,
     /// Whether no frame has come.
@@ -213,15 +211,12 @@ struct Scan {
     sent: usize,
 }
 
-const FRAME_HEAD_BYTES: usize = 9;
 const PREFACE_BYTES: usize = 24;
 
 impl Scan {
     fn new(now: u32) -> Scan {
         Scan {
-            skip: PREFACE_BYTES,
-            head: [0; FRAME_HEAD_BYTES],
-            head_len: 0,
+            walk: FrameWalk::behind(PREFACE_BYTES),
             left: HTTP2_IDLE_FRAMES_COUNT_MAX,
             counted_at: now,
             is_first: true,
@@ -250,56 +245,39 @@ impl Scan {
         self.bear(now.saturating_sub(self.counted_at).saturating_mul(HTTP2_IDLE_FRAMES_COUNT_PER_TICK));
         self.counted_at = now;
         while !bytes.is_empty() {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = &bytes[skipped..];
-            let n = (FRAME_HEAD_BYTES - self.head_len).min(bytes.len());
-            self.head[self.head_len..self.head_len + n].copy_from_slice(&bytes[..n]);
-            self.head_len += n;
-            bytes = &bytes[n..];
-            if self.head_len == FRAME_HEAD_BYTES {
-                self.head_len = 0;
-                self.frame();
+            let step = self.walk.step(bytes);
+            bytes = &bytes[step.payload + step.head_bytes..];
+            if let Some(head) = step.head {
+                self.frame(head);
             }
         }
     }
 
-    fn frame(&mut self) {
-        let [a, b, c, kind, flags, ..] = self.head;
-        self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-        if std::mem::take(&mut self.is_first) && kind != SETTINGS {
+    fn frame(&mut self, head: FrameHead) {
+        if std::mem::take(&mut self.is_first) && head.kind != SETTINGS {
             self.broken = Some(Reason::PROTOCOL_ERROR);
         }
-        if !has_right_size(kind, flags, self.skip) {
+        if !has_right_size(&head) {
             self.broken = Some(Reason::FRAME_SIZE_ERROR);
         }
-        let moves_on = match kind {
-            DATA => self.skip > 0 || flags & END_STREAM != 0,
+        let moves_on = match head.kind {
+            DATA => head.len > 0 || head.is_end_stream(),
             HEADERS => true,
             _ => false,
         };
         if !moves_on {
-            let cost = 1 + self.skip / HTTP2_IDLE_FRAME_BYTES;
+            let cost = 1 + head.len / HTTP2_IDLE_FRAME_BYTES;
             self.left = self.left.saturating_sub(u32::try_from(cost).unwrap_or(u32::MAX));
         }
     }
 }
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const WINDOW_UPDATE: u8 = 8;
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-
 /// The sizes that RFC 9113, section 6 gives to frames; the codec calls a wrong one a PROTOCOL_ERROR.
-fn has_right_size(kind: u8, flags: u8, len: usize) -> bool {
-    match kind {
-        RST_STREAM | WINDOW_UPDATE => len == 4,
-        PING => len == 8,
-        SETTINGS => len.is_multiple_of(6) && (len == 0 || flags & ACK == 0),
+fn has_right_size(head: &FrameHead) -> bool {
+    match head.kind {
+        RST_STREAM | WINDOW_UPDATE => head.len == 4,
+        PING => head.len == 8,
+        SETTINGS => head.len.is_multiple_of(6) && (head.len == 0 || head.flags & ACK == 0),
         _ => true,
     }
 }
