@@ -33,6 +33,7 @@ mod address;
 mod admin;
 mod balance;
 mod bodies;
+mod cancel;
 mod certificates;
 mod conformance;
 mod drain;
