@@ -55,6 +55,7 @@ mod persist;
 mod reload;
 mod retry;
 mod review;
+mod rotation;
 mod routing;
 mod seats;
 mod spread;
