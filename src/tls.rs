@@ -14,7 +14,7 @@ mod tests;
 mod trust;
 
 pub use acceptor::{Acceptor, Hello, take_hello};
-pub use certificate::{Certificate, Validity};
+pub use certificate::{Certificate, Standing, Validity};
 pub use connector::Connector;
 pub use files::FileFault;
 pub use loaded::{Loaded, Reading};

@@ -4,7 +4,6 @@
 //! browser, or without Python and its packages, it says so and is over; with `SPEEDMIMI_BROWSER=required` that fails.
 
 use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -50,15 +49,7 @@ fn python() -> Result<PathBuf, String> {
         return Ok(named.into());
     }
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../walk");
-    let wanted = here("requirements.txt");
-    let installed = home.join("requirements.txt");
-    if fs::read(&wanted).ok() != fs::read(&installed).ok() {
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home))?;
-        let pip = ["install", "--quiet", "--disable-pip-version-check", "-r"];
-        run(Command::new(home.join("bin/pip")).args(pip).arg(&wanted))?;
-        // Last, so that a broken installation is made anew the next time.
-        fs::copy(&wanted, &installed).map_err(|e| format!("{}: {e}", installed.display()))?;
-    }
+    run(Command::new(here("../python.sh")).arg(&home).arg(here("requirements.txt")))?;
     Ok(home.join("bin/python"))
 }
 

@@ -23,7 +23,7 @@ use ratatui::style::Color;
 use rustix::process::{Pid, Signal, kill_process};
 use speedmimi::cli::top::events::EventParser;
 use speedmimi::cli::top::feed::{self, News, Trouble};
-use speedmimi::cli::top::figures::Figures;
+use speedmimi::cli::top::figures::{Expiry, Figures, Tls};
 use speedmimi::cli::top::picture::{self, Ink};
 use speedmimi::cli::top::terminal::Screen;
 use speedmimi::cli::top::view::View;
@@ -202,6 +202,28 @@ mod pictures {
         let text = seen(&mut view, now, 100, 24);
         let title = text.lines().next().unwrap_or_default();
         assert!(title.contains("RESTART NEEDED") && title.contains("FILE REFUSED"), "{title}");
+    }
+
+    #[test]
+    fn tls_has_a_line_and_a_certificate_that_ends_is_said() {
+        let now = Instant::now();
+        let mut figures = all_figures().swap_remove(0);
+        let mut drawn = |state: &str, days_left| {
+            let first = Expiry { cert_file: "/etc/ssl/a.pem".to_owned(), state: state.to_owned(), days_left };
+            figures.server.proxy.tls =
+                Tls { sessions: 7, full: 30, resumed: 10, failed: 2, expires_first: Some(first) };
+            let mut view = View::new("127.0.0.1:9091");
+            view.take(News::Figures(Box::new(figures.clone())), now);
+            (seen(&mut view, now, 80, 24), picture::text(&view, 120))
+        };
+        let (small, whole) = drawn("valid", 60);
+        let line = "TLS          sessions 7  certificate 60 days left  failed 2  handshakes 40";
+        assert!(small.contains(line) && !small.contains("CERTIFICATE"), "{small}");
+        assert!(whole.contains("resumed 25.0 %  first to end /etc/ssl/a.pem"), "{whole}");
+        assert!(whole.trim_end().lines().last().is_some_and(|line| line.contains("shop-old")), "still whole:\n{whole}");
+        assert!(drawn("expires_soon", 1).0.contains("ready  CERTIFICATE EXPIRES"));
+        let (over, _) = drawn("expired", -1);
+        assert!(over.contains("ready  CERTIFICATE EXPIRED") && over.contains("certificate expired"), "{over}");
     }
 
     #[test]

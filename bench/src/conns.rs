@@ -7,6 +7,7 @@ use crate::http::response::{Answer, ResponseReader};
 use crate::net::{self, Interest, Poller, Received};
 use crate::tls::{ClientSide, Wire};
 use serde::Serialize;
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -116,6 +117,8 @@ pub struct Handshakes {
     pub done: u64,
     /// Those that resumed an earlier session.
     pub resumed: u64,
+    /// Digests of the servers' certificates.
+    pub certificates: HashSet<u64>,
     /// Why the first one that did not end well did not.
     pub failure: Option<String>,
 }
@@ -126,6 +129,7 @@ impl Handshakes {
         if let Wire::Secured(_) = wire {
             self.done += 1;
             self.resumed += u64::from(wire.is_resumed());
+            self.certificates.extend(wire.certificate());
         }
     }
 
@@ -138,6 +142,7 @@ impl Handshakes {
     pub fn add(&mut self, other: Handshakes) {
         self.done += other.done;
         self.resumed += other.resumed;
+        self.certificates.extend(other.certificates);
         self.failure = self.failure.take().or(other.failure);
     }
 }

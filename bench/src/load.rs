@@ -136,6 +136,9 @@ pub struct Report {
     /// Those of them that resumed an earlier session.
     #[serde(default)]
     pub resumed: u64,
+    /// Different certificates that the server showed in them.
+    #[serde(default)]
+    pub certificates: u64,
     /// Why the first handshake that failed did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake_failure: Option<String>,
@@ -628,6 +631,7 @@ fn report(options: &Options, shared: &Shared, sum: &Outcome, begin: Sample, end:
         load_cpu_us_per_request: own_cpu * 1e6 / window.ok.max(1) as f64,
         handshakes: sum.handshakes.done,
         resumed: sum.handshakes.resumed,
+        certificates: sum.handshakes.certificates.len() as u64,
         handshake_failure: sum.handshakes.failure.clone(),
         process,
     }

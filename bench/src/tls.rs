@@ -14,6 +14,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, Connection, DigitallySignedStruct, ServerConfig, ServerConnection};
 use rustls::{HandshakeKind, ProtocolVersion, RootCertStore, SignatureScheme, SupportedProtocolVersion, version};
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -210,6 +211,15 @@ impl Wire {
     /// Whether the handshake was short because the session is an earlier one.
     pub fn is_resumed(&self) -> bool {
         matches!(self, Wire::Secured(session) if session.tls.handshake_kind() == Some(HandshakeKind::Resumed))
+    }
+
+    /// A digest of the server's certificate, to tell it from others.
+    pub fn certificate(&self) -> Option<u64> {
+        let Wire::Secured(session) = self else { return None };
+        let own = session.tls.peer_certificates()?.first()?;
+        let mut hasher = DefaultHasher::new();
+        own.as_ref().hash(&mut hasher);
+        Some(hasher.finish())
     }
 
     /// Whether it is TLS 1.3.

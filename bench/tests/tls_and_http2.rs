@@ -56,7 +56,8 @@ fn kept_connections_shake_hands_once() {
             (o.speech.tls.tls12, o.speech.http2, o.streams) = (tls12, http2, streams);
         });
         assert_eq!(report.total, all_good(REQUESTS), "TLS 1.2 {tls12}, HTTP/2 {http2}");
-        assert_eq!((report.handshakes, report.resumed), (8, 0), "TLS 1.2 {tls12}, HTTP/2 {http2}");
+        let shaken = (report.handshakes, report.resumed, report.certificates);
+        assert_eq!(shaken, (8, 0, 1), "TLS 1.2 {tls12}, HTTP/2 {http2}");
     }
     assert_eq!((origin.stats().requests, origin.stats().violations()), (4 * REQUESTS, 0));
 }

@@ -19,31 +19,15 @@ use super::verb::{Refusal, RefusalKind, Verb};
 use crate::config::plan::{Plan, Upstream};
 use crate::shared::command::{Command, Published};
 use crate::stamp::Stamp;
-use crate::tls::{Certificate, FileFault, Loaded, Reading};
+use crate::tls::{Certificate, FileFault, Loaded, Reading, Standing};
 
 /// From one look at the files to the next.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Whoever renews certificates by himself does so long before.
-const EXPIRES_SOON_DAYS: i64 = 14;
 /// Files that the log of changes tells of at once.
 const REPLACED_COUNT_MAX: usize = 20;
 /// Files that one look is for. Of 10,000 certificates it costs a hundredth of a second; all would cost a tenth.
 const LOOKED_COUNT_MAX: usize = 2000;
 const DAY_SECONDS: i64 = 24 * 60 * 60;
-
-/// Whether a certificate is as it should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// It is.
-    Valid,
-    /// In less than 14 days it is not any more.
-    ExpiresSoon,
-    /// Not any more.
-    Expired,
-    /// Not yet.
-    NotYetValid,
-}
 
 /// One certificate in use, for `GET /api/v1/certificates`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -59,7 +43,7 @@ pub struct CertificateFigures {
     /// What it is for.
     pub names: Vec<String>,
     /// Whether it is valid.
-    pub state: State,
+    pub state: Standing,
     /// Seconds since 1970.
     pub not_before: i64,
     /// Seconds since 1970.
@@ -93,35 +77,25 @@ pub fn figures(loaded: &Loaded, now: i64) -> Vec<CertificateFigures> {
             used_for,
             default: for_clients.first().is_some_and(|first| Arc::ptr_eq(first, certificate)),
             names: certificate.names.iter().map(ToString::to_string).collect(),
-            state: state(certificate, now),
+            state: certificate.validity.standing(now),
             not_before: certificate.validity.not_before,
             not_after: certificate.validity.not_after,
-            days_left: (certificate.validity.not_after - now).div_euclid(DAY_SECONDS),
+            days_left: certificate.validity.days_left(now),
             trouble: trouble.map(|fault| fault.to_string()),
         }
     };
     loaded.certificates().into_iter().map(one).collect()
 }
 
-fn state(certificate: &Certificate, now: i64) -> State {
-    let validity = certificate.validity;
-    match () {
-        () if now > validity.not_after => State::Expired,
-        () if now < validity.not_before => State::NotYetValid,
-        () if now > validity.not_after - EXPIRES_SOON_DAYS * DAY_SECONDS => State::ExpiresSoon,
-        () => State::Valid,
-    }
-}
-
 /// What is valid as a configuration and yet probably not meant, in sentences.
 pub fn notices(loaded: &Loaded, now: i64) -> Vec<String> {
     let of_validity = |certificate: &Certificate| {
-        let days = (certificate.validity.not_after - now).div_euclid(DAY_SECONDS);
-        match state(certificate, now) {
-            State::Valid => None,
-            State::Expired => Some(format!("the certificate has expired {} days ago", -days)),
-            State::ExpiresSoon => Some(format!("the certificate expires in {days} days")),
-            State::NotYetValid => Some("the certificate is not valid yet".to_owned()),
+        let days = certificate.validity.days_left(now);
+        match certificate.validity.standing(now) {
+            Standing::Valid => None,
+            Standing::Expired => Some(format!("the certificate has expired {} days ago", -days)),
+            Standing::ExpiresSoon => Some(format!("the certificate expires in {days} days")),
+            Standing::NotYetValid => Some("the certificate is not valid yet".to_owned()),
         }
     };
     let of_names = |certificate: &Certificate| match certificate.is_old_style {

@@ -18,6 +18,7 @@ use crate::shared::backend::{BackendState, Mark};
 use crate::shared::command::{Published, PublishedUpstream, WorkersStats};
 use crate::shared::histogram::Snapshot;
 use crate::shared::stats::{BackendTotals, CLASSES_COUNT, Sums, Totals, WorkerStats};
+use crate::tls::Standing;
 
 /// Where figures come from.
 #[derive(Clone, Copy, Debug)]
@@ -168,7 +169,7 @@ pub struct PoolFigures {
 }
 
 /// TLS with clients.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TlsFigures {
     /// Open now, parked ones included.
     pub sessions: u64,
@@ -178,6 +179,37 @@ pub struct TlsFigures {
     pub resumed: u64,
     /// Handshakes since the start that failed or took too long.
     pub failed: u64,
+    /// Of all certificates in use, those shown to backends too, the one that ends first; `None` without any.
+    pub expires_first: Option<Expiry>,
+}
+
+/// When a certificate ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Expiry {
+    /// Its file.
+    pub cert_file: String,
+    /// Whether it is valid.
+    pub state: Standing,
+    /// Its last second, in seconds since 1970.
+    pub not_after: i64,
+    /// Whole days that are left; below zero when they are over.
+    pub days_left: i64,
+}
+
+impl Expiry {
+    /// Of the one that ends first, as of `now` in seconds since 1970.
+    fn first(published: &Published, now: i64) -> Option<Expiry> {
+        let for_clients = published.tls.iter().flat_map(|acceptor| acceptor.certificates());
+        let connectors = published.upstreams.iter().filter_map(|upstream| upstream.connector.as_ref());
+        let for_backends = connectors.filter_map(|connector| connector.certificate());
+        let first = for_clients.chain(for_backends).min_by_key(|certificate| certificate.validity.not_after)?;
+        Some(Expiry {
+            cert_file: first.files.cert_file.display().to_string(),
+            state: first.validity.standing(now),
+            not_after: first.validity.not_after,
+            days_left: first.validity.days_left(now),
+        })
+    }
 }
 
 /// Lines of the access log since the start.
@@ -427,6 +459,7 @@ fn proxy(sources: &Sources<'_>) -> ProxyFigures {
             full: totals.handshakes_full,
             resumed: totals.handshakes_resumed,
             failed: totals.handshakes_failed,
+            expires_first: Expiry::first(sources.published, (sources.unix_ms / 1000) as i64),
         },
         access_log: LogFigures {
             written: totals.log_lines_written.saturating_sub(sources.log_lines_lost),

@@ -9,6 +9,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 use rustls_pki_types::CertificateDer;
+use serde::Serialize;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
@@ -24,6 +25,53 @@ pub struct Validity {
     pub not_before: i64,
     /// The last one.
     pub not_after: i64,
+}
+
+/// Whoever renews certificates by himself does so long before.
+const EXPIRES_SOON_DAYS: i64 = 14;
+const DAY_SECONDS: i64 = 24 * 60 * 60;
+
+/// Whether a certificate is as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// It is.
+    Valid,
+    /// In less than 14 days it is not any more.
+    ExpiresSoon,
+    /// Not any more.
+    Expired,
+    /// Not yet.
+    NotYetValid,
+}
+
+impl Standing {
+    /// The name used in the management API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Standing::Valid => "valid",
+            Standing::ExpiresSoon => "expires_soon",
+            Standing::Expired => "expired",
+            Standing::NotYetValid => "not_yet_valid",
+        }
+    }
+}
+
+impl Validity {
+    /// How it stands at `now`, in seconds since 1970.
+    pub fn standing(self, now: i64) -> Standing {
+        match () {
+            () if now > self.not_after => Standing::Expired,
+            () if now < self.not_before => Standing::NotYetValid,
+            () if now > self.not_after - EXPIRES_SOON_DAYS * DAY_SECONDS => Standing::ExpiresSoon,
+            () => Standing::Valid,
+        }
+    }
+
+    /// Whole days that are left at `now`, in seconds since 1970; below zero when they are over.
+    pub fn days_left(self, now: i64) -> i64 {
+        (self.not_after - now).div_euclid(DAY_SECONDS)
+    }
 }
 
 /// A certificate and its key, as read from their files.

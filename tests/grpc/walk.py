@@ -291,7 +291,7 @@ def log_level(client, addr):
 def figures(client, addr):
     server = client.monitor.GetServerStats(m.GetServerStatsRequest())
     # What nothing was counted for is null in REST and not set here.
-    unset = {"mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms"}
+    unset = {"mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms", "expires_first"}
     theirs = names(rest(addr, "/api/v1/stats/server")[1])
     # Not of the interface: the reasons that happened.
     theirs["proxy"].pop("reasons")

@@ -85,6 +85,10 @@ fn certificates_are_swapped_by_a_call_or_stay_as_they_are() {
     let (status, done) = api.ask("POST", "/api/v1/config/reload-ssl");
     assert_eq!((status, &done["changed"]), (200, &json!([dir.path("a.crt")])), "{done}");
     assert!(end(&proxy) == first_of(2041) && before.validity.not_after == first_of(2040));
+    let first = api.get("/api/v1/stats/server")["proxy"]["tls"]["expires_first"].clone();
+    let shown = (&first["cert_file"], &first["state"], &first["not_after"]);
+    assert_eq!(shown, (&json!(dir.path("a.crt")), &json!("valid"), &json!(first_of(2041))));
+    assert!(first["days_left"].as_i64().is_some_and(|days| days > 1000), "{first}");
 
     // The key of another one.
     fs::copy(dir.path("b.key"), dir.path("a.key")).expect("a copy");

@@ -101,15 +101,8 @@ fn python() -> Result<PathBuf, String> {
         return Ok(named.into());
     }
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../grpc-client");
-    let wanted = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/grpc/requirements.txt");
-    let installed = home.join("requirements.txt");
-    if fs::read(&wanted).ok() != fs::read(&installed).ok() {
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home))?;
-        let pip = ["install", "--quiet", "--disable-pip-version-check", "-r"];
-        run(Command::new(home.join("bin/pip")).args(pip).arg(&wanted))?;
-        // Last, so that a broken installation is made anew the next time.
-        fs::copy(&wanted, &installed).map_err(|e| format!("{}: {e}", installed.display()))?;
-    }
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    run(Command::new(tests.join("python.sh")).arg(&home).arg(tests.join("grpc/requirements.txt")))?;
     Ok(home.join("bin/python"))
 }
 

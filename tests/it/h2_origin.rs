@@ -30,13 +30,22 @@ pub struct Seen {
     pub headers: HeaderMap,
 }
 
+/// A request that was given up.
+#[derive(Clone, Debug)]
+pub struct Reset {
+    pub uri: String,
+    /// `None` when its connection broke.
+    pub code: Option<Reason>,
+    pub at: Instant,
+}
+
 #[derive(Default)]
 struct Shared {
     seen: Mutex<Vec<Seen>>,
     /// Bodies that came whole, with their trailers.
     bodies: Mutex<Vec<(Vec<u8>, Option<HeaderMap>)>>,
-    /// Resets that requests for `/hang` got, and when.
-    resets: Mutex<Vec<(Option<Reason>, Instant)>>,
+    /// Resets that requests got which are never answered to the end.
+    resets: Mutex<Vec<Reset>>,
     connections: AtomicUsize,
     connections_open: AtomicUsize,
     in_flight: AtomicUsize,
@@ -107,8 +116,8 @@ impl H2Origin {
         lock(&self.shared.bodies).clone()
     }
 
-    /// The resets that requests for `/hang` got.
-    pub fn resets(&self) -> Vec<(Option<Reason>, Instant)> {
+    /// The resets that requests for `/hang`, `/hang-after-head` and `/endless` got.
+    pub fn resets(&self) -> Vec<Reset> {
         lock(&self.shared.resets).clone()
     }
 
@@ -331,16 +340,10 @@ async fn answer(
             respond.send_reset(Reason::INTERNAL_ERROR);
             Ok(())
         }
-        "/hang" | "/hang-after-head" => {
-            let mut held = None;
-            if path == "/hang-after-head" {
-                held = Some(respond.send_response(head(200, &[]), false)?);
-            }
-            let reset = match &mut held {
-                Some(stream) => std::future::poll_fn(|cx| stream.poll_reset(cx)).await,
-                None => std::future::poll_fn(|cx| respond.poll_reset(cx)).await,
-            };
-            lock(&shared.resets).push((reset.ok(), Instant::now()));
+        "/hang" | "/hang-after-head" | "/endless" => {
+            let uri = request.uri().to_string();
+            let reset = hang(&path, respond).await?;
+            lock(&shared.resets).push(Reset { uri, code: reset.ok(), at: Instant::now() });
             Ok(())
         }
         "/gate" => {
@@ -357,6 +360,19 @@ async fn answer(
             .send_response(head(200, &[("x-a", "1"), ("content-type", "text/plain")]), false)?
             .send_data(Bytes::from(path), true),
     }
+}
+
+/// Answers nothing, the head, or more and more as the proxy's windows allow; never to the end.
+async fn hang(path: &str, mut respond: SendResponse<Bytes>) -> Result<Result<Reason, h2::Error>, h2::Error> {
+    if path == "/hang" {
+        return Ok(std::future::poll_fn(|cx| respond.poll_reset(cx)).await);
+    }
+    let mut stream = respond.send_response(head(200, &[("content-type", "application/grpc")]), false)?;
+    if path == "/endless" {
+        let piece = Bytes::from(pattern(4096));
+        while send(&mut stream, piece.clone(), false).await.is_ok() {}
+    }
+    Ok(std::future::poll_fn(|cx| stream.poll_reset(cx)).await)
 }
 
 /// Sends the body back as it comes, and then its trailers.

@@ -19,13 +19,7 @@ token=0123456789abcdef
 export PYTHONDONTWRITEBYTECODE=1
 
 venv=$target/openapi
-if ! cmp -s requirements.txt "$venv/requirements.txt"; then
-    rm -rf "$venv"
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r requirements.txt
-    # Last, so that a broken installation is made anew the next time.
-    cp requirements.txt "$venv/requirements.txt"
-fi
+../python.sh "$venv" requirements.txt
 
 dir=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$dir"' EXIT

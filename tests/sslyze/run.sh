@@ -12,13 +12,7 @@ root=$(cd ../.. && pwd)
 target=$(realpath -m "${CARGO_TARGET_DIR:-$root/target}")
 speedmimi=$(realpath "${SPEEDMIMI:-$target/debug/speedmimi}")
 venv=$target/sslyze
-if ! cmp -s requirements.txt "$venv/requirements.txt"; then
-    rm -rf "$venv"
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r requirements.txt
-    # Last, so that a broken installation is made anew the next time.
-    cp requirements.txt "$venv/requirements.txt"
-fi
+../python.sh "$venv" requirements.txt
 
 dir=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$dir"' EXIT

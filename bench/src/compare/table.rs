@@ -206,6 +206,7 @@ mod tests {
             load_cpu_us_per_request: 5.0,
             handshakes: 0,
             resumed: 0,
+            certificates: 0,
             handshake_failure: None,
             process: Some(process),
         };

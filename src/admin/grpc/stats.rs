@@ -90,7 +90,7 @@ impl From<&ProxyFigures> for v1::ProxyStats {
                 dropped: proxy.access_log.dropped,
             }),
             memory: Some(proxy.memory.into()),
-            tls: Some(proxy.tls.into()),
+            tls: Some((&proxy.tls).into()),
             workers: proxy.workers.iter().copied().map(Into::into).collect(),
         }
     }
@@ -132,9 +132,26 @@ impl From<figures::Bytes> for proxy_stats::Bytes {
     }
 }
 
-impl From<figures::TlsFigures> for proxy_stats::Tls {
-    fn from(tls: figures::TlsFigures) -> Self {
-        proxy_stats::Tls { sessions: tls.sessions, full: tls.full, resumed: tls.resumed, failed: tls.failed }
+impl From<&figures::TlsFigures> for proxy_stats::Tls {
+    fn from(tls: &figures::TlsFigures) -> Self {
+        proxy_stats::Tls {
+            sessions: tls.sessions,
+            full: tls.full,
+            resumed: tls.resumed,
+            failed: tls.failed,
+            expires_first: tls.expires_first.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl From<&figures::Expiry> for proxy_stats::Expiry {
+    fn from(expiry: &figures::Expiry) -> Self {
+        proxy_stats::Expiry {
+            cert_file: expiry.cert_file.clone(),
+            state: expiry.state.name().to_owned(),
+            not_after: expiry.not_after,
+            days_left: expiry.days_left,
+        }
     }
 }
 

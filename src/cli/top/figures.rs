@@ -77,6 +77,7 @@ pub struct Proxy {
     pub reasons: BTreeMap<String, u64>,
     pub latency: Latency,
     pub queue: Queue,
+    pub tls: Tls,
     pub workers: Vec<Worker>,
 }
 
@@ -126,6 +127,30 @@ pub struct Quantiles {
 #[serde(default)]
 pub struct Queue {
     pub waiting: u64,
+}
+
+/// TLS with clients.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Tls {
+    /// Open now, parked ones included.
+    pub sessions: u64,
+    /// Handshakes since the start.
+    pub full: u64,
+    pub resumed: u64,
+    pub failed: u64,
+    /// Of the certificate that ends first; `None` without any.
+    pub expires_first: Option<Expiry>,
+}
+
+/// When a certificate ends.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Expiry {
+    pub cert_file: String,
+    pub state: String,
+    /// Below zero when they are over.
+    pub days_left: i64,
 }
 
 /// One worker.

@@ -11,7 +11,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph, RenderDirection, Row as Cells, Sparkline, Table, Widget};
 
-use super::figures::{Backend, Figures, Latency, Proxy, Quantiles, Server};
+use super::figures::{Backend, Expiry, Figures, Latency, Proxy, Quantiles, Server, Tls};
 use super::history::{CLASSES, History};
 use super::rows::{Member, Order, Row, Upstream, rows};
 use super::say;
@@ -124,6 +124,7 @@ enum Section {
     Sparkline,
     Answers,
     Connections,
+    Tls,
     Cpu,
     Memory,
     Workers,
@@ -133,10 +134,11 @@ enum Section {
 
 impl Section {
     /// In the order in which they are given up last.
-    const BY_WEIGHT: [Section; 9] = [
+    const BY_WEIGHT: [Section; 10] = [
         Section::Requests,
         Section::Answers,
         Section::Connections,
+        Section::Tls,
         Section::Cpu,
         Section::Reasons,
         Section::Memory,
@@ -146,11 +148,12 @@ impl Section {
     ];
 
     /// In the order in which they stand.
-    const BY_PLACE: [Section; 9] = [
+    const BY_PLACE: [Section; 10] = [
         Section::Requests,
         Section::Sparkline,
         Section::Answers,
         Section::Connections,
+        Section::Tls,
         Section::Cpu,
         Section::Memory,
         Section::Workers,
@@ -177,7 +180,11 @@ impl<'v> Picture<'v> {
         let mut chosen = Vec::new();
         for section in Section::BY_WEIGHT {
             let rows = section.rows(has_side, height).min(6);
-            let is_wanted = self.is_live || section != Section::Sparkline;
+            let is_wanted = match section {
+                Section::Sparkline => self.is_live,
+                Section::Tls => self.proxy().tls != Tls::default(),
+                _ => true,
+            };
             if is_wanted && (1..=free).contains(&rows) {
                 free -= rows;
                 chosen.push((section, rows));
@@ -229,6 +236,14 @@ impl<'v> Picture<'v> {
         if self.figures().file_refused.is_some() {
             title.extend([Span::raw("  "), Span::styled("FILE REFUSED", ink.state("down"))]);
         }
+        let first = self.proxy().tls.expires_first.as_ref();
+        match first.map(|first| first.state.as_str()) {
+            Some("expired") => title.extend([Span::raw("  "), Span::styled("CERTIFICATE EXPIRED", ink.state("down"))]),
+            Some("expires_soon") => {
+                title.extend([Span::raw("  "), Span::styled("CERTIFICATE EXPIRES", ink.state("draining"))]);
+            }
+            _ => {}
+        }
         if self.view.is_held() {
             title.extend([Span::raw("  "), Span::styled("HELD STILL", ink.strong().add_modifier(Modifier::REVERSED))]);
         }
@@ -242,6 +257,7 @@ impl<'v> Picture<'v> {
             Section::Sparkline => self.draw_sparkline(area, buf),
             Section::Answers => self.draw_answers(area, buf),
             Section::Connections => self.draw_facts("Connections", self.connections(), area, buf),
+            Section::Tls => self.draw_facts("TLS", self.tls(), area, buf),
             Section::Cpu => self.draw_facts("CPU", self.cpu(), area, buf),
             Section::Memory => self.draw_facts("Memory", self.memory(), area, buf),
             Section::Workers => self.draw_facts("Workers", self.workers(), area, buf),
@@ -325,6 +341,22 @@ impl<'v> Picture<'v> {
             fact("event streams", say::count(c.event_streams)),
             fact("open", format!("{} of {}", say::count(c.active), say::count(c.max))),
         ]
+    }
+
+    fn tls(&self) -> Vec<(String, String)> {
+        let tls = &self.proxy().tls;
+        let resumed = tls.full + tls.resumed > 0;
+        let resumed = resumed.then(|| tls.resumed as f64 * 100.0 / (tls.full + tls.resumed) as f64);
+        let first = tls.expires_first.as_ref();
+        let mut facts = vec![fact("sessions", say::count(tls.sessions))];
+        facts.extend(first.map(|first| fact("certificate", expiry(first))));
+        facts.extend([
+            fact("failed", say::count(tls.failed)),
+            fact("handshakes", say::count(tls.full + tls.resumed)),
+            fact("resumed", say::percent(resumed)),
+        ]);
+        facts.extend(first.map(|first| fact("first to end", first.cert_file.clone())));
+        facts
     }
 
     fn cpu(&self) -> Vec<(String, String)> {
@@ -533,6 +565,15 @@ fn weight(backend: &Backend) -> String {
     }
 }
 
+/// How long the certificate that ends first is good for.
+fn expiry(first: &Expiry) -> String {
+    match first.days_left {
+        ..=-1 => "expired".to_owned(),
+        1 => "1 day left".to_owned(),
+        days => format!("{} days left", say::whole(days.unsigned_abs())),
+    }
+}
+
 fn reported(backend: &Backend, now_ms: u64) -> String {
     let ago = |at: u64| format!("{} ago", say::span(now_ms.saturating_sub(at) / 1000));
     backend.last_report.map_or(say::NONE.to_owned(), ago)
@@ -619,7 +660,7 @@ pub fn text(view: &View, width: u16) -> String {
     let all = view.shown().map_or(0, |known| rows(&known.figures, Order::Plan).len());
     // Whole, however many backends there are; the buffer's area is bounded by the type.
     let height =
-        (all as u64).max(u64::from(TABLE_ROWS_MIN) - 1).saturating_add(12).min(u64::from(u16::MAX / width.max(1)))
+        (all as u64).max(u64::from(TABLE_ROWS_MIN) - 1).saturating_add(13).min(u64::from(u16::MAX / width.max(1)))
             as u16;
     let mut buf = Buffer::empty(Rect::new(0, 0, width, height));
     if let Some(known) = view.shown() {

@@ -2,7 +2,7 @@
 //!
 //! Owns finding its interpreter and passing captures and verdicts. Never judges.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -51,7 +51,7 @@ pub fn judge<'a>(name: &str, mark: &str, captures: impl Iterator<Item = (&'a str
 
 const INSTALL: &str = "The conformance test needs Python 3.10 or later with its venv module, and the parsers in \
     tests/conformance/requirements.txt. It installs them under target/ by itself; by hand:\n  \
-    python3 -m venv target/judge && target/judge/bin/pip install -r tests/conformance/requirements.txt";
+    tests/python.sh target/judge tests/conformance/requirements.txt";
 
 /// The interpreter: `SPEEDMIMI_JUDGE_PYTHON`, else that of the environment under `target`, which is made when missing.
 fn python() -> PathBuf {
@@ -59,15 +59,8 @@ fn python() -> PathBuf {
         return named.into();
     }
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../judge");
-    let wanted = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/requirements.txt");
-    let installed = home.join("requirements.txt");
-    if fs::read(&wanted).ok() != fs::read(&installed).ok() {
-        let pip = home.join("bin/pip");
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home));
-        run(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&wanted));
-        // Last, so that a broken installation is made anew the next time.
-        fs::copy(&wanted, &installed).unwrap_or_else(|e| panic!("{}: {e}", installed.display()));
-    }
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    run(Command::new(tests.join("python.sh")).arg(&home).arg(tests.join("conformance/requirements.txt")));
     home.join("bin/python")
 }
 
