@@ -5,12 +5,11 @@
 use std::sync::Arc;
 
 use rustls::ClientConfig;
-use rustls::client::danger::ServerCertVerifier;
 use rustls_pki_types::ServerName;
 
 use super::acceptor::provider;
 use super::certificate::Certificate;
-use super::trust::{Anybody, Authorities, Verifier};
+use super::trust::{Authorities, Verifier};
 use crate::config::plan::{BackendAddr, Scheme, UpstreamTls};
 
 /// How TLS is spoken to the backends of one upstream, for all workers.
@@ -45,13 +44,6 @@ impl Parts {
         };
         same && believe_the_same && self.plan == other.plan
     }
-
-    fn verifier(&self) -> Result<Arc<dyn ServerCertVerifier>, String> {
-        Ok(match &self.authorities {
-            Some(authorities) => Arc::new(Verifier::new(authorities.clone(), provider())?),
-            None => Arc::new(Anybody(provider())),
-        })
-    }
 }
 
 impl Connector {
@@ -60,7 +52,7 @@ impl Connector {
     /// # Errors
     /// What rustls says against them.
     pub(super) fn new(parts: Parts) -> Result<Connector, String> {
-        let verifier = parts.verifier()?;
+        let verifier = Arc::new(Verifier::new(parts.authorities.clone(), provider())?);
         let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
         let config = config.map_err(|error| error.to_string())?;
         let config = config.dangerous().with_custom_certificate_verifier(verifier);

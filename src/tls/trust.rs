@@ -11,7 +11,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::certificate::validity_of;
+use super::certificate::{Standing, validity_of};
 use super::files::{FileFault, Named};
 
 /// Authorities; equal when they are the same ones.
@@ -52,31 +52,43 @@ impl Authorities {
     }
 }
 
-/// Holds a backend's certificate against authorities.
+/// Looks at a backend's certificate. That the backend has its key is checked whoever is believed: without that the
+/// handshake would mean nothing at all.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    chain: Arc<WebPkiServerVerifier>,
-    authorities: Arc<Authorities>,
+    provider: Arc<CryptoProvider>,
+    believed: Believed,
+}
+
+/// Whose certificates hold.
+#[derive(Debug)]
+enum Believed {
+    /// Anybody's (`verify: false`).
+    Anybody,
+    /// Those that these issued, and these themselves.
+    Known { authorities: Arc<Authorities>, chain: Arc<WebPkiServerVerifier> },
 }
 
 impl Verifier {
-    /// Against these.
-    pub fn new(authorities: Arc<Authorities>, provider: Arc<CryptoProvider>) -> Result<Verifier, String> {
-        let chain = WebPkiServerVerifier::builder_with_provider(authorities.roots.clone(), provider).build();
-        Ok(Verifier { chain: chain.map_err(|error| error.to_string())?, authorities })
+    /// Against these authorities; `None`: against nothing.
+    pub fn new(authorities: Option<Arc<Authorities>>, provider: Arc<CryptoProvider>) -> Result<Verifier, String> {
+        let Some(authorities) = authorities else { return Ok(Verifier { provider, believed: Believed::Anybody }) };
+        let chain = WebPkiServerVerifier::builder_with_provider(authorities.roots.clone(), provider.clone()).build();
+        let chain = chain.map_err(|error| error.to_string())?;
+        Ok(Verifier { provider, believed: Believed::Known { authorities, chain } })
     }
+}
 
-    /// A backend's own certificate as authority: what `openssl req -x509` makes calls itself one, and no authority may
-    /// stand at the end of a chain.
-    fn verify_named(&self, own: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<(), Error> {
-        rustls::client::verify_server_name(&ParsedCertificate::try_from(own)?, name)?;
-        let validity = validity_of(own).map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        match () {
-            () if now < validity.not_before => Err(Error::InvalidCertificate(CertificateError::NotValidYet)),
-            () if now > validity.not_after => Err(Error::InvalidCertificate(CertificateError::Expired)),
-            () => Ok(()),
-        }
+/// A backend's own certificate as authority: what `openssl req -x509` makes calls itself one, and no authority may stand at
+/// the end of a chain.
+fn verify_named(own: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<(), Error> {
+    rustls::client::verify_server_name(&ParsedCertificate::try_from(own)?, name)?;
+    let validity = validity_of(own).map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    match validity.standing(now) {
+        Standing::NotYetValid => Err(Error::InvalidCertificate(CertificateError::NotValidYet)),
+        Standing::Expired => Err(Error::InvalidCertificate(CertificateError::Expired)),
+        Standing::Valid | Standing::ExpiresSoon => Ok(()),
     }
 }
 
@@ -89,10 +101,13 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if self.authorities.certificates.iter().any(|known| known == own) {
-            return self.verify_named(own, name, now).map(|()| ServerCertVerified::assertion());
+        match &self.believed {
+            Believed::Anybody => Ok(ServerCertVerified::assertion()),
+            Believed::Known { authorities, .. } if authorities.certificates.iter().any(|known| known == own) => {
+                verify_named(own, name, now).map(|()| ServerCertVerified::assertion())
+            }
+            Believed::Known { chain, .. } => chain.verify_server_cert(own, intermediates, name, ocsp, now),
         }
-        self.chain.verify_server_cert(own, intermediates, name, ocsp, now)
     }
 
     fn verify_tls12_signature(
@@ -101,47 +116,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
-    }
-}
-
-/// Believes any certificate (`verify: false`). That the backend has its key is still checked: without that the handshake
-/// would mean nothing at all.
-#[derive(Debug)]
-pub(super) struct Anybody(pub Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
     }
 
@@ -151,11 +126,11 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
