@@ -90,7 +90,11 @@ impl Trunks {
 
     /// Lets go of what leads elsewhere than to `addresses`; what it carries goes on.
     pub fn keep_to(&self, addresses: &[SocketAddr]) {
+        let before = self.len();
         self.open.borrow_mut().retain(|opened| opened.trunk.peer().is_none_or(|peer| addresses.contains(&peer)));
+        if self.len() < before {
+            self.waiters.wake_all();
+        }
     }
 
     /// Takes no stream any more, and ends each connection with its last one: the backend is gone.

@@ -254,3 +254,71 @@ impl BackendView {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::plan::Scheme;
+    use crate::stream::{Stream, Trunk};
+    use crate::wheel::Wheel;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let addr = listener.local_addr().expect("an address");
+        (listener, addr)
+    }
+
+    /// A connection to `listener`, and its other end, which has sent its settings of HTTP/2.
+    fn connection(listener: &TcpListener) -> (Stream, TcpStream) {
+        let near = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        near.set_nonblocking(true).expect("a socket that does not block");
+        let (mut far, _) = listener.accept().expect("the other end");
+        far.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).expect("settings sent");
+        (Stream::new(near.into()).expect("a stream"), far)
+    }
+
+    async fn with_trunk(view: &BackendView, stream: Stream) {
+        let trunk = Trunk::open(stream, &Wheel::new(), view.trunks.waiters()).await.expect("HTTP/2");
+        drop(view.trunks.opening().expect("leave").done(trunk));
+    }
+
+    #[tokio::test]
+    async fn kept_connections_follow_their_name() {
+        let conf = Arc::new(plan::Backend {
+            id: "b".into(),
+            name: "b".into(),
+            addr: BackendAddr::Name("backend.test".into(), 80),
+            weight: 100,
+            scheme: Scheme::H2c,
+            active: true,
+            backup: false,
+            max_conn: 0,
+            health_check: None,
+        });
+        let upstream = UpstreamState::new(0);
+        let state = BackendState::new(&upstream, &conf);
+        let ((goes, old), (stays, new)) = (listener(), listener());
+        state.set_addresses(vec![old, new]);
+        let view = BackendView::new(&conf, &state, &Arc::default(), None, &mut Rng::new(1));
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                let mut far = Vec::new();
+                for listener in [&goes, &stays] {
+                    let ((shared, one), (kept, other)) = (connection(listener), connection(listener));
+                    with_trunk(&view, shared).await;
+                    view.pool.put(kept, 1, 1, 9);
+                    far.extend([one, other]);
+                }
+                view.follow_addresses(2);
+                assert_eq!((view.pool.len(), view.trunks.len()), (2, 2), "nothing changed");
+                // The change is seen by the view of after a reload, too.
+                state.set_addresses(vec![new]);
+                let view = BackendView::new(&conf, &state, &Arc::default(), Some(&view), &mut Rng::new(1));
+                view.follow_addresses(3);
+                assert_eq!((view.pool.len(), view.trunks.len()), (1, 1));
+            })
+            .await;
+    }
+}
