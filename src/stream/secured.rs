@@ -387,10 +387,12 @@ impl Inner {
             }
             let mut inbound = self.take_inbound(&room);
             let held = self.partial.len();
+            // Where little is wanted, no more records are opened than are needed for one to be whole.
+            let most = inbound.len().min(held + buf.len().max(PARTIAL_BYTES_MAX));
             let n = if std::mem::take(&mut self.is_partial_fresh) {
                 0
             } else {
-                match ready!(read(&mut inbound[held..]))? {
+                match ready!(read(&mut inbound[held..most]))? {
                     // Without a word: what ends with the connection could have been cut by anybody.
                     0 => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                     n => n,

@@ -138,7 +138,7 @@ impl Serving {
         Serving {
             pings: codec.ping_pong(),
             codec,
-            places: Places::new(&facts.local.wheel),
+            places: Places::new(&facts.local.wheel, &facts.local.waiting_bytes),
             fields: Rc::default(),
             facts,
             traffic,
