@@ -45,6 +45,8 @@ pub const HTTP2_WAITING_BYTES_MAX: usize = 256 * 1024;
 pub const HTTP2_SMALL_READ_BYTES: usize = 8 * 1024;
 /// Room that a client has to make within `server.write_timeout` to count as one that takes its answer, in bytes.
 pub const HTTP2_PROGRESS_BYTES_MIN: usize = 4096;
+/// What the frames of one HTTP/2 connection may come to in a turn of its task, in bytes; then others have theirs.
+pub const HTTP2_TURN_BYTES_MAX: usize = 64 * 1024;
 /// Streams that a client may open and reset before the proxy looks at them; one more ends the connection.
 pub const HTTP2_PENDING_RESETS_COUNT_MAX: usize = 50;
 /// Streams that may be reset for what is wrong with their frames, in a connection's life.
