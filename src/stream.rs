@@ -108,6 +108,15 @@ impl Stream {
         }
     }
 
+    /// Ready while the peer is known to take what is sent; registers the task otherwise. Makes no system call.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Socket(socket) => socket.poll_writable(cx),
+            Stream::Secured(secured) => secured.poll_writable(cx),
+            Stream::Incoming(_) | Stream::Outgoing(_) => Poll::Ready(Ok(())),
+        }
+    }
+
     /// Whether nothing has come since the last read: a kept-alive connection for which this is false is not fit for
     /// another request.
     pub fn is_quiet(&self) -> bool {

@@ -285,6 +285,11 @@ impl Secured {
         if self.inner.borrow().has_more() { Poll::Ready(Ok(())) } else { self.socket.poll_readable(cx) }
     }
 
+    /// See [`super::Stream::poll_writable`].
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_writable(cx)
+    }
+
     /// See [`super::Stream::is_quiet`]. What the peer sent may be a ticket only.
     pub fn is_quiet(&self) -> bool {
         let inner = &mut *self.inner.borrow_mut();

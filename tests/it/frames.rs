@@ -212,6 +212,18 @@ impl Raw {
         verdict
     }
 
+    /// Reads to the connection's end: whether that is a reset.
+    pub fn is_reset(&mut self) -> bool {
+        let mut room = [0; 64 * 1024];
+        loop {
+            match self.sock.read(&mut room) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(e) => return e.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
+    }
+
     /// Whether the connection still works: a ping comes back.
     pub fn is_alive(&mut self) -> bool {
         if self.try_send(frame(PING, 0, 0, b"are you?")).is_err() {

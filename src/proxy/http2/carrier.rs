@@ -107,11 +107,11 @@ impl Carrier {
         Poll::Ready(Ok(()))
     }
 
-    fn wrote(&mut self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn wrote(&mut self, cx: &mut Context<'_>, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &sent {
             Poll::Ready(Ok(n)) => {
                 self.scan.sent(*n);
-                self.traffic.stuck_since.set(None);
+                self.look_for_room(cx);
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
@@ -120,6 +120,14 @@ impl Carrier {
             }
         }
         sent
+    }
+
+    /// The client takes something again once the event loop says so. That the kernel took a few bytes more, as of the reset
+    /// of the very stream that was stuck, tells nothing of that.
+    fn look_for_room(&self, cx: &mut Context<'_>) {
+        if self.traffic.stuck_since.get().is_some() && self.stream.poll_writable(cx).is_ready() {
+            self.traffic.stuck_since.set(None);
+        }
     }
 }
 
@@ -159,7 +167,7 @@ impl AsyncRead for Carrier {
 impl AsyncWrite for Carrier {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let sent = self.stream.poll_send(cx, &[IoSlice::new(buf)]);
-        self.wrote(sent)
+        self.wrote(cx, sent)
     }
 
     fn poll_write_vectored(
@@ -168,7 +176,7 @@ impl AsyncWrite for Carrier {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let sent = self.stream.poll_send(cx, bufs);
-        self.wrote(sent)
+        self.wrote(cx, sent)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -178,7 +186,7 @@ impl AsyncWrite for Carrier {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = self.stream.poll_flush(cx);
         match flushed {
-            Poll::Ready(_) => self.traffic.stuck_since.set(None),
+            Poll::Ready(_) => self.look_for_room(cx),
             Poll::Pending if self.traffic.stuck_since.get().is_none() => {
                 self.traffic.stuck_since.set(Some(self.local.wheel.now()));
             }
