@@ -195,6 +195,7 @@ impl Secured {
 
     /// Takes it apart for the parking lot.
     pub fn into_parts(self) -> (OwnedFd, Idle) {
+        self.inner.borrow_mut().shrink();
         (self.socket.into_fd(), Idle(self.inner))
     }
 
@@ -359,6 +360,11 @@ impl Secured {
 }
 
 impl Inner {
+    /// Holds no more memory than what is kept needs: of a record that is not whole, its beginning.
+    fn shrink(&mut self) {
+        [&mut self.partial, &mut self.opened, &mut self.unsent].into_iter().for_each(Vec::shrink_to_fit);
+    }
+
     /// Whether there is something to be read without asking the socket.
     fn has_more(&self) -> bool {
         self.is_partial_fresh || self.has_ended || self.is_broken || !self.opened.is_empty()
