@@ -253,7 +253,7 @@ pub enum Verdict {
 }
 
 /// The status of an answer, of which it is the first field: indexed, or a literal with an indexed name. 0: not found.
-fn status(block: &[u8]) -> u16 {
+pub fn status(block: &[u8]) -> u16 {
     // A change of the table's size may come first.
     let block = &block[block.iter().take_while(|byte| **byte & 0xe0 == 0x20).count()..];
     match block {
