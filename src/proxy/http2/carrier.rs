@@ -293,16 +293,28 @@ impl Scan {
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
+const PADDED: u8 = 8;
+const PRIORITIZED: u8 = 32;
+/// What PRIORITY holds, and HEADERS may hold in front: a stream it depends on, and a weight.
+const PRIORITY_BYTES: usize = 5;
 
-/// The sizes that RFC 9113, section 6 gives to frames; the codec calls a wrong one a PROTOCOL_ERROR.
+/// The sizes that RFC 9113, section 6 gives to frames, and those that what their flags promise has room in (section 4.2); the
+/// codec calls a wrong one a PROTOCOL_ERROR.
 fn has_right_size(kind: u8, flags: u8, len: usize) -> bool {
+    let padding = usize::from(flags & PADDED != 0);
     match kind {
+        DATA => len >= padding,
+        HEADERS => len >= padding + if flags & PRIORITIZED != 0 { PRIORITY_BYTES } else { 0 },
+        PRIORITY => len == PRIORITY_BYTES,
+        GOAWAY => len >= 8,
         RST_STREAM | WINDOW_UPDATE => len == 4,
         PING => len == 8,
         SETTINGS => len.is_multiple_of(6) && (len == 0 || flags & ACK == 0),
