@@ -38,8 +38,15 @@ pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 128 * 1024;
 pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// What may lie ready for a client that has room for it in its windows, in bytes a stream.
 pub const HTTP2_SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of answers that wait in the streams of one HTTP/2 connection for their client to make room, from which on a read
+/// for one of them is small.
+pub const HTTP2_WAITING_BYTES_MAX: usize = 256 * 1024;
+/// Such a read, in bytes: an answer's last chunk and its trailers need no room at the client, and have to get through.
+pub const HTTP2_SMALL_READ_BYTES: usize = 8 * 1024;
 /// Room that a client has to make within `server.write_timeout` to count as one that takes its answer, in bytes.
 pub const HTTP2_PROGRESS_BYTES_MIN: usize = 4096;
+/// What the frames of one HTTP/2 connection may come to in a turn of its task, in bytes; then others have theirs.
+pub const HTTP2_TURN_BYTES_MAX: usize = 64 * 1024;
 /// Streams that a client may open and reset before the proxy looks at them; one more ends the connection.
 pub const HTTP2_PENDING_RESETS_COUNT_MAX: usize = 50;
 /// Streams that may be reset for what is wrong with their frames, in a connection's life.

@@ -26,6 +26,8 @@ pub use socket::Socket;
 pub use trunk::{Place, Trunk};
 pub use waiters::{Waiters, Waiting};
 
+use crate::limits::SCRATCH_BYTES;
+
 /// A connection of the data path.
 #[derive(Debug)]
 pub enum Stream {
@@ -85,8 +87,8 @@ impl Stream {
         }
     }
 
-    /// Reads into `buf`, which is a worker's whole scratch; 0 is the peer's end. Registers the task when there is nothing
-    /// to read.
+    /// Reads into `buf`, which is (a part of) a worker's scratch; 0 is the peer's end. Registers the task when there is
+    /// nothing to read.
     pub fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Stream::Socket(socket) => socket.poll_recv(cx, buf),
@@ -104,6 +106,15 @@ impl Stream {
             Stream::Secured(secured) => secured.poll_readable(cx),
             Stream::Incoming(_) => Poll::Ready(Ok(())),
             Stream::Outgoing(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Ready while the peer is known to take what is sent; registers the task otherwise. Makes no system call.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Socket(socket) => socket.poll_writable(cx),
+            Stream::Secured(secured) => secured.poll_writable(cx),
+            Stream::Incoming(_) | Stream::Outgoing(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -161,6 +172,14 @@ impl Stream {
         match self {
             Stream::Socket(_) | Stream::Secured(_) | Stream::Outgoing(_) => Poll::Pending,
             Stream::Incoming(stream) => stream.poll_cut(cx),
+        }
+    }
+
+    /// How many bytes a read should bring at most that is made to be sent here: more would only wait.
+    pub fn room(&self) -> usize {
+        match self {
+            Stream::Socket(_) | Stream::Secured(_) | Stream::Outgoing(_) => SCRATCH_BYTES,
+            Stream::Incoming(stream) => stream.room(),
         }
     }
 

@@ -9,18 +9,26 @@ pub const FRAME_HEAD_BYTES: usize = 9;
 pub const DATA: u8 = 0;
 /// Of one that begins a list of fields (section 6.2).
 pub const HEADERS: u8 = 1;
+/// Of one that ranks a stream, which nobody looks at any more (section 6.3).
+pub const PRIORITY: u8 = 2;
 /// Of one that ends a stream at once (section 6.4).
 pub const RST_STREAM: u8 = 3;
 /// Of one with settings, or that takes them (section 6.5).
 pub const SETTINGS: u8 = 4;
 /// Of one that asks for a sign of life, or gives it (section 6.7).
 pub const PING: u8 = 6;
+/// Of one that ends the connection with the streams it has (section 6.8).
+pub const GOAWAY: u8 = 7;
 /// Of one that makes room (section 6.9).
 pub const WINDOW_UPDATE: u8 = 8;
 /// The flag of the last DATA or HEADERS of a stream.
 pub const END_STREAM: u8 = 1;
 /// The flag of a SETTINGS or PING that answers one.
 pub const ACK: u8 = 1;
+/// The flag of a DATA or HEADERS with padding.
+pub const PADDED: u8 = 8;
+/// The flag of a HEADERS that ranks its stream.
+pub const PRIORITIZED: u8 = 32;
 
 /// The head of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -54,6 +54,8 @@ pub struct Local {
     pub turns: Turns,
     /// Who takes a step of a TLS handshake when.
     pub handshakes: Turns,
+    /// Bytes of answers that wait in HTTP/2 streams for their clients.
+    pub waiting_bytes: Rc<Cell<usize>>,
     /// Buffers of all secured connections.
     pub room: Rc<Room>,
     /// Counters that others read.
@@ -141,6 +143,7 @@ impl Local {
             fields: RefCell::default(),
             turns: Turns::of_requests(),
             handshakes: Turns::of_handshakes(),
+            waiting_bytes: Rc::default(),
             room: Rc::default(),
             stats,
             rng: RefCell::new(rng),
@@ -311,10 +314,11 @@ impl Local {
         stats.memory_tls.set(self.room.bytes() as u64);
     }
 
-    /// Of buffers in use and spare, and of those that all connections share.
+    /// Of buffers in use and spare, of those that all connections share, and of answers that wait.
     fn buffers_bytes(&self) -> usize {
         let spare: usize = self.spare.borrow().buffers.iter().map(Vec::capacity).sum();
-        self.scratch.borrow().len() + self.head.borrow().capacity() + self.lent_bytes.get() + spare
+        let own = self.scratch.borrow().len() + self.head.borrow().capacity();
+        own + self.lent_bytes.get() + self.waiting_bytes.get() + spare
     }
 
     /// The date of this second in the form of RFC 9110, section 5.6.7.

@@ -235,7 +235,8 @@ impl<'a> Relay<'a> {
             }
             let local = self.local.clone();
             let mut scratch = local.scratch.borrow_mut();
-            match ready!(self.backend.poll_recv(cx, &mut scratch)) {
+            let room = self.client.stream.room().min(scratch.len());
+            match ready!(self.backend.poll_recv(cx, &mut scratch[..room])) {
                 Ok(n @ 1..) => {
                     self.down_at = local.wheel.now();
                     self.down.got_bytes = true;

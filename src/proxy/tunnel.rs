@@ -172,7 +172,8 @@ fn poll_way(
             return Poll::Ready(Ok(()));
         }
         let mut scratch = local.scratch.borrow_mut();
-        let n = ready!(from.poll_recv(cx, &mut scratch)).map_err(|_| ())?;
+        let room = to.room().min(scratch.len());
+        let n = ready!(from.poll_recv(cx, &mut scratch[..room])).map_err(|_| ())?;
         *moved = true;
         way.moved += n as u64;
         way.has_ended = n == 0;

@@ -178,8 +178,15 @@ impl Incoming {
         bufs.iter().for_each(|buf| bytes.extend_from_slice(buf));
         answer.take(bytes)?;
         answer.push()?;
+        // All that came with what waits stays in memory with it.
+        self.place.hold(if answer.unsent.is_empty() { 0 } else { total });
         self.place.progressed();
         Ok(total)
+    }
+
+    /// See [`super::Stream::room`].
+    pub fn room(&self) -> usize {
+        self.place.room()
     }
 
     /// As [`Incoming::send`], after waiting for what an earlier one left.
@@ -200,6 +207,7 @@ impl Incoming {
         loop {
             answer.push()?;
             if answer.unsent.is_empty() {
+                self.place.hold(0);
                 return Poll::Ready(Ok(()));
             }
             let Some(stream) = &mut answer.stream else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };

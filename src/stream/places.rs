@@ -2,14 +2,18 @@
 //!
 //! Owns the count. A stream that its client resets is gone for HTTP/2, and another may be opened at once; the backend may
 //! still be at work for it. So what is counted is not open streams but exchanges that have not ended, and the place of
-//! one that was cut stays taken for a while after. Never resets a stream itself.
+//! one that was cut stays taken for a while after. Owns the sum of what their answers make the connection hold, too. Never
+//! resets a stream itself.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::Waker;
 
-use crate::limits::{HTTP2_CUTS_COUNT_MIN, HTTP2_HELD_TICKS, HTTP2_STREAMS_COUNT_MAX, HTTP2_WINDOW_TICKS};
+use crate::limits::{
+    HTTP2_CUTS_COUNT_MIN, HTTP2_HELD_TICKS, HTTP2_SMALL_READ_BYTES, HTTP2_STREAMS_COUNT_MAX, HTTP2_WAITING_BYTES_MAX,
+    HTTP2_WINDOW_TICKS, SCRATCH_BYTES,
+};
 use crate::wheel::Wheel;
 
 /// The places of one connection.
@@ -23,19 +27,25 @@ pub struct Places {
     window: Cell<(u32, u32, u32)>,
     /// Pieces of answers that went out since the last look.
     progress: Cell<u32>,
+    /// Bytes of answers that their streams' client has no room for.
+    waiting: Cell<usize>,
+    /// The same over all connections of the worker.
+    waiting_in_all: Rc<Cell<usize>>,
     /// The connection's task, which wants to know when the last one leaves.
     waker: RefCell<Option<Waker>>,
 }
 
 impl Places {
-    /// All of them free.
-    pub fn new(wheel: &Rc<Wheel>) -> Rc<Places> {
+    /// All of them free. What waits in their streams is added to `waiting_in_all`, in bytes.
+    pub fn new(wheel: &Rc<Wheel>, waiting_in_all: &Rc<Cell<usize>>) -> Rc<Places> {
         Rc::new(Places {
             wheel: wheel.clone(),
             taken: Cell::new(0),
             held: RefCell::default(),
             window: Cell::new((wheel.now(), 0, 0)),
             progress: Cell::new(0),
+            waiting: Cell::new(0),
+            waiting_in_all: waiting_in_all.clone(),
             waker: RefCell::new(None),
         })
     }
@@ -54,7 +64,7 @@ impl Places {
             return None;
         }
         self.taken.set(self.taken.get() + 1);
-        Some(Place { places: self.clone(), is_cut: Cell::new(false) })
+        Some(Place { places: self.clone(), is_cut: Cell::new(false), waiting: Cell::new(0) })
     }
 
     /// Streams whose exchanges have not ended.
@@ -94,12 +104,28 @@ impl Places {
 pub struct Place {
     places: Rc<Places>,
     is_cut: Cell<bool>,
+    /// Of the connection's `waiting`, what is this stream's.
+    waiting: Cell<usize>,
 }
 
 impl Place {
     /// A piece of the answer went out.
     pub fn progressed(&self) {
         self.places.progress.set(self.places.progress.get().saturating_add(1));
+    }
+
+    /// So many bytes of the answer are held for a client that has no room for them.
+    pub fn hold(&self, bytes: usize) {
+        let before = self.waiting.replace(bytes);
+        for sum in [&self.places.waiting, &*self.places.waiting_in_all] {
+            sum.set(sum.get() + bytes - before);
+        }
+    }
+
+    /// How much a read for this stream should bring at most, in bytes: little when the connection's client has much to take
+    /// already.
+    pub fn room(&self) -> usize {
+        if self.places.waiting.get() < HTTP2_WAITING_BYTES_MAX { SCRATCH_BYTES } else { HTTP2_SMALL_READ_BYTES }
     }
 
     /// The client gave the stream up before its answer ended.
@@ -110,6 +136,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.hold(0);
         let places = &self.places;
         places.taken.set(places.taken.get() - 1);
         if self.is_cut.get() {
@@ -131,7 +158,7 @@ mod tests {
     #[test]
     fn a_cut_stream_keeps_its_place_for_a_while() {
         let wheel = Wheel::new();
-        let places = Places::new(&wheel);
+        let places = Places::new(&wheel, &Rc::default());
         let all: Vec<Place> = std::iter::from_fn(|| places.take()).collect();
         assert_eq!(all.len(), HTTP2_STREAMS_COUNT_MAX);
         all.iter().take(30).for_each(Place::cut);
@@ -148,7 +175,7 @@ mod tests {
     #[test]
     fn only_many_cuts_that_are_most_of_all_are_abuse() {
         let wheel = Wheel::new();
-        let places = Places::new(&wheel);
+        let places = Places::new(&wheel, &Rc::default());
         let run = |cut: bool| {
             let place = places.take();
             if let Some(place) = &place
@@ -168,5 +195,25 @@ mod tests {
         wheel.advance_to(wheel.now() + HTTP2_WINDOW_TICKS);
         run(false);
         assert!(!places.is_abused());
+    }
+
+    #[test]
+    fn who_holds_much_is_read_little_for() {
+        let (wheel, all) = (Wheel::new(), Rc::default());
+        let (places, others) = (Places::new(&wheel, &all), Places::new(&wheel, &all));
+        let (one, two, other) = (places.take().unwrap(), places.take().unwrap(), others.take().unwrap());
+        one.hold(HTTP2_WAITING_BYTES_MAX - 1);
+        assert_eq!(two.room(), SCRATCH_BYTES);
+        two.hold(1);
+        assert_eq!(
+            (one.room(), two.room(), other.room()),
+            (HTTP2_SMALL_READ_BYTES, HTTP2_SMALL_READ_BYTES, SCRATCH_BYTES)
+        );
+        other.hold(7);
+        assert_eq!(all.get(), HTTP2_WAITING_BYTES_MAX + 7);
+        one.hold(3);
+        assert_eq!((two.room(), all.get()), (SCRATCH_BYTES, 11));
+        drop((one, two, other));
+        assert_eq!(all.get(), 0);
     }
 }

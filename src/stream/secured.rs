@@ -196,6 +196,7 @@ impl Secured {
 
     /// Takes it apart for the parking lot.
     pub fn into_parts(self) -> (OwnedFd, Idle) {
+        self.inner.borrow_mut().shrink();
         (self.socket.into_fd(), Idle(self.inner))
     }
 
@@ -291,6 +292,11 @@ impl Secured {
         self.socket.peer()
     }
 
+    /// See [`super::Stream::poll_writable`].
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_writable(cx)
+    }
+
     /// See [`super::Stream::is_quiet`]. What the peer sent may be a ticket only.
     pub fn is_quiet(&self) -> bool {
         let inner = &mut *self.inner.borrow_mut();
@@ -360,6 +366,11 @@ impl Secured {
 }
 
 impl Inner {
+    /// Holds no more memory than what is kept needs: of a record that is not whole, its beginning.
+    fn shrink(&mut self) {
+        [&mut self.partial, &mut self.opened, &mut self.unsent].into_iter().for_each(Vec::shrink_to_fit);
+    }
+
     /// Whether there is something to be read without asking the socket.
     fn has_more(&self) -> bool {
         self.is_partial_fresh || self.has_ended || self.is_broken || !self.opened.is_empty()
@@ -393,10 +404,12 @@ impl Inner {
             }
             let mut inbound = self.take_inbound(&room);
             let held = self.partial.len();
+            // Where little is wanted, no more records are opened than are needed for one to be whole.
+            let most = inbound.len().min(held + buf.len().max(PARTIAL_BYTES_MAX));
             let n = if std::mem::take(&mut self.is_partial_fresh) {
                 0
             } else {
-                match ready!(read(&mut inbound[held..]))? {
+                match ready!(read(&mut inbound[held..most]))? {
                     // Without a word: what ends with the connection could have been cut by anybody.
                     0 => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                     n => n,

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::dir::Dir;
 use crate::origin::{self, Origin};
+use crate::peer2::{Peer, get, of};
 use crate::proxy::{Proxy, balanced};
 use crate::wait;
 use crate::websocket;
@@ -269,4 +270,42 @@ fn lines_that_cannot_be_written_are_counted_as_lost() {
     (0..5).for_each(|_| assert_eq!(client.get("/").status, 200));
     wait::until("the loss", || proxy.watch().server().proxy.access_log.dropped == 5);
     assert_eq!(proxy.watch().server().proxy.access_log.written, 0);
+}
+
+#[test]
+fn a_stream_of_http2_has_a_line_like_any_request() {
+    let (json, combined) = (Log::new("h2-json"), Log::new("h2-combined"));
+    let origin = Origin::start(origin::by_path);
+    for (log, format) in [(&json, "json"), (&combined, "combined")] {
+        let proxy = start(log, &origin, format);
+        let mut peer = Peer::connect(proxy.addr());
+        assert_eq!(
+            peer.request(of("POST", "/echo?q=1", &[("content-type", "application/grpc")]), b"hello").text(),
+            "hello"
+        );
+        assert_eq!(peer.get("/%zz").status(), 400);
+        assert_eq!(peer.request(of("PUT", "/close", &[]), b"bye").status(), 502);
+        let (answer, mut stream) = peer.open(get("/never"), true);
+        origin.wait_for_in_flight(1);
+        drop(answer);
+        stream.send_reset(h2::Reason::CANCEL);
+        log.wait_for_lines(4);
+    }
+    let lines: Vec<Value> = json.lines().iter().map(|line| parse(line)).collect();
+    let told = ["protocol", "method", "path", "status", "reason", "bytes_in"];
+    let told: Vec<Vec<&Value>> = lines.iter().map(|line| told.iter().map(|key| &line[key]).collect()).collect();
+    assert_eq!(
+        serde_json::json!(told),
+        serde_json::json!([
+            ["grpc", "POST", "/echo?q=1", 200, "", 5],
+            ["http", "GET", "/%zz", 400, "bad_request", 0],
+            ["http", "PUT", "/close", 502, "backend_closed", 3],
+            ["http", "GET", "/never", 499, "client_closed", 0],
+        ])
+    );
+    assert!(lines[0]["bytes_out"].as_u64().is_some_and(|n| n > 5), "{}", lines[0]);
+    let lines = combined.lines();
+    for (line, request) in lines.iter().zip(["POST /echo?q=1", "GET /%zz", "PUT /close", "GET /never"]) {
+        assert!(line.contains(&format!("\"{request} HTTP/2.0\" ")), "{line}");
+    }
 }

@@ -212,6 +212,18 @@ impl Raw {
         verdict
     }
 
+    /// Reads to the connection's end: whether that is a reset.
+    pub fn is_reset(&mut self) -> bool {
+        let mut room = [0; 64 * 1024];
+        loop {
+            match self.sock.read(&mut room) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(e) => return e.kind() == std::io::ErrorKind::ConnectionReset,
+            }
+        }
+    }
+
     /// Whether the connection still works: a ping comes back.
     pub fn is_alive(&mut self) -> bool {
         if self.try_send(frame(PING, 0, 0, b"are you?")).is_err() {
@@ -241,7 +253,7 @@ pub enum Verdict {
 }
 
 /// The status of an answer, of which it is the first field: indexed, or a literal with an indexed name. 0: not found.
-fn status(block: &[u8]) -> u16 {
+pub fn status(block: &[u8]) -> u16 {
     // A change of the table's size may come first.
     let block = &block[block.iter().take_while(|byte| **byte & 0xe0 == 0x20).count()..];
     match block {

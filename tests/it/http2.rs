@@ -377,3 +377,36 @@ fn a_connection_does_not_hold_on_to_an_old_plan() {
     assert_eq!(peer.get("/").status(), 200);
     assert_eq!((first.requests().len(), second.requests().len()), (1, 1));
 }
+
+#[test]
+fn little_is_read_for_streams_that_their_client_leaves_waiting() {
+    use crate::frames::{self, HEADERS, Raw};
+    let (_origin, proxy) = started();
+    let mut raw = Raw::with(proxy.addr(), &[(4, 0)]);
+    raw.send((0..100).flat_map(|i| frames::open(2 * i + 1, true, "GET", "/size/1000000", &[])).collect::<Vec<u8>>());
+    for _ in 0..100 {
+        raw.wait_for(HEADERS);
+    }
+    // Heads go out with what came behind them, and nobody reads on: 100 times 8 KiB, and what came before it was too much.
+    proxy.watch().look();
+    let read = proxy.watch().backends(None).pop().expect("a backend").bytes_in;
+    assert!(read < 1_400_000, "{read} bytes were read from the backend");
+    proxy.wait_until("what waits to be told", |totals| totals.memory_buffers > read);
+    assert!(raw.is_alive());
+    // What waits still goes out whole, in small pieces and large ones.
+    for (stream, rooms) in [(1, [1_000_000, 0]), (199, [700_000, 300_000])] {
+        raw.send(frames::window_update(0, 1_000_000));
+        rooms.iter().filter(|room| **room > 0).for_each(|room| raw.send(frames::window_update(stream, *room)));
+        let mut body = Vec::new();
+        raw.find("the end", |frame| {
+            if frame.kind == frames::DATA && frame.stream == stream {
+                body.extend_from_slice(&frame.payload);
+            }
+            frame.stream == stream && frame.kind == frames::DATA && frame.flags & frames::END_STREAM != 0
+        });
+        assert!(body == origin::pattern(1_000_000), "{stream}: every byte of it, {} came", body.len());
+    }
+    drop(raw);
+    proxy.wait_for_open(0);
+    proxy.wait_until("nothing to wait any more", |totals| totals.memory_buffers < 500_000);
+}

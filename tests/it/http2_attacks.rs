@@ -163,3 +163,16 @@ fn who_never_finishes_the_handshake_is_let_go() {
     assert_eq!(raw.last_word(), Verdict::GoAway(NO_ERROR), "nor who then never asks");
     proxy.wait_for_open(0);
 }
+
+#[test]
+fn what_a_client_never_takes_is_dropped() {
+    let origin = Origin::start(origin::by_path);
+    let proxy = Proxy::start(&[("write_timeout", "300ms")], &sections(&origin, "", ""));
+    let mut raw = Raw::with(proxy.addr(), &[(4, 0x7fff_ffff)]);
+    raw.send(window_update(0, 0x7fff_0000 - 65_535));
+    raw.send(frames::open(1, true, "GET", "/size/20000000", &[]));
+    origin.wait_for_requests(1);
+    proxy.wait_for_open(0);
+    // An end that the kernel would tell behind all of it is none.
+    assert!(raw.is_reset());
+}

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::Client;
+use crate::frames;
 use crate::h2_origin::H2Origin;
 use crate::origin::{self, Next, Origin, WATCHDOG};
 use crate::pki::{Issued, Pki};
@@ -417,4 +418,50 @@ fn http2_begins_however_slowly_its_first_bytes_come() {
             return;
         }
     }
+}
+
+#[test]
+fn what_a_request_calls_its_scheme_is_not_believed() {
+    let (pki, origin) = (Pki::new("tls-scheme"), Origin::start(origin::by_path));
+    let own = pki.issue(&["a.test"]);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let keys = |redirect| format!("port: {port}, redirect: {redirect}");
+    let secure = |host: &str, scheme: &str| {
+        let over_tls = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut client = open(over_tls, &pki.client(&["h2"])).unwrap();
+        client.send(frames::PREFACE);
+        client.send(frames::frame(frames::SETTINGS, 0, 0, b""));
+        client.send(of_scheme(scheme, host));
+        loop {
+            let head = client.read(9);
+            let len = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+            let payload = client.read(len);
+            if head[3] == frames::HEADERS {
+                return frames::status(&payload);
+            }
+        }
+    };
+    let plain = |proxy: &Proxy, scheme: &str| {
+        let mut raw = frames::Raw::connect(proxy.addr());
+        raw.send(of_scheme(scheme, "a.test"));
+        raw.verdict()
+    };
+    let proxy = Proxy::start(&[], &(ssl(&own, &keys(false)) + &sections(&origin, "", "")));
+    for scheme in ["http", "https"] {
+        assert_eq!((secure("a.test", scheme), secure("b.test", scheme)), (200, 421), "{scheme}");
+        assert_eq!(plain(&proxy, scheme), frames::Verdict::Answered(1, 200), "{scheme}");
+    }
+    let told = origin.requests().into_iter().map(|seen| seen.request.fields.one("x-forwarded-proto").expect("a field"));
+    assert_eq!(told.collect::<Vec<String>>(), ["https", "http", "https", "http"], "by the connection");
+    drop(proxy);
+    let proxy = Proxy::start(&[], &(ssl(&own, &keys(true)) + &sections(&origin, "", "")));
+    for scheme in ["http", "https"] {
+        assert_eq!(plain(&proxy, scheme), frames::Verdict::Answered(1, 308), "{scheme}");
+        assert_eq!(secure("a.test", scheme), 200, "{scheme}");
+    }
+}
+
+fn of_scheme(scheme: &str, host: &str) -> Vec<u8> {
+    let fields = [(":method", "GET"), (":scheme", scheme), (":authority", host), (":path", "/")];
+    frames::frame(frames::HEADERS, frames::END_HEADERS | frames::END_STREAM, 1, &frames::block(&fields))
 }

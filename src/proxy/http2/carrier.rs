@@ -13,16 +13,16 @@ use std::task::{Context, Poll, ready};
 use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::http::frame::{ACK, DATA, FrameHead, FrameWalk, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE};
+use crate::http::frame::{
+    ACK, DATA, FrameHead, FrameWalk, GOAWAY, HEADERS, PADDED, PING, PRIORITIZED, PRIORITY, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE,
+};
 use crate::limits::{
     HTTP2_IDLE_FRAME_BYTES, HTTP2_IDLE_FRAMES_COUNT_MAX, HTTP2_IDLE_FRAMES_COUNT_PER_PIECE,
-    HTTP2_IDLE_FRAMES_COUNT_PER_TICK, HTTP2_SENT_BYTES_PER_FRAME,
+    HTTP2_IDLE_FRAMES_COUNT_PER_TICK, HTTP2_SENT_BYTES_PER_FRAME, HTTP2_TURN_BYTES_MAX,
 };
 use crate::proxy::local::Local;
 use crate::stream::Stream;
-
-/// Reads in one go; then other tasks get their turn.
-const READS_IN_A_GO_MAX: u32 = 8;
 
 /// What the connection's task wants to know of it.
 #[derive(Debug, Default)]
@@ -33,7 +33,8 @@ pub struct Traffic {
     pub stuck_since: Cell<Option<u32>>,
     /// What is wrong with the frames that came: too many idle ones, or one that the codec gives another code.
     pub fault: Cell<Option<Reason>>,
-    reads_left: Cell<u32>,
+    /// What the codec may still be handed in this turn, in bytes.
+    turn_left: Cell<usize>,
     /// Idle frames that are borne for answers that went out.
     earned: Cell<u32>,
 }
@@ -57,9 +58,9 @@ impl Traffic {
         self.earned.set(self.earned.get().saturating_add(pieces.saturating_mul(HTTP2_IDLE_FRAMES_COUNT_PER_PIECE)));
     }
 
-    /// So many reads may be made before the task yields.
+    /// [`HTTP2_TURN_BYTES_MAX`] may come before the task yields.
     pub fn begin_turn(&self) {
-        self.reads_left.set(READS_IN_A_GO_MAX);
+        self.turn_left.set(HTTP2_TURN_BYTES_MAX);
     }
 }
 
@@ -100,7 +101,7 @@ impl Carrier {
     fn poll_fetch(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let local = self.local.clone();
         let mut scratch = local.scratch.borrow_mut();
-        let n = ready!(self.stream.poll_recv(cx, &mut scratch))?;
+        let n = ready!(self.stream.poll_recv(cx, &mut scratch[..HTTP2_TURN_BYTES_MAX]))?;
         let now = local.wheel.now();
         self.traffic.read_at.set(now);
         let fits = n.min(buf.remaining());
@@ -110,11 +111,11 @@ impl Carrier {
         Poll::Ready(Ok(()))
     }
 
-    fn wrote(&mut self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn wrote(&mut self, cx: &mut Context<'_>, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &sent {
             Poll::Ready(Ok(n)) => {
                 self.scan.sent(*n);
-                self.traffic.stuck_since.set(None);
+                self.look_for_room(cx);
             }
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
@@ -123,6 +124,14 @@ impl Carrier {
             }
         }
         sent
+    }
+
+    /// The client takes something again once the event loop says so. That the kernel took a few bytes more, as of the reset
+    /// of the very stream that was stuck, tells nothing of that.
+    fn look_for_room(&self, cx: &mut Context<'_>) {
+        if self.traffic.stuck_since.get().is_some() && self.stream.poll_writable(cx).is_ready() {
+            self.traffic.stuck_since.set(None);
+        }
     }
 }
 
@@ -138,17 +147,17 @@ impl AsyncRead for Carrier {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let (filled, earned) = (buf.filled().len(), self.traffic.earned.take());
         self.scan.bear(earned);
-        if !self.rest.is_empty() {
-            self.take_rest(buf);
-        } else {
-            let left = self.traffic.reads_left.get();
-            if left == 0 {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            self.traffic.reads_left.set(left - 1);
-            ready!(self.poll_fetch(cx, buf))?;
+        let left = self.traffic.turn_left.get();
+        if left == 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
+        if self.rest.is_empty() {
+            ready!(self.poll_fetch(cx, buf))?;
+        } else {
+            self.take_rest(buf);
+        }
+        self.traffic.turn_left.set(left.saturating_sub(buf.filled().len() - filled));
         if let Some(fault) = self.scan.fault() {
             // The codec never sees it: the connection's task, which asks, ends the connection.
             self.traffic.fault.set(Some(fault));
@@ -162,7 +171,7 @@ impl AsyncRead for Carrier {
 impl AsyncWrite for Carrier {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let sent = self.stream.poll_send(cx, &[IoSlice::new(buf)]);
-        self.wrote(sent)
+        self.wrote(cx, sent)
     }
 
     fn poll_write_vectored(
@@ -171,7 +180,7 @@ impl AsyncWrite for Carrier {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let sent = self.stream.poll_send(cx, bufs);
-        self.wrote(sent)
+        self.wrote(cx, sent)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -181,7 +190,7 @@ impl AsyncWrite for Carrier {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = self.stream.poll_flush(cx);
         match flushed {
-            Poll::Ready(_) => self.traffic.stuck_since.set(None),
+            Poll::Ready(_) => self.look_for_room(cx),
             Poll::Pending if self.traffic.stuck_since.get().is_none() => {
                 self.traffic.stuck_since.set(Some(self.local.wheel.now()));
             }
@@ -272,9 +281,18 @@ impl Scan {
     }
 }
 
-/// The sizes that RFC 9113, section 6 gives to frames; the codec calls a wrong one a PROTOCOL_ERROR.
+/// What PRIORITY holds, and HEADERS may hold in front: a stream it depends on, and a weight.
+const PRIORITY_BYTES: usize = 5;
+
+/// The sizes that RFC 9113, section 6 gives to frames, and those that what their flags promise has room in (section 4.2); the
+/// codec calls a wrong one a PROTOCOL_ERROR.
 fn has_right_size(head: &FrameHead) -> bool {
+    let padding = usize::from(head.flags & PADDED != 0);
     match head.kind {
+        DATA => head.len >= padding,
+        HEADERS => head.len >= padding + if head.flags & PRIORITIZED != 0 { PRIORITY_BYTES } else { 0 },
+        PRIORITY => head.len == PRIORITY_BYTES,
+        GOAWAY => head.len >= 8,
         RST_STREAM | WINDOW_UPDATE => head.len == 4,
         PING => head.len == 8,
         SETTINGS => head.len.is_multiple_of(6) && (head.len == 0 || head.flags & ACK == 0),
@@ -284,7 +302,15 @@ fn has_right_size(head: &FrameHead) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::task::Waker;
+
     use super::*;
+    use crate::balance::rng::Rng;
+    use crate::route::RouteTable;
+    use crate::shared::command::Published;
+    use crate::shared::open::OpenCount;
+    use crate::upstream::view::View;
 
     fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
         let len = payload.len() as u32;
@@ -317,6 +343,63 @@ mod tests {
             bytes.chunks(piece).for_each(|piece| scan.look(piece, 0));
             assert_eq!(scan.left, HTTP2_IDLE_FRAMES_COUNT_MAX - 4, "in pieces of {piece}");
         }
+    }
+
+    fn local() -> Rc<Local> {
+        let text = "routing: {r: {respond: {status: 200}}}\n";
+        let plan = Arc::new(crate::config::file::read(text, "test.yaml", |_| None).unwrap());
+        let table = Arc::new(RouteTable::build(&plan.routes));
+        let published = Published { plan, table, upstreams: Vec::new(), tls: None };
+        let mut rng = Rng::new(1);
+        let view = View::new(&published, 0, 1, None, &mut rng);
+        Rc::new(Local::new(0, 1, view, Arc::default(), Arc::new(OpenCount::new(9, 9)), rng).unwrap())
+    }
+
+    /// What the codec is handed before it has to wait, in bytes.
+    fn handed(carrier: &mut Carrier) -> usize {
+        let (mut bytes, mut sum) = ([0; 8192], 0);
+        loop {
+            let mut buf = ReadBuf::new(&mut bytes);
+            let polled = Pin::new(&mut *carrier).poll_read(&mut Context::from_waker(Waker::noop()), &mut buf);
+            match polled {
+                Poll::Ready(read) => read.unwrap(),
+                Poll::Pending => return sum,
+            }
+            sum += buf.filled().len();
+        }
+    }
+
+    #[test]
+    fn a_turn_has_an_end_however_much_there_is() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        let (near, far) = socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        near.set_nonblocking(true).unwrap();
+        far.set_nonblocking(true).unwrap();
+        let large = frame(0, 0, &[0; 16_000]);
+        let mut sent = far.send(&[b'P'; PREFACE_BYTES]).unwrap() + far.send(&frame(SETTINGS, 0, b"")).unwrap();
+        while let Ok(n) = far.send(&large[..]) {
+            sent += n;
+            if n < large.len() {
+                break;
+            }
+        }
+        assert!(sent > HTTP2_TURN_BYTES_MAX + 16_000, "{sent}");
+        let (local, traffic) = (local(), Rc::new(Traffic::default()));
+        let stream = Rc::new(Stream::new(near.into()).unwrap());
+        let mut carrier = Carrier::new(stream, local, traffic.clone(), b"");
+        runtime.block_on(async {
+            let (mut came, mut turns) = (0, 0);
+            while came < sent {
+                traffic.begin_turn();
+                let n = handed(&mut carrier);
+                assert!(n < HTTP2_TURN_BYTES_MAX + 8192, "{n} bytes in a turn");
+                (came, turns) = (came + n, turns + 1);
+                // The event loop's turn.
+                tokio::task::yield_now().await;
+            }
+            assert!(turns <= 2 + sent / HTTP2_TURN_BYTES_MAX, "{turns} turns for {sent} bytes");
+        });
     }
 
     #[test]

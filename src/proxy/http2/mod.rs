@@ -49,11 +49,15 @@ async fn serve(client: Client) {
     input.clear(&facts.local);
     let Some(codec) = open(carrier, &facts, &traffic, &deadline).await else { return };
     let mut connection = Serving::new(codec, facts.clone(), traffic, deadline);
-    poll_fn(|cx| connection.poll(cx)).await;
+    let end = poll_fn(|cx| connection.poll(cx)).await;
     let (deadline, idler) = connection.end();
     // Whose room is needed has no time to lose; it had nothing under way.
-    if !facts.local.ending.get() && !idler.as_ref().is_some_and(Idler::is_asked) {
-        linger(&facts, &stream, &deadline).await;
+    let is_hurried = facts.local.ending.get() || idler.as_ref().is_some_and(Idler::is_asked);
+    match end {
+        // What such a client never takes would stay in the kernel for minutes.
+        End::Gone => stream.reset_on_close(),
+        End::Told if !is_hurried => linger(&facts, &stream, &deadline).await,
+        End::Told => {}
     }
     drop((stream, idler, seat));
 }
@@ -138,7 +142,7 @@ impl Serving {
         Serving {
             pings: codec.ping_pong(),
             codec,
-            places: Places::new(&facts.local.wheel),
+            places: Places::new(&facts.local.wheel, &facts.local.waiting_bytes),
             fields: Rc::default(),
             facts,
             traffic,
@@ -156,11 +160,11 @@ impl Serving {
     }
 
     /// Ready once the connection is over.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         self.traffic.begin_turn();
         self.traffic.earn(self.places.take_progress());
         if self.facts.local.ending.get() {
-            return Poll::Ready(());
+            return Poll::Ready(End::Told);
         }
         if self.facts.local.draining.get() && self.exit == Exit::No {
             self.exit = Exit::Draining;
@@ -168,7 +172,7 @@ impl Serving {
         }
         loop {
             if self.poll_codec(cx).is_ready() {
-                return Poll::Ready(());
+                return Poll::Ready(End::Told);
             }
             match self.verdict(cx) {
                 Verdict::Stay(until) => {
@@ -180,7 +184,7 @@ impl Serving {
                     let patience = Duration::from_millis(LINGER_MS_MAX);
                     self.exit = Exit::Closing(after(self.facts.local.wheel.now(), patience));
                 }
-                Verdict::Gone => return Poll::Ready(()),
+                Verdict::Gone => return Poll::Ready(End::Gone),
             }
         }
     }
@@ -272,6 +276,15 @@ impl Serving {
         let client = Client::of_stream(Stream::Incoming(Box::new(incoming)), &self.facts);
         tokio::task::spawn_local(request::serve(client, self.facts.clone(), parts));
     }
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The client was told, as far as anything was to be told, or went by itself.
+    Told,
+    /// It takes nothing, or is not there any more.
+    Gone,
 }
 
 /// See [`Serving::verdict`].

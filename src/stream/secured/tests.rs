@@ -195,3 +195,52 @@ fn bytes_that_drip_in_are_put_together() {
         assert_eq!(&room[..6], b"slowly");
     });
 }
+
+#[test]
+fn a_parked_half_record_is_kept_to_the_byte() {
+    on_runtime(async {
+        let Pair { server, client } = shaken().await;
+        let (raw_client, far) = sockets();
+        let (fd, idle) = client.into_parts();
+        drop(fd);
+        let client = Secured::resume(raw_client, idle);
+        client.send(&[IoSlice::new(&[7; 3000])]).unwrap();
+        let mut sealed = [0; 4096];
+        let n = far.recv(&mut sealed).unwrap();
+        let (near, wire) = sockets();
+        let (fd, idle) = server.into_parts();
+        drop(fd);
+        let mut server = Secured::resume(near, idle);
+        let mut room = vec![0; SCRATCH_BYTES];
+        let mut came = 0;
+        for piece in sealed[..n - 1].chunks(1001) {
+            wire.send(&[IoSlice::new(piece)]).unwrap();
+            poll_fn(|cx| server.poll_readable(cx)).await.unwrap();
+            assert!(poll_fn(|cx| Poll::Ready(server.poll_recv(cx, &mut room))).await.is_pending());
+            came += piece.len();
+            let (fd, idle) = server.into_parts();
+            assert_eq!(idle.0.borrow().partial.capacity(), came);
+            server = Secured::resume(Socket::new(fd).unwrap(), idle);
+        }
+        wire.send(&[IoSlice::new(&sealed[n - 1..n])]).unwrap();
+        assert_eq!(poll_fn(|cx| server.poll_recv(cx, &mut room)).await.unwrap(), 3000);
+    });
+}
+
+#[test]
+fn who_wants_little_has_few_records_opened() {
+    on_runtime(async {
+        let Pair { server, client } = shaken().await;
+        let bytes = vec![7; 200_000];
+        let mut got = 0;
+        let taken = async {
+            let mut room = [0; 1000];
+            while got < bytes.len() {
+                got += poll_fn(|cx| server.poll_recv(cx, &mut room)).await.unwrap();
+                assert!(server.inner.borrow().opened.len() < 2 * RECORD_BYTES_MAX);
+            }
+        };
+        let parts: [&[u8]; 1] = [&bytes];
+        tokio::join!(send_all(&client, &parts), taken);
+    });
+}
