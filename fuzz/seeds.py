@@ -70,6 +70,22 @@ def response_heads():
             yield settings(payload + line, 3) + line + b"\r\n" + fields
 
 
+def translations():
+    """Requests and answers as HTTP/1.1 has them, and their lines as those of HTTP/2; the first byte says which."""
+    for heads, http2, http1 in ((REQUESTS, 0, 2), (RESPONSES, 1, 3)):
+        for head in heads:
+            start, *lines = head.decode().split("\r\n")
+            words = start.split(" ")
+            first = " ".join(["GET", "http://a.test/b?c"] if http2 == 0 and not words[1].startswith("/") else words[:2])
+            first = first if http2 == 0 else words[1]
+            first = first.replace(" /", " http://a.test/")
+            named = (line.partition(":") for line in lines if line)
+            fields = [f"{name.lower()}:{value.strip()}" for name, _, value in named]
+            for facts in range(0, 32, 4):
+                yield bytes([http2 | facts]) + "\n".join([first, *fields]).encode()
+                yield bytes([http1 | facts]) + head
+
+
 def chunked():
     for payload in payloads():
         body = payload.partition(b"\r\n\r\n")[2]
@@ -240,6 +256,7 @@ TARGETS = {
     "response_head": response_heads,
     "chunked": chunked,
     "proxy_header": proxy_headers,
+    "translate": translations,
     "config": lambda: (text.encode() for text in config()),
     "config_edit": lambda: (text.encode() for text in edits()),
 }

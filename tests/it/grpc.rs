@@ -96,7 +96,7 @@ fn drain_when_told(client: &mut Child, proxy: &Proxy) {
 }
 
 /// The interpreter of the environment under `target`, which is made when it is missing.
-fn python() -> Result<PathBuf, String> {
+pub fn python() -> Result<PathBuf, String> {
     if let Some(named) = std::env::var_os(INTERPRETER) {
         return Ok(named.into());
     }

@@ -410,3 +410,31 @@ fn little_is_read_for_streams_that_their_client_leaves_waiting() {
     proxy.wait_for_open(0);
     proxy.wait_until("nothing to wait any more", |totals| totals.memory_buffers < 500_000);
 }
+
+#[test]
+fn python_and_we_understand_each_other() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
+    let python = match crate::grpc::python() {
+        Ok(python) => python,
+        Err(why) => return eprintln!("skipped, as a Python client can't be had: {why}"),
+    };
+    let (origin, proxy) = started();
+    let walk = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/h2/walk.py");
+    let mut child = Command::new(python)
+        .arg(walk)
+        .arg(proxy.addr().to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("an interpreter that was just there");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a word of it");
+    if line.trim() == "drain" {
+        origin.wait_for_in_flight(1);
+        proxy.drain();
+        writeln!(child.stdin.take().expect("piped")).expect("a child that listens");
+        origin.gate("go").open();
+    }
+    assert!(child.wait().expect("a child of ours").success(), "it says above where");
+}

@@ -62,6 +62,7 @@ mod spread;
 mod stream;
 mod strict;
 mod tls;
+mod translated;
 mod truth;
 mod tunnel;
 mod tunnel_ends;

@@ -231,6 +231,12 @@ fn a_parked_half_record_is_kept_to_the_byte() {
 fn who_wants_little_has_few_records_opened() {
     on_runtime(async {
         let Pair { server, client } = shaken().await;
+        // Sockets that hold many records, so that one read could bring them all.
+        let (near, far) = socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        let [server, client] = [(server, near), (client, far)].map(|(end, socket)| {
+            socket.set_nonblocking(true).unwrap();
+            Secured::resume(Socket::new(socket.into()).unwrap(), end.into_parts().1)
+        });
         let bytes = vec![7; 200_000];
         let mut got = 0;
         let taken = async {
