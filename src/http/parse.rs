@@ -339,6 +339,7 @@ impl<'b> StatusLine<'b> {
             has_date: false,
             may_persist: true,
             is_event_stream: false,
+            is_grpc: false,
         };
         for entry in fields.entries.iter().filter(|entry| entry.kind != FieldKind::Other) {
             let value = field(fields.head, entry).value;
@@ -349,7 +350,10 @@ impl<'b> StatusLine<'b> {
                 FieldKind::Upgrade => head.upgrade = Some(value),
                 FieldKind::Date => head.has_date = true,
                 FieldKind::XBackendLoad => head.backend_load = Some(value),
-                FieldKind::ContentType => head.is_event_stream |= has_event_stream(value),
+                FieldKind::ContentType => {
+                    head.is_event_stream |= has_event_stream(value);
+                    head.is_grpc |= begins_with(value, b"application/grpc");
+                }
                 _ => {}
             }
         }

@@ -11,6 +11,7 @@ use crate::http::body::{Sink, Source};
 use crate::http::framing::{ResponseFraming, Sender};
 use crate::http::head::{ResponseHead, Version};
 use crate::http::parse::{Asked, HeadEnd, HeadLimits, parse_response};
+use crate::http::trailers::Passing;
 use crate::http::write::{self, Answer, AnswerFraming, Edits, Persistence};
 use crate::upstream::view::BackendView;
 
@@ -99,7 +100,7 @@ fn frame(head: &ResponseHead<'_>, exchange: &Exchange, down: &mut Download) -> A
     down.source = match head.framing() {
         ResponseFraming::None | ResponseFraming::Length(0) => Source::Done,
         ResponseFraming::Length(n) => Source::Length(n),
-        ResponseFraming::Chunked => Source::chunked(Sender::Backend),
+        ResponseFraming::Chunked => Source::chunked(Sender::Backend, Passing::of(head.is_grpc())),
         ResponseFraming::UntilClose => Source::UntilClose,
     };
     match head.framing() {

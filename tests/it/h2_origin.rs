@@ -359,14 +359,18 @@ async fn answer(
     }
 }
 
-/// Sends the body back as it comes, and then its trailers.
+/// Sends the body back as it comes, as content of the same type, and then its trailers.
 async fn echo(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     shared: &Shared,
 ) -> Result<(), h2::Error> {
+    let mut answer = head(200, &[]);
+    if let Some(kind) = request.headers().get("content-type") {
+        answer.headers_mut().insert("content-type", kind.clone());
+    }
     let mut body = request.into_body();
-    let mut stream = respond.send_response(head(200, &[]), false)?;
+    let mut stream = respond.send_response(answer, false)?;
     let mut all = Vec::new();
     while let Some(data) = body.data().await {
         let data = data?;

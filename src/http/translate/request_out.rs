@@ -13,6 +13,7 @@ use crate::error::{Fault, Reason};
 use crate::http::body::Source;
 use crate::http::framing::Sender;
 use crate::http::head::FieldKind;
+use crate::http::trailers::Passing;
 
 /// A request for an HTTP/2 backend, and what its answer depends on.
 #[derive(Debug)]
@@ -142,7 +143,7 @@ impl<'a> Facts<'a> {
                 self.headers.remove("sec-websocket-key");
                 Content::Tunnel { key: self.websocket_key.to_vec() }
             }
-            (false, true) => Content::Body(Source::chunked(Sender::Client)),
+            (false, true) => Content::Body(Source::chunked(Sender::Client, Passing::Ours)),
             (false, false) if self.length > 0 => Content::Body(Source::Length(self.length)),
             (false, false) => Content::Body(Source::Done),
         };

@@ -12,6 +12,7 @@ use crate::http::body::Source;
 use crate::http::framing::{ResponseFraming, Sender};
 use crate::http::head::{FieldKind, FieldTable, ResponseHead};
 use crate::http::parse::{Asked, HeadEnd, HeadLimits, parse_response};
+use crate::http::trailers::Passing;
 
 /// A head of an answer.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ fn source(head: &ResponseHead<'_>) -> Source {
     match head.framing() {
         ResponseFraming::None | ResponseFraming::Length(0) => Source::Done,
         ResponseFraming::Length(n) => Source::Length(n),
-        ResponseFraming::Chunked => Source::chunked(Sender::Backend),
+        ResponseFraming::Chunked => Source::chunked(Sender::Backend, Passing::Ours),
         ResponseFraming::UntilClose => Source::UntilClose,
     }
 }
