@@ -75,8 +75,8 @@ pub fn take_head(
     down.keep_backend = head.keep_alive();
     // What is still to come of a body could not be told from the next request.
     down.keep_client &= exchange.request.keep_alive && exchange.upload.is_received() && !local.draining.get();
-    down.is_event_stream = head.is_event_stream();
-    if down.is_event_stream {
+    down.may_be_silent = head.is_event_stream() || head.is_grpc();
+    if head.is_event_stream() {
         exchange.record.begin_event_stream(local);
     }
     let persistence = persistence(down.keep_client, exchange.request.version);

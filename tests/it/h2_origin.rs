@@ -275,6 +275,22 @@ async fn answer(
             respond.send_informational(head(100, &[]))?;
             echo(request, respond, shared).await
         }
+        "/collect" => {
+            let mut stream = respond.send_response(head(200, &[]), false)?;
+            let mut body = request.into_body();
+            let mut len = 0;
+            while let Some(data) = body.data().await {
+                let data = data?;
+                len += data.len();
+                body.flow_control().release_capacity(data.len())?;
+            }
+            stream.send_data(Bytes::from(len.to_string()), true)
+        }
+        "/silent-call" => {
+            let mut stream = respond.send_response(head(200, &[("content-type", "application/grpc")]), false)?;
+            let _ = tokio::time::timeout(WATCHDOG, shared.gate.notified()).await;
+            stream.send_trailers(trailers(&[("grpc-status", "0")]))
+        }
         "/trailers" => {
             let mut stream = respond.send_response(head(200, &[]), false)?;
             stream.send_data(Bytes::from_static(b"hello"), false)?;
