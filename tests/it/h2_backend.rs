@@ -566,6 +566,15 @@ fn a_websocket_is_carried_by_extended_connect() {
     assert_eq!((seen.method.as_str(), seen.protocol.as_deref()), ("CONNECT", Some("websocket")));
     assert_eq!(seen.headers["sec-websocket-version"], "13");
     assert!(!seen.headers.contains_key("sec-websocket-key") && !seen.headers.contains_key("upgrade"));
+    // That its request has no body is no matter of the tunnel.
+    let mut other = proxy.client();
+    let handshake = String::from_utf8(websocket::request("/ws")).expect("a text");
+    other.send(handshake.replacen("\r\n", "\r\nContent-Length: 0\r\n", 1));
+    assert_eq!(other.head().status, 101);
+    other.send_frame(websocket::BINARY, b"hello");
+    assert_eq!(other.read_frame().payload, b"hello");
+    drop(other);
+    wait::until("the other tunnel's end", || origin.in_flight() == 1);
     // Either side's end is passed on.
     client.finish_sending();
     client.expect_end();

@@ -3,7 +3,7 @@
 //! Owns which field lines become pseudo-header fields and which end here. Never checks what `http::parse` has checked
 //! before the head was written, and never sees a body.
 
-use ::http::header::{HeaderName, HeaderValue, TE};
+use ::http::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, TE};
 use ::http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use ::http::{HeaderMap, Method, Request, Version, uri};
 use bytes::Bytes;
@@ -140,7 +140,8 @@ impl<'a> Facts<'a> {
         }
         let content = match (self.is_websocket, self.is_chunked) {
             (true, _) => {
-                self.headers.remove("sec-websocket-key");
+                // They were about the handshake, and would be about the tunnel.
+                [SEC_WEBSOCKET_KEY, CONTENT_LENGTH, EXPECT].iter().for_each(|name| drop(self.headers.remove(name)));
                 Content::Tunnel { key: self.websocket_key.to_vec() }
             }
             (false, true) => Content::Body(Source::chunked(Sender::Client, Passing::Ours)),
@@ -275,7 +276,7 @@ mod tests {
     #[test]
     fn a_websocket_is_an_extended_connect() {
         let text = "GET /ws HTTP/1.1\r\nHost: a\r\nSec-WebSocket-Key: k\r\nSec-WebSocket-Version: 13\r\n\
-                    Connection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n";
+                    Content-Length: 0\r\nExpect: 100-continue\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n";
         let got = out(text);
         assert_eq!((got.request.method(), got.request.uri().path()), (&Method::CONNECT, "/ws"));
         assert_eq!(fields(&got), ["sec-websocket-version: 13"]);
