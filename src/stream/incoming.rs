@@ -42,6 +42,7 @@ struct Request {
     unread: Bytes,
     /// The end of a body in chunks.
     tail: Bytes,
+    trailers_max: usize,
     has_ended: bool,
 }
 
@@ -89,14 +90,23 @@ fn broken(_: h2::Error) -> io::Error {
 }
 
 impl Incoming {
-    /// A request stream of which the head was translated.
+    /// A request stream of which the head was translated. `trailers_max`: bytes of its trailers at most, 32 added a field;
+    /// with more of them it is reset.
     pub fn new(
         stream: RecvStream,
         respond: SendResponse<Bytes>,
         fields: Rc<RefCell<FieldTable>>,
+        trailers_max: usize,
         place: Place,
     ) -> Incoming {
-        let request = Request { stream, body: Body::None, unread: Bytes::new(), tail: Bytes::new(), has_ended: false };
+        let request = Request {
+            stream,
+            body: Body::None,
+            unread: Bytes::new(),
+            tail: Bytes::new(),
+            trailers_max,
+            has_ended: false,
+        };
         let answer = Reply {
             respond,
             stream: None,
@@ -123,6 +133,11 @@ impl Incoming {
         self.answer.borrow_mut().asked = opening;
     }
 
+    /// What was asked could not be translated: only an answer follows, without a body if it `is_head`.
+    pub fn refuse(&self, is_head: bool) {
+        self.open(Opening { body: Body::None, is_head, websocket: None });
+    }
+
     /// Whether the stream ends with its head.
     pub fn is_end(&self) -> bool {
         self.request.borrow().stream.is_end_stream()
@@ -134,6 +149,9 @@ impl Incoming {
         let mut request = self.request.borrow_mut();
         let n = match request.poll_fill(cx, buf) {
             Poll::Ready(Err(error)) => {
+                if error.kind() == io::ErrorKind::InvalidData {
+                    self.close_with(Reason::ENHANCE_YOUR_CALM);
+                }
                 self.place.cut();
                 return Poll::Ready(Err(error));
             }
@@ -263,6 +281,10 @@ impl Request {
             return Poll::Ready(Ok(()));
         }
         let trailers = ready!(self.stream.poll_trailers(cx)).map_err(broken)?;
+        // The codec cuts a section short that is larger still, and does not say so.
+        if trailers.as_ref().is_some_and(|trailers| translate::list_bytes(trailers) > self.trailers_max) {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         if self.body == Body::Chunked {
             let mut tail = Vec::new();
             translate::write_trailers(&mut tail, trailers.as_ref());

@@ -107,3 +107,22 @@ fn a_silent_call_ends_as_a_silent_tunnel_does() {
     let (answer, _) = peer.open(call("/silent-call"), true);
     assert_eq!(peer.read(answer).unwrap_err().reason(), Some(h2::Reason::INTERNAL_ERROR));
 }
+
+#[test]
+fn trailers_are_whole_or_none() {
+    let origin = H2Origin::start();
+    let proxy = Proxy::start(&[("max_header_bytes", "4KiB")], &origin.sections("", ""));
+    let mut peer = Peer::connect(proxy.addr());
+    // What the codec would cut short, and what it would not.
+    for size in [70_000, 90_000] {
+        let (answer, _) = peer.open(call(&format!("/details/{size}")), true);
+        assert!(peer.read(answer).is_err(), "{size}");
+    }
+    for size in [4_096, 10_000, 20_000] {
+        let (answer, mut stream) = peer.open(call("/echo"), false);
+        stream.send_trailers(fields(&[("x", &"x".repeat(size))])).unwrap();
+        assert_eq!(peer.read(answer).unwrap_err().reason(), Some(h2::Reason::ENHANCE_YOUR_CALM), "{size}");
+    }
+    assert!(origin.bodies().is_empty());
+    assert_eq!(peer.get("/").status(), 200, "the connection goes on");
+}

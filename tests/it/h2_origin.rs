@@ -266,6 +266,13 @@ async fn answer(
         }
         return stream.send_data(Bytes::new(), true);
     }
+    if let Some(size) = number("/details/") {
+        let mut stream = respond.send_response(head(200, &[("content-type", "application/grpc")]), false)?;
+        stream.send_data(Bytes::from_static(b"hello"), false)?;
+        let mut trailers = trailers(&[("grpc-status", "9")]);
+        trailers.insert("grpc-status-details-bin", "d".repeat(size).parse().expect("a value"));
+        return stream.send_trailers(trailers);
+    }
     if let Some(status) = number("/status/") {
         return respond.send_response(head(status as u16, &[]), true).map(|_| ());
     }

@@ -4,6 +4,7 @@
 
 use base64::Engine;
 use sha1::{Digest, Sha1};
+use speedmimi::error::Reason;
 
 use crate::origin::{self, Origin};
 use crate::peer2::{Peer, get, of};
@@ -317,6 +318,27 @@ fn errors_of_ours_are_grpc_to_those_who_speak_it() {
     assert_eq!((answer.status(), answer.one("grpc-status")), (200, Some("4")));
     assert_eq!(origin.only_request().request.fields.one("grpc-timeout").as_deref(), Some("200m"));
     origin.wait_for_in_flight(0);
+}
+
+#[test]
+fn a_refused_request_is_answered_in_its_form_and_counted() {
+    let (origin, proxy) = started();
+    let mut peer = Peer::connect(proxy.addr());
+    let large = ("x-large", &*"v".repeat(40_000));
+    let answer = peer.request(of("GET", "/", &[large]), b"");
+    assert_eq!(answer.status(), 431);
+    assert!(answer.one("proxy-status").unwrap().contains("larger than max_header_bytes"));
+    let (answer, _) = peer.open(of("HEAD", "/", &[large]), true);
+    let head = peer.head(answer).unwrap();
+    assert_eq!((head.status().as_u16(), head.body().is_end_stream()), (431, true));
+    let grpc = ("content-type", "application/grpc");
+    let answer = peer.request(of("POST", "/", &[grpc, large]), b"");
+    assert_eq!((answer.status(), answer.one("grpc-status")), (200, Some("8")));
+    let answer = peer.request(of("POST", "/", &[grpc, ("te", "trailers"), ("content_length", "1")]), b"");
+    assert_eq!((answer.status(), answer.one("grpc-status")), (200, Some("13")));
+    proxy.wait_until("three refusals for their size", |totals| totals.reasons.of(Reason::HeadTooLarge) == 3);
+    assert!(origin.requests().is_empty());
+    assert_eq!(peer.get("/").status(), 200, "the connection goes on");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use ::http::header::{self, HeaderMap, HeaderName};
 use ::http::{Method, Uri, request};
 
 use super::websocket::{Accept, KEY_BYTES};
+use super::{field_bytes, list_bytes};
 use crate::error::{Fault, Reason};
 use crate::http::framing::decimal;
 use crate::http::write::write_line;
@@ -42,6 +43,8 @@ pub struct RequestIn<'a> {
     pub is_end: bool,
     /// Field lines taken at most, cookie crumbs counted.
     pub fields_max: usize,
+    /// Bytes of the list of fields taken at most, 32 added a field (RFC 9113, section 6.5.2).
+    pub list_bytes_max: usize,
     /// For the key of a WebSocket handshake.
     pub luck: [u8; KEY_BYTES],
 }
@@ -56,6 +59,12 @@ impl RequestIn<'_> {
         let parts = self.parts;
         if parts.headers.len() > self.fields_max {
             return Err(Fault::new(Reason::HeadTooLarge, "more fields than max_headers (RFC 6585 5)"));
+        }
+        if self.list_bytes() > self.list_bytes_max {
+            return Err(Fault::new(
+                Reason::HeadTooLarge,
+                "the field list is larger than max_header_bytes (RFC 6585 5)",
+            ));
         }
         let websocket = self.extended_connect()?;
         let method = if websocket { &Method::GET } else { &parts.method };
@@ -75,6 +84,20 @@ impl RequestIn<'_> {
         }
         out.extend_from_slice(b"\r\n");
         Ok(Opening { body, is_head: *method == Method::HEAD, websocket: accept })
+    }
+
+    /// The size of the list of fields, those included that HTTP/1.1 has in its first line.
+    fn list_bytes(&self) -> usize {
+        let uri = &self.parts.uri;
+        let pseudo = [
+            (":method", Some(self.parts.method.as_str())),
+            (":scheme", uri.scheme_str()),
+            (":authority", uri.authority().map(|authority| authority.as_str())),
+            (":path", uri.path_and_query().map(|path| path.as_str())),
+            (":protocol", self.protocol),
+        ];
+        let pseudo = pseudo.iter().filter_map(|(name, value)| Some(field_bytes(name, (*value)?.as_bytes())));
+        list_bytes(&self.parts.headers) + pseudo.sum::<usize>()
     }
 
     /// Whether this opens a WebSocket.
@@ -214,7 +237,8 @@ mod tests {
 
     fn written(parts: &request::Parts, protocol: Option<&str>, is_end: bool) -> Result<(String, Opening), Fault> {
         let mut out = Vec::new();
-        let request = RequestIn { parts, protocol, is_end, fields_max: 8, luck: *b"the sample nonce" };
+        let request =
+            RequestIn { parts, protocol, is_end, fields_max: 8, list_bytes_max: 1024, luck: *b"the sample nonce" };
         let opening = request.write_head(&mut out)?;
         let mut table = FieldTable::default();
         let limits = HeadLimits { head_bytes: 16 * 1024, fields: 100 };
@@ -282,6 +306,10 @@ mod tests {
         assert_eq!(refused("TRACE", "http://a.test/", &[]), Some(Reason::MethodNotServed));
         let crumbs = [("cookie", "a"); 9];
         assert_eq!(refused("GET", "http://a.test/", &crumbs), Some(Reason::HeadTooLarge));
+        // 42 + 43 + 48 + 38 for the pseudo-header fields, 32 and the name for the other.
+        let (fits, large) = ("v".repeat(1024 - 171 - 33), "v".repeat(1024 - 171 - 32));
+        assert_eq!(refused("GET", "http://a.test/", &[("x", &fits)]), None);
+        assert_eq!(refused("GET", "http://a.test/", &[("x", &large)]), Some(Reason::HeadTooLarge));
     }
 
     /// Names that mean something, and some that don't.
