@@ -16,6 +16,7 @@ use http::HeaderMap;
 
 use crate::http::body::Source;
 use crate::http::head::FieldTable;
+use crate::http::parse::Asked;
 use crate::http::translate::{self, Answer, Body, Opening};
 use crate::limits::HTTP2_PROGRESS_BYTES_MIN;
 use crate::stream::places::Place;
@@ -136,6 +137,12 @@ impl Incoming {
     /// What was asked could not be translated: only an answer follows, without a body if it `is_head`.
     pub fn refuse(&self, is_head: bool) {
         self.open(Opening { body: Body::None, is_head, websocket: None });
+    }
+
+    /// Whether a 101 with this `Sec-WebSocket-Accept` proves that the key was understood, which stands in for the client's
+    /// (RFC 6455, section 4.1).
+    pub fn is_proven_by(&self, accept: &[u8]) -> bool {
+        self.answer.borrow().asked.websocket.as_ref().is_some_and(|wanted| wanted.fits(accept))
     }
 
     /// Whether the stream ends with its head.
@@ -349,7 +356,8 @@ impl Reply {
     fn take_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let fields = self.fields.clone();
         let mut fields = fields.borrow_mut();
-        let read = translate::response_head(bytes, self.asked.is_head, self.asked.websocket.as_ref(), &mut fields);
+        let asked = Asked { head: self.asked.is_head, upgrade: self.asked.websocket.is_some() };
+        let read = translate::response_head(bytes, asked, &mut fields);
         let Some((answer, used)) = read.map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault))? else {
             return Ok(0);
         };
@@ -358,11 +366,6 @@ impl Reply {
             Answer::Switched(response) => {
                 self.stream = Some(self.respond.send_response(response, false).map_err(broken)?);
                 self.stage = Stage::Tunnel;
-            }
-            Answer::Unproven(response) => {
-                self.respond.send_response(response, true).map_err(broken)?;
-                self.stage = Stage::Done;
-                return Err(io::ErrorKind::BrokenPipe.into());
             }
             Answer::Final(response, mut source) => {
                 let is_whole = is_whole(&mut source, &bytes[used..]);

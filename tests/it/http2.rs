@@ -236,7 +236,11 @@ fn a_websocket_goes_through_an_extended_connect() {
     let mut request = of("CONNECT", "/ws/unproven", &[]);
     request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
     let (answer, _stream) = peer.open(request, false);
-    assert_eq!(peer.head(answer).unwrap().status(), 502);
+    let head = peer.head(answer).unwrap();
+    assert_eq!(head.status(), 502);
+    let told = head.headers()["proxy-status"].to_str().unwrap();
+    assert!(told.starts_with("speedmimi; error=http_upgrade_failed"), "{told}");
+    proxy.wait_until("the fault", |totals| totals.reasons.of(Reason::BackendUpgrade) == 1);
 }
 
 #[test]
@@ -339,6 +343,19 @@ fn a_refused_request_is_answered_in_its_form_and_counted() {
     proxy.wait_until("three refusals for their size", |totals| totals.reasons.of(Reason::HeadTooLarge) == 3);
     assert!(origin.requests().is_empty());
     assert_eq!(peer.get("/").status(), 200, "the connection goes on");
+}
+
+#[test]
+fn an_answer_may_have_as_many_fields_as_one_of_http_1() {
+    let origin = Origin::start(|exchange| {
+        let lines: String = (0..255).map(|i| format!("X-{i}: {i}\r\n")).collect();
+        exchange.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{lines}\r\n").as_bytes())?;
+        Ok(origin::Next::KeepAlive)
+    });
+    let proxy = Proxy::before(&origin);
+    let answer = Peer::connect(proxy.addr()).get("/");
+    assert_eq!((answer.status(), answer.one("x-254")), (200, Some("254")));
+    assert!(answer.one("date").is_some() && answer.head.headers().len() > 256);
 }
 
 #[test]
