@@ -206,7 +206,7 @@ fn grpc_head_of(fault: Fault, answer: &Answer<'_>, date: &[u8; 29]) -> Vec<u8> {
     let mut out = b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\ngrpc-message: ".to_vec();
     grpc::write_message(&mut out, fault.detail);
     out.extend_from_slice(b"\r\n");
-    let code = itoa::Buffer::new().format(grpc::code(answer.status)).to_owned();
+    let code = itoa::Buffer::new().format(grpc::code(fault.reason)).to_owned();
     write_line(&mut out, b"grpc-status", code.as_bytes());
     write_line(&mut out, b"Date", date);
     write_line(&mut out, b"Proxy-Status", proxy_status(fault).as_bytes());
