@@ -17,8 +17,14 @@ pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
 pub const INTERIM_COUNT_MAX: usize = 32;
 /// Longest line that opens a chunk (size and extensions), in bytes.
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
-/// Largest trailer section, in bytes.
-pub const TRAILER_BYTES_MAX: usize = 8 * 1024;
+/// Largest trailer section taken from a client, in bytes.
+pub const REQUEST_TRAILER_BYTES_MAX: usize = 8 * 1024;
+/// Largest one taken from a backend, in bytes: as its heads, as gRPC says in trailers what others say there.
+pub const RESPONSE_TRAILER_BYTES_MAX: usize = RESPONSE_HEAD_BYTES_MAX;
+/// Most fields of a client's trailer section, in fields.
+pub const REQUEST_TRAILERS_COUNT_MAX: usize = 64;
+/// Most fields of a backend's, in fields.
+pub const RESPONSE_TRAILERS_COUNT_MAX: usize = HEADERS_COUNT_MAX;
 /// One worker's shared read buffer, in bytes. Above 64 KiB, so that a body of that size and its head come in one read.
 pub const SCRATCH_BYTES: usize = 128 * 1024;
 /// Unread client bytes that a lingering close reads and drops, in bytes.

@@ -10,10 +10,11 @@ use crate::http::fields::{is_token, parse_fields};
 use crate::http::framing::Sender;
 use crate::http::head::{FieldTable, Fields};
 use crate::http::trailers::Passing;
-use crate::limits::{CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX};
+use crate::limits::{
+    CHUNK_LINE_BYTES_MAX, REQUEST_TRAILER_BYTES_MAX, REQUEST_TRAILERS_COUNT_MAX, RESPONSE_TRAILER_BYTES_MAX,
+    RESPONSE_TRAILERS_COUNT_MAX,
+};
 
-/// Most fields of a trailer section, in fields.
-pub const TRAILER_FIELDS_COUNT_MAX: usize = 64;
 /// Most digits of a chunk size, leading zeros included.
 const SIZE_DIGITS_MAX: u16 = 16;
 
@@ -188,11 +189,12 @@ impl ChunkDecoder {
             (State::TrailerEndLf, _) => return self.malformed("a bare CR in the trailer section (RFC 9112 2.2)"),
             _ => {}
         }
+        let (bytes_max, _) = trailers_max(self.sender, self.passing);
         let lines = &mut self.trailers.get_or_insert_default().lines;
         if (byte == b'\n') != (lines.last() == Some(&b'\r')) {
             return self.malformed("a bare CR or LF in the trailer section (RFC 9112 2.2)");
         }
-        if lines.len() >= TRAILER_BYTES_MAX {
+        if lines.len() >= bytes_max {
             return Err(self.sender.too_large("the trailer section is too large (RFC 9110 6.5)"));
         }
         lines.push(byte);
@@ -236,10 +238,21 @@ fn extension_step(state: State, byte: u8) -> Option<State> {
     })
 }
 
+/// How large a trailer section may be: its bytes, and its fields.
+fn trailers_max(sender: Sender, passing: Passing) -> (usize, usize) {
+    match (passing, sender) {
+        // Bounded when it came in.
+        (Passing::Ours, _) => (usize::MAX, usize::MAX),
+        (_, Sender::Client) => (REQUEST_TRAILER_BYTES_MAX, REQUEST_TRAILERS_COUNT_MAX),
+        (_, Sender::Backend) => (RESPONSE_TRAILER_BYTES_MAX, RESPONSE_TRAILERS_COUNT_MAX),
+    }
+}
+
 /// Checks a whole trailer section and writes those of its fields that may be passed on.
 fn kept_trailers(section: &[u8], sender: Sender, passing: Passing) -> Result<Vec<u8>, Fault> {
+    let (_, fields_max) = trailers_max(sender, passing);
     let mut table = FieldTable::default();
-    let end = parse_fields(section, 0, TRAILER_FIELDS_COUNT_MAX, sender, &mut table)?;
+    let end = parse_fields(section, 0, fields_max, sender, &mut table)?;
     if end != Some(section.len()) {
         return Err(sender.malformed("a malformed trailer section (RFC 9112 7.1.2)"));
     }
@@ -387,9 +400,21 @@ mod tests {
         let long = "a".repeat(CHUNK_LINE_BYTES_MAX);
         assert!(is_refused(&format!("5;{long}\r\n")));
         let line = "A: b\r\n";
-        assert!(decode(format!("0\r\n{}\r\n", line.repeat(TRAILER_FIELDS_COUNT_MAX)).as_bytes(), &[]).is_ok());
-        assert!(is_refused(&format!("0\r\n{}\r\n", line.repeat(TRAILER_FIELDS_COUNT_MAX + 1))));
-        assert!(is_refused(&format!("0\r\nA: {}\r\n\r\n", "b".repeat(TRAILER_BYTES_MAX))));
+        assert!(decode(format!("0\r\n{}\r\n", line.repeat(REQUEST_TRAILERS_COUNT_MAX)).as_bytes(), &[]).is_ok());
+        assert!(is_refused(&format!("0\r\n{}\r\n", line.repeat(REQUEST_TRAILERS_COUNT_MAX + 1))));
+        assert!(is_refused(&format!("0\r\nA: {}\r\n\r\n", "b".repeat(REQUEST_TRAILER_BYTES_MAX))));
+    }
+
+    #[test]
+    fn a_backend_may_say_as_much_in_trailers_as_in_a_head() {
+        let body = |bytes: usize| format!("0\r\nA: {}\r\n\r\n", "b".repeat(bytes));
+        let decode = |body: String, passing| ChunkDecoder::new(Sender::Backend, passing).decode(&mut body.into_bytes());
+        let line = "A: \r\n".len();
+        assert!(decode(body(RESPONSE_TRAILER_BYTES_MAX - line), Passing::Grpc).is_ok());
+        let refused = decode(body(RESPONSE_TRAILER_BYTES_MAX - line + 1), Passing::Grpc);
+        assert_eq!(refused.unwrap_err().reason, Reason::BackendProtocol);
+        // What was shortest as it came is longer as we write it.
+        assert!(decode(body(RESPONSE_TRAILER_BYTES_MAX), Passing::Ours).is_ok());
     }
 
     #[test]

@@ -113,7 +113,9 @@ fn trailers_are_whole_or_none() {
     let origin = H2Origin::start();
     let proxy = Proxy::start(&[("max_header_bytes", "4KiB")], &origin.sections("", ""));
     let mut peer = Peer::connect(proxy.addr());
-    // What the codec would cut short, and what it would not.
+    let (answer, _) = peer.open(call("/details/60000"), true);
+    let answer = peer.read(answer).unwrap();
+    assert_eq!(answer.trailers.unwrap()["grpc-status-details-bin"].len(), 60_000);
     for size in [70_000, 90_000] {
         let (answer, _) = peer.open(call(&format!("/details/{size}")), true);
         assert!(peer.read(answer).is_err(), "{size}");
