@@ -62,6 +62,24 @@ fn bodies_go_both_ways() {
 }
 
 #[test]
+fn trailers_of_a_request_arrive() {
+    let (origin, proxy) = started();
+    let mut peer = Peer::connect(proxy.addr());
+    // Behind a body of known length they have a place where they are announced.
+    for fields in [vec![], vec![("content-length", "5"), ("trailer", "x-sum")]] {
+        let (answer, mut stream) = peer.open(of("POST", "/echo", &fields), false);
+        stream.send_data(bytes::Bytes::from_static(b"hello"), false).unwrap();
+        stream.send_trailers([("x-sum".parse().unwrap(), "42".parse().unwrap())].into_iter().collect()).unwrap();
+        assert_eq!(peer.read(answer).unwrap().text(), "hello");
+    }
+    drop((peer, proxy));
+    for connection in origin.settle() {
+        let text = String::from_utf8_lossy(&connection.bytes).into_owned();
+        assert_eq!(text.matches("\r\n0\r\nx-sum: 42\r\n\r\n").count(), text.matches("POST /echo").count(), "{text}");
+    }
+}
+
+#[test]
 fn a_request_arrives_as_http_1_has_it() {
     let (origin, proxy) = started();
     let mut peer = Peer::connect(proxy.addr());
@@ -386,6 +404,31 @@ fn curl_and_we_understand_each_other() {
     let body = "x".repeat(100_000);
     assert_eq!(curl(&["-H", "Expect: 100-continue", "--data-binary", &body[..100_000], &url("/echo")]), body);
     assert_eq!(curl(&["-I", &url("/size/7")]).lines().next(), Some("HTTP/2 200 "));
+}
+
+#[test]
+fn priorities_are_borne() {
+    use crate::frames::{END_HEADERS, END_STREAM, HEADERS, PRIORITIZED, Raw, Verdict, frame, request};
+    let (origin, proxy) = started();
+    let mut raw = Raw::connect(proxy.addr());
+    // PRIORITY_UPDATE (RFC 9218, section 7.1), the flag of RFC 9113, section 6.2, and the field.
+    raw.send(frame(16, 0, 0, b"\0\0\0\x01u=1"));
+    let block = [&[0, 0, 0, 0, 16][..], &request("GET", "/", &[("priority", "u=1, i")])].concat();
+    raw.send(frame(HEADERS, END_HEADERS | END_STREAM | PRIORITIZED, 1, &block));
+    assert_eq!(raw.verdict(), Verdict::Answered(1, 200));
+    assert_eq!(origin.only_request().request.fields.one("priority").as_deref(), Some("u=1, i"));
+}
+
+#[test]
+fn fields_that_a_backends_connection_names_end_here() {
+    let origin = Origin::start(|exchange| {
+        exchange
+            .send(b"HTTP/1.1 200 OK\r\nConnection: X-Own\r\nX-Own: 1\r\nX-Other: 2\r\nContent-Length: 0\r\n\r\n")?;
+        Ok(origin::Next::KeepAlive)
+    });
+    let proxy = Proxy::before(&origin);
+    let answer = Peer::connect(proxy.addr()).get("/");
+    assert_eq!((answer.one("x-own"), answer.one("connection"), answer.one("x-other")), (None, None, Some("2")));
 }
 
 #[test]

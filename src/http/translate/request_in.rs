@@ -10,6 +10,7 @@ use super::websocket::{Accept, KEY_BYTES};
 use super::{field_bytes, list_bytes};
 use crate::error::{Fault, Reason};
 use crate::http::framing::decimal;
+use crate::http::grpc;
 use crate::http::write::write_line;
 
 /// How the body goes on in HTTP/1.1.
@@ -72,7 +73,7 @@ impl RequestIn<'_> {
         let authority = authority(&parts.uri, &parts.headers)?;
         write_line(out, b"Host", authority);
         let body = self.body(websocket)?;
-        write_fields(out, &parts.headers, websocket)?;
+        write_fields(out, &parts.headers, websocket, body)?;
         let accept = websocket.then(|| {
             let (key, accept) = Accept::for_key(self.luck);
             out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
@@ -114,6 +115,12 @@ impl RequestIn<'_> {
         }
     }
 
+    fn may_have_trailers(&self) -> bool {
+        let content_type = self.parts.headers.get(header::CONTENT_TYPE);
+        self.parts.headers.contains_key(header::TRAILER)
+            || content_type.is_some_and(|value| grpc::is_grpc(value.as_bytes()))
+    }
+
     fn body(&self, websocket: bool) -> Result<Body, Fault> {
         let mut lengths = self.parts.headers.get_all(header::CONTENT_LENGTH).iter();
         let length = lengths.next().map(|value| decimal(value.as_bytes()));
@@ -122,6 +129,8 @@ impl RequestIn<'_> {
             (None, true) => Ok(Body::None),
             (None, false) if websocket => Ok(Body::Identity),
             (None, false) => Ok(Body::Chunked),
+            // Its trailers have no place behind a body of known length.
+            (Some(Some(_)), false) if lengths.next().is_none() && self.may_have_trailers() => Ok(Body::Chunked),
             // Malformed ones are the parser's to name.
             (Some(Some(0) | None), true) => Ok(Body::None),
             (Some(Some(_)), true) => Err(malformed("a Content-Length above zero and no body (RFC 9113 8.1.1)")),
@@ -168,7 +177,7 @@ fn authority<'a>(uri: &'a Uri, fields: &'a HeaderMap) -> Result<&'a [u8], Fault>
     }
 }
 
-fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap, websocket: bool) -> Result<(), Fault> {
+fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap, websocket: bool, body: Body) -> Result<(), Fault> {
     for (name, value) in fields {
         if is_of_connection(name) {
             return Err(malformed("a field of the connection (RFC 9113 8.2.2)"));
@@ -182,6 +191,8 @@ fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap, websocket: bool) -> Resul
                 return Err(malformed("a TE other than trailers (RFC 9113 8.2.2)"));
             }
             header::HOST | header::COOKIE => {}
+            // The codec holds the body to it.
+            header::CONTENT_LENGTH if body == Body::Chunked => {}
             // Ours, for the backend.
             header::SEC_WEBSOCKET_KEY if websocket => {}
             _ => write_line(out, name.as_str().as_bytes(), value),
@@ -270,6 +281,11 @@ mod tests {
         assert_eq!(body(&[], false), Ok(Body::Chunked));
         assert_eq!(body(&[("content-length", "5")], false), Ok(Body::Identity));
         assert_eq!(body(&[("content-length", "0")], true), Ok(Body::None));
+        for announces in [("trailer", "x-sum"), ("content-type", "application/grpc+proto")] {
+            assert_eq!(body(&[("content-length", "5"), announces], false), Ok(Body::Chunked));
+            assert_eq!(body(&[("content-length", "0"), announces], true), Ok(Body::None));
+            assert!(body(&[("content-length", "+5"), announces], false).is_err());
+        }
         assert!(body(&[("content-length", "5")], true).is_err());
         for odd in ["-1", "+1", "1, 2", "0x1", ""] {
             assert!(body(&[("content-length", odd)], false).is_err(), "{odd}");

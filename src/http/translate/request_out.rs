@@ -163,7 +163,8 @@ impl<'a> Facts<'a> {
         Ok(Outbound { is_head: method == b"HEAD", request, content })
     }
 
-    /// `:scheme`, `:authority` and `:path`. A `Host` that is no authority stays what it is.
+    /// `:scheme`, `:authority` and `:path`. A `Host` that is no authority stays what it is, but not over TLS: without an
+    /// authority the codec says `http` for the scheme.
     fn uri(&mut self, target: &[u8], over_tls: bool) -> Result<Uri, Fault> {
         let mut parts = uri::Parts::default();
         parts.path_and_query = Some(path_and_query(target)?);
@@ -172,6 +173,9 @@ impl<'a> Facts<'a> {
                 Ok(authority) => {
                     parts.scheme = Some(if over_tls { Scheme::HTTPS } else { Scheme::HTTP });
                     parts.authority = Some(authority);
+                }
+                Err(_) if over_tls => {
+                    return Err(Fault::new(Reason::BadRequest, "a Host that can't be said in HTTP/2 (RFC 9113 8.3.1)"));
                 }
                 Err(_) => {
                     let value = HeaderValue::from_bytes(host).map_err(|_| UNSAYABLE)?;
@@ -294,6 +298,10 @@ mod tests {
         assert_eq!(uri("/a<b>`?\"x").path_and_query().unwrap(), "/a%3Cb%3E%60?%22x");
         let got = out("GET / HTTP/1.1\r\nHost: \r\n\r\n");
         assert_eq!((got.request.version(), fields(&got)), (Version::HTTP_11, vec!["host: ".to_owned()]));
+        let odd = b"GET / HTTP/1.1\r\nHost: caf%C3%A9.test\r\n\r\n";
+        assert_eq!(out(std::str::from_utf8(odd).unwrap()).request.headers()["host"], "caf%C3%A9.test");
+        let refused = take(odd, Carriage { over_tls: true, ..PLAIN });
+        assert_eq!(refused.unwrap_err().reason, Reason::BadRequest);
         let got = out("GET /x HTTP/1.1\r\nHost: a_b.test\r\n\r\n");
         assert_eq!(got.request.uri().authority().unwrap(), "a_b.test");
     }
