@@ -1,8 +1,10 @@
 //! Calls of gRPC between a client and a backend that both speak HTTP/2, frame by frame: what comes through, how long either
-//! side may be silent, and what our own errors are called.
+//! side may be silent, what our own errors are called, and what else only
+//! two ends of HTTP/2 can say.
 //!
 //! Both ends are the h2 crate's; a generated client's view is `grpc`'s.
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -51,9 +53,14 @@ fn metadata_behind_a_call_passes_both_ways() {
     assert_eq!(origin.bodies()[0].1.as_ref(), Some(&metadata));
 }
 
-/// Lets time go by, far more than the timeouts of these tests.
+/// Lets time go by, and the connection be driven.
+fn let_pass(peer: &Peer, time: Duration) {
+    peer.wait("time", async { tokio::time::sleep(time).await });
+}
+
+/// Lets far more time go by than the timeouts of these tests.
 fn pass_time(peer: &Peer) {
-    peer.wait("time", tokio::time::sleep(Duration::from_millis(900)));
+    let_pass(peer, Duration::from_millis(900));
 }
 
 #[test]
@@ -65,7 +72,7 @@ fn who_sends_while_the_answer_waits_is_not_cut() {
     let head = peer.head(answer).unwrap();
     for _ in 0..10 {
         stream.send_data(Bytes::from_static(b"piece"), false).unwrap();
-        peer.wait("a moment", tokio::time::sleep(Duration::from_millis(100)));
+        let_pass(&peer, Duration::from_millis(100));
     }
     stream.send_data(Bytes::new(), true).unwrap();
     let mut body = head.into_body();
@@ -127,4 +134,104 @@ fn trailers_are_whole_or_none() {
     }
     assert!(origin.bodies().is_empty());
     assert_eq!(peer.get("/").status(), 200, "the connection goes on");
+}
+
+#[test]
+fn our_refusals_have_codes() {
+    let origin = H2Origin::start();
+    let sections = origin.sections("", "").replace(
+        "routing: {default: {upstream: default}}",
+        "routing: {a: {path: /closed, upstream: default, deny: [127.0.0.0/8]}, \
+         b: {path: /hang, upstream: default, max_body_bytes: 4}, c: {path: /echo, upstream: default}}",
+    );
+    let proxy = Proxy::start(&[], &sections);
+    let mut peer = Peer::connect(proxy.addr());
+    for (path, code) in [("/closed", "7"), ("/hang", "8"), ("/nowhere", "12"), ("/%zz", "13")] {
+        let answer = peer.request(call(path), EMPTY);
+        assert_eq!((answer.status(), answer.one("grpc-status")), (200, Some(code)), "{path}");
+    }
+}
+
+fn timed(path: &str, timeout: &str) -> Request<()> {
+    let mut request = call(path);
+    request.headers_mut().insert("grpc-timeout", timeout.parse().expect("a value"));
+    request
+}
+
+#[test]
+fn the_clients_deadline_holds_wherever_a_call_is() {
+    let origin = H2Origin::start();
+    let sections = origin.sections("max_conn: 1", "queue: {size: 5, timeout: 60s}, connect_timeout: 60s");
+    let proxy = Proxy::start(&[], &sections);
+    let mut peer = Peer::connect(proxy.addr());
+    let (answer, _) = peer.open(timed("/silent-call", "300m"), true);
+    let error = peer.read(answer).unwrap_err();
+    assert!(error.is_reset(), "behind the answer's head: {error}");
+    wait::until("the call's end", || origin.in_flight() == 0);
+    let (first, _) = peer.open(call("/gate"), true);
+    wait::until("a call", || origin.in_flight() == 1);
+    let answer = peer.request(timed("/echo", "300m"), EMPTY);
+    assert_eq!(answer.one("grpc-status"), Some("4"), "in the queue");
+    origin.open_gate();
+    assert_eq!(peer.read(first).unwrap().status(), 200);
+
+    // Accepts nothing, and so says nothing either.
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = silent.local_addr().expect("an address").port().to_string();
+    let proxy = Proxy::start(&[], &sections.replace(&origin.port().to_string(), &port));
+    let answer = Peer::connect(proxy.addr()).request(timed("/echo", "300m"), EMPTY);
+    assert_eq!(answer.one("grpc-status"), Some("4"), "before the connection's settings");
+}
+
+#[test]
+fn a_backend_ends_calls_as_it_likes() {
+    let origin = H2Origin::start();
+    let proxy = Proxy::start(&[], &origin.sections("", ""));
+    let mut peer = Peer::connect(proxy.addr());
+    // Before its client has said its last.
+    let (answer, _stream) = peer.open(call("/trailers-only"), false);
+    assert_eq!(peer.read(answer).unwrap().one("grpc-status"), Some("5"));
+    // In the midst of an answer: cut, not whole.
+    let (answer, _) = peer.open(call("/short"), true);
+    assert_eq!(peer.read(answer).unwrap_err().reason(), Some(h2::Reason::INTERNAL_ERROR));
+    assert_eq!(peer.get("/").status(), 200, "the connection goes on");
+}
+
+#[test]
+fn a_client_that_waits_for_leave_to_send_gets_it() {
+    let origin = H2Origin::start();
+    let proxy = Proxy::start(&[], &origin.sections("", ""));
+    let mut peer = Peer::connect(proxy.addr());
+    let (mut answer, mut stream) = peer.open(of("POST", "/continue", &[("expect", "100-continue")]), false);
+    let interim = peer.wait("a 100", std::future::poll_fn(|cx| answer.poll_informational(cx))).unwrap().unwrap();
+    assert_eq!(interim.status(), 100);
+    stream.send_data(Bytes::from_static(b"hello"), true).unwrap();
+    assert_eq!(peer.read(answer).unwrap().text(), "hello");
+}
+
+#[test]
+fn a_websocket_is_an_extended_connect_on_both_sides() {
+    let origin = H2Origin::with(|builder| {
+        builder.enable_connect_protocol();
+    });
+    let proxy = Proxy::start(&[], &origin.sections("", ""));
+    let mut peer = Peer::connect(proxy.addr());
+    assert_eq!(peer.get("/").status(), 200, "settings have come");
+    let websocket = |path: &str| {
+        let mut request = of("CONNECT", path, &[("sec-websocket-version", "13"), ("cookie", "a=b"), ("cookie", "c=d")]);
+        request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+        request
+    };
+    let (answer, mut stream) = peer.open(websocket("/ws"), false);
+    let head = peer.head(answer).unwrap();
+    assert_eq!(head.status(), 200);
+    let mut body = head.into_body();
+    stream.send_data(Bytes::from_static(b"frame"), false).unwrap();
+    assert_eq!(peer.wait("a frame", body.data()).unwrap().unwrap(), "frame");
+    let seen = origin.seen().pop().unwrap();
+    assert_eq!((seen.protocol.as_deref(), &seen.headers["cookie"]), (Some("websocket"), &"a=b; c=d".parse().unwrap()));
+    drop((stream, body));
+    // What the backend refuses is passed on as usual.
+    let (answer, _stream) = peer.open(websocket("/status/403"), false);
+    assert_eq!(peer.head(answer).unwrap().status(), 403);
 }

@@ -478,6 +478,32 @@ fn a_connection_that_went_silent_gets_no_other_request() {
 }
 
 #[test]
+fn answers_that_are_malformed_are_none() {
+    let (status_204, status_304) = (frame(1, 4, 1, &[0x89]), frame(1, 4, 1, &[0x8b]));
+    let no_status = frame(1, 5, 1, &[0, 1, b'x', 1, b'1']);
+    let data = frame(0, 1, 1, b"x");
+    for answer in [[status_204, data.clone()].concat(), [status_304, data].concat(), no_status] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let proxy = Proxy::start(
+            &[],
+            &format!(
+                "backends: {{default: [{{host: 127.0.0.1, port: {port}, scheme: h2c}}]}}\n\
+                 upstreams: {{default: {{retries: 0}}}}\nrouting: {{default: {{upstream: default}}}}\n"
+            ),
+        );
+        let backend = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            head_of_a_request(&mut stream);
+            stream.write_all(&answer).expect("an answer sent");
+            stream
+        });
+        assert_eq!(proxy.client().get("/").status, 502);
+        drop(backend.join().expect("the backend's end"));
+    }
+}
+
+#[test]
 fn frames_that_say_nothing_cost_nobody_an_answer() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let port = listener.local_addr().expect("an address").port();
