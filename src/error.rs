@@ -81,7 +81,7 @@ reasons! {
     BackendRefused = "backend_refused", 502, Backend, "http_request_error", "the backend refused the request unseen";
     /// What the backend sent is not HTTP, or breaks its framing.
     BackendProtocol = "backend_protocol", 502, Backend, "http_protocol_error", "the backend's answer is not valid HTTP";
-    /// A 101 that nobody asked for.
+    /// A 101 that nobody asked for, or that does not prove that the WebSocket was understood.
     BackendUpgrade = "backend_upgrade", 502, Backend, "http_upgrade_failed", "the backend switched protocols unasked";
     /// A WebSocket for a backend that speaks HTTP/2 without extended CONNECT (RFC 8441, section 3).
     UpgradeUnsupported = "upgrade_unsupported", 502, Operator, "http_upgrade_failed",

@@ -17,8 +17,14 @@ pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
 pub const INTERIM_COUNT_MAX: usize = 32;
 /// Longest line that opens a chunk (size and extensions), in bytes.
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
-/// Largest trailer section, in bytes.
-pub const TRAILER_BYTES_MAX: usize = 8 * 1024;
+/// Largest trailer section taken from a client, in bytes.
+pub const REQUEST_TRAILER_BYTES_MAX: usize = 8 * 1024;
+/// Largest one taken from a backend, in bytes: as its heads, as gRPC says in trailers what others say there.
+pub const RESPONSE_TRAILER_BYTES_MAX: usize = RESPONSE_HEAD_BYTES_MAX;
+/// Most fields of a client's trailer section, in fields.
+pub const REQUEST_TRAILERS_COUNT_MAX: usize = 64;
+/// Most fields of a backend's, in fields.
+pub const RESPONSE_TRAILERS_COUNT_MAX: usize = HEADERS_COUNT_MAX;
 /// One worker's shared read buffer, in bytes. Above 64 KiB, so that a body of that size and its head come in one read.
 pub const SCRATCH_BYTES: usize = 128 * 1024;
 /// Unread client bytes that a lingering close reads and drops, in bytes.
@@ -68,6 +74,19 @@ pub const HTTP2_IDLE_FRAMES_COUNT_PER_TICK: u32 = 20;
 pub const HTTP2_IDLE_FRAMES_COUNT_PER_PIECE: u32 = 4;
 /// For so much that is sent one more of them is borne, in bytes.
 pub const HTTP2_SENT_BYTES_PER_FRAME: usize = 64;
+/// Bytes of the table that HPACK refers to: nobody is told another size (RFC 7541, section 4.2).
+pub const HPACK_TABLE_BYTES: usize = 4096;
+/// How much larger a list of fields HTTP/2's codec reads than `server.max_header_bytes` lets through, in times: so that the
+/// refusal is ours, with its words, and that no section of trailers is cut short by the codec, which would not say so.
+pub const HTTP2_LIST_TIMES: usize = 8;
+/// How much larger than `server.max_header_bytes` a list of fields may be as it comes, in times; beyond it the connection
+/// ends. By Huffman's code a byte stands for 8/5 at most.
+pub const HTTP2_BLOCK_TIMES: usize = 4;
+/// What the codec reads of a backend's list of fields, in bytes with 32 added a field (RFC 9113, section 6.5.2). Above what is
+/// let through, as [`HTTP2_LIST_TIMES`].
+pub const TRUNK_LIST_BYTES_MAX: usize = 4 * RESPONSE_HEAD_BYTES_MAX;
+/// The same as it comes, in bytes; beyond it the connection ends.
+pub const TRUNK_BLOCK_BYTES_MAX: usize = RESPONSE_HEAD_BYTES_MAX + RESPONSE_HEAD_BYTES_MAX / 2;
 /// Largest `weight` of a backend; the smallest is 1.
 pub const WEIGHT_MAX: u16 = 1000;
 /// Largest file of certificates or of a private key, in bytes.
@@ -110,4 +129,8 @@ const _: () = assert!(HTTP2_STREAM_WINDOW_BYTES as usize <= SCRATCH_BYTES);
 const _: () = assert!(HTTP2_STREAM_WINDOW_BYTES <= HTTP2_CONNECTION_WINDOW_BYTES);
 const _: () = assert!(TARGET_BYTES_MAX < HEADER_BYTES_MAX);
 const _: () = assert!(TRUNK_WINDOW_BYTES < 1 << 31);
+// A field that is the first beyond what the codec keeps leaves more than we let through before it.
+const _: () = assert!((HTTP2_LIST_TIMES - 1) * HEADER_BYTES_MIN > HTTP2_BLOCK_TIMES * HEADER_BYTES_MIN * 8 / 5 + 32);
+const _: () = assert!((HTTP2_LIST_TIMES - 1) * HEADER_BYTES_MIN > HPACK_TABLE_BYTES + 32);
+const _: () = assert!(TRUNK_LIST_BYTES_MAX - RESPONSE_HEAD_BYTES_MAX > TRUNK_BLOCK_BYTES_MAX * 8 / 5 + 32);
 const _: () = assert!(TRUNK_STREAM_WINDOW_BYTES <= SCRATCH_BYTES);

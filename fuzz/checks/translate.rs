@@ -12,6 +12,7 @@ use speedmimi::http::body::Source;
 use speedmimi::http::framing::{BodyFraming, ResponseFraming, Sender};
 use speedmimi::http::head::{FieldKind, FieldTable, Fields, RequestHead};
 use speedmimi::http::parse::{Asked, HeadEnd, HeadLimits, parse_request, parse_response};
+use speedmimi::http::trailers::Passing;
 use speedmimi::http::translate::request_out::{self, Carriage, Content};
 use speedmimi::http::translate::{self, Answer, Body, RequestIn, read_trailers, response_head, response_in};
 use speedmimi::http::write::{Edits, Forward, write_request};
@@ -66,7 +67,8 @@ fn request_from_http2(text: &[u8], facts: Facts) {
 /// Whether it was taken.
 fn check_request_in(parts: &http::request::Parts, facts: Facts) -> bool {
     let protocol = facts.is_websocket.then_some("websocket");
-    let request = RequestIn { parts, protocol, is_end: facts.is_end, fields_max: 100, luck: [7; 16] };
+    let request =
+        RequestIn { parts, protocol, is_end: facts.is_end, fields_max: 100, list_bytes_max: 16 * 1024, luck: [7; 16] };
     let mut out = Vec::new();
     let Ok(opening) = request.write_head(&mut out) else { return false };
     let mut table = FieldTable::default();
@@ -142,10 +144,17 @@ fn is_framing(name: &[u8]) -> bool {
 fn check_trailers_in(fields: &HeaderMap) {
     let mut out = Vec::new();
     translate::write_trailers(&mut out, Some(fields));
-    let (mut source, mut trailers, len) = (Source::chunked(Sender::Client), Vec::new(), out.len());
-    if let Ok(piece) = source.take(&mut out, &mut trailers) {
-        assert!(source.is_done() && piece.consumed == len && piece.data.is_empty(), "an end and nothing behind it");
-        check_trailer_lines(&trailers);
+    check_end(&out, Sender::Client);
+}
+
+/// What ends a body in chunks is an end with nothing behind it, and its trailers are such as may be.
+fn check_end(end: &[u8], sender: Sender) {
+    for passing in [Passing::Http, Passing::Grpc] {
+        let (mut source, mut trailers, mut end) = (Source::chunked(sender, passing), Vec::new(), end.to_vec());
+        if let Ok(piece) = source.take(&mut end, &mut trailers) {
+            assert!(source.is_done() && piece.consumed == end.len() && piece.data.is_empty());
+            check_trailer_lines(&trailers);
+        }
     }
 }
 
@@ -165,12 +174,7 @@ fn response_from_http2(text: &[u8], facts: Facts) {
     check_response_in(&parts, facts);
     let mut lines = Vec::new();
     response_in::write_trailers(&mut lines, &parts.headers);
-    let mut out = [b"0\r\n", &lines[..], b"\r\n"].concat();
-    let (mut source, mut trailers, len) = (Source::chunked(Sender::Backend), Vec::new(), out.len());
-    if let Ok(piece) = source.take(&mut out, &mut trailers) {
-        assert!(source.is_done() && piece.consumed == len);
-        check_trailer_lines(&trailers);
-    }
+    check_end(&[b"0\r\n", &lines[..], b"\r\n"].concat(), Sender::Backend);
 }
 
 fn check_response_in(parts: &http::response::Parts, facts: Facts) {
@@ -262,12 +266,15 @@ fn forward<'a>(head: &RequestHead<'a>) -> Forward<'a> {
 
 fn response_from_http1(text: &[u8], facts: Facts) {
     let mut table = FieldTable::default();
-    let Ok(Some((answer, used))) = response_head(text, facts.is_head, None, &mut table) else { return };
+    let Ok(Some((answer, used))) = response_head(text, Asked { head: facts.is_head, upgrade: false }, &mut table)
+    else {
+        return;
+    };
     assert!(used <= text.len());
     let (response, source) = match answer {
         Answer::Interim(response) => (response, None),
         Answer::Final(response, source) => (response, Some(source)),
-        Answer::Switched(_) | Answer::Unproven(_) => panic!("nobody asked to switch"),
+        Answer::Switched(_) => panic!("nobody asked to switch"),
     };
     assert_ne!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
     for name in response.headers().keys() {

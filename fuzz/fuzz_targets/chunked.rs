@@ -5,6 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use speedmimi::http::chunked::{CHUNK_END, ChunkDecoder, write_chunk_head, write_last_chunk};
 use speedmimi::http::framing::Sender;
+use speedmimi::http::trailers::Passing;
 
 #[derive(Debug, PartialEq)]
 enum Outcome {
@@ -31,7 +32,7 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn decode(body: &[u8], step: usize) -> Outcome {
-    let mut decoder = ChunkDecoder::new(Sender::Client);
+    let mut decoder = ChunkDecoder::new(Sender::Client, Passing::Http);
     let mut data = Vec::new();
     let mut consumed = 0;
     for piece in body.chunks(step) {

@@ -52,7 +52,7 @@ pub const KEYS: &[Key] = &[
         "server.tunnel_timeout",
         ms(1, 7 * DAY),
         "1h",
-        "How long a tunnel (after a 101) or an event stream may stay without a byte in either direction.",
+        "How long a tunnel (after a 101), an event stream or a call of gRPC may stay without a byte in either direction.",
     ),
     key(
         "server.max_conn",
@@ -360,7 +360,7 @@ pub const KEYS: &[Key] = &[
         "upstreams.NAME.read_timeout",
         ms(1, DAY),
         "60s",
-        "The longest pause between two reads of an answer. Event streams and tunnels go by \
+        "The longest pause between two reads of an answer. Event streams, calls of gRPC and tunnels go by \
          `server.tunnel_timeout`.",
     ),
     key(

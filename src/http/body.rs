@@ -7,6 +7,7 @@ use std::ops::Range;
 use crate::error::{Fault, Reason};
 use crate::http::chunked::ChunkDecoder;
 use crate::http::framing::{BodyFraming, Sender};
+use crate::http::trailers::Passing;
 
 /// Where a body comes from.
 #[derive(Debug, Default)]
@@ -32,18 +33,18 @@ pub struct Piece {
 }
 
 impl Source {
-    /// The source of a request's body.
-    pub fn new(framing: BodyFraming) -> Source {
+    /// The source of a request's body; `passing` says which of its trailers go on.
+    pub fn new(framing: BodyFraming, passing: Passing) -> Source {
         match framing {
             BodyFraming::None | BodyFraming::Length(0) => Source::Done,
             BodyFraming::Length(n) => Source::Length(n),
-            BodyFraming::Chunked => Source::chunked(Sender::Client),
+            BodyFraming::Chunked => Source::chunked(Sender::Client, passing),
         }
     }
 
     /// The source of a body in chunks.
-    pub fn chunked(sender: Sender) -> Source {
-        Source::Chunked(ChunkDecoder::new(sender))
+    pub fn chunked(sender: Sender, passing: Passing) -> Source {
+        Source::Chunked(ChunkDecoder::new(sender, passing))
     }
 
     /// Whether the body is complete.

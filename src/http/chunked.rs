@@ -8,11 +8,13 @@ use std::ops::Range;
 use crate::error::Fault;
 use crate::http::fields::{is_token, parse_fields};
 use crate::http::framing::Sender;
-use crate::http::head::{FieldKind, FieldTable, Fields};
-use crate::limits::{CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX};
+use crate::http::head::{FieldTable, Fields};
+use crate::http::trailers::Passing;
+use crate::limits::{
+    CHUNK_LINE_BYTES_MAX, REQUEST_TRAILER_BYTES_MAX, REQUEST_TRAILERS_COUNT_MAX, RESPONSE_TRAILER_BYTES_MAX,
+    RESPONSE_TRAILERS_COUNT_MAX,
+};
 
-/// Most fields of a trailer section, in fields.
-pub const TRAILER_FIELDS_COUNT_MAX: usize = 64;
 /// Most digits of a chunk size, leading zeros included.
 const SIZE_DIGITS_MAX: u16 = 16;
 
@@ -38,6 +40,7 @@ pub struct ChunkDecoder {
     line_len: u16,
     state: State,
     sender: Sender,
+    passing: Passing,
 }
 
 /// Boxed, because few bodies have any and every decoder would carry its size.
@@ -79,9 +82,9 @@ enum State {
 }
 
 impl ChunkDecoder {
-    /// A decoder for the body that `sender` sends.
-    pub const fn new(sender: Sender) -> ChunkDecoder {
-        ChunkDecoder { remaining: 0, trailers: None, line_len: 0, state: State::SizeStart, sender }
+    /// A decoder for the body that `sender` sends; `passing` says which of its trailers go on.
+    pub const fn new(sender: Sender, passing: Passing) -> ChunkDecoder {
+        ChunkDecoder { remaining: 0, trailers: None, line_len: 0, state: State::SizeStart, sender, passing }
     }
 
     /// Whether the body ended.
@@ -90,9 +93,6 @@ impl ChunkDecoder {
     }
 
     /// The trailer fields that may be passed on, as lines `name: value CRLF`; empty until the body ended.
-    ///
-    /// Left out are those that RFC 9110, section 6.5.1 forbids: framing, routing, request modifiers, authentication,
-    /// content format, everything hop-by-hop, everything the proxy sets itself, and names with underscores.
     pub fn trailers(&self) -> &[u8] {
         match &self.trailers {
             Some(trailers) if self.is_done() => &trailers.lines,
@@ -189,11 +189,12 @@ impl ChunkDecoder {
             (State::TrailerEndLf, _) => return self.malformed("a bare CR in the trailer section (RFC 9112 2.2)"),
             _ => {}
         }
+        let (bytes_max, _) = trailers_max(self.sender, self.passing);
         let lines = &mut self.trailers.get_or_insert_default().lines;
         if (byte == b'\n') != (lines.last() == Some(&b'\r')) {
             return self.malformed("a bare CR or LF in the trailer section (RFC 9112 2.2)");
         }
-        if lines.len() >= TRAILER_BYTES_MAX {
+        if lines.len() >= bytes_max {
             return Err(self.sender.too_large("the trailer section is too large (RFC 9110 6.5)"));
         }
         lines.push(byte);
@@ -203,7 +204,7 @@ impl ChunkDecoder {
     fn end_trailers(&mut self) -> Result<State, Fault> {
         if let Some(Trailers { lines }) = self.trailers.as_deref_mut() {
             lines.extend_from_slice(b"\r\n");
-            *lines = kept_trailers(lines, self.sender)?;
+            *lines = kept_trailers(lines, self.sender, self.passing)?;
         }
         Ok(State::Done)
     }
@@ -237,54 +238,33 @@ fn extension_step(state: State, byte: u8) -> Option<State> {
     })
 }
 
+/// How large a trailer section may be: its bytes, and its fields.
+fn trailers_max(sender: Sender, passing: Passing) -> (usize, usize) {
+    match (passing, sender) {
+        // Bounded when it came in.
+        (Passing::Ours, _) => (usize::MAX, usize::MAX),
+        (_, Sender::Client) => (REQUEST_TRAILER_BYTES_MAX, REQUEST_TRAILERS_COUNT_MAX),
+        (_, Sender::Backend) => (RESPONSE_TRAILER_BYTES_MAX, RESPONSE_TRAILERS_COUNT_MAX),
+    }
+}
+
 /// Checks a whole trailer section and writes those of its fields that may be passed on.
-fn kept_trailers(section: &[u8], sender: Sender) -> Result<Vec<u8>, Fault> {
+fn kept_trailers(section: &[u8], sender: Sender, passing: Passing) -> Result<Vec<u8>, Fault> {
+    let (_, fields_max) = trailers_max(sender, passing);
     let mut table = FieldTable::default();
-    let end = parse_fields(section, 0, TRAILER_FIELDS_COUNT_MAX, sender, &mut table)?;
+    let end = parse_fields(section, 0, fields_max, sender, &mut table)?;
     if end != Some(section.len()) {
         return Err(sender.malformed("a malformed trailer section (RFC 9112 7.1.2)"));
     }
     let mut lines = Vec::new();
     for field in (Fields { head: section, entries: &table.entries }).iter() {
-        if field.kind == FieldKind::Other && is_trailer(field.name) {
+        if passing.takes(&field) {
             for part in [field.name, b": ", field.value, b"\r\n"] {
                 lines.extend_from_slice(part);
             }
         }
     }
     Ok(lines)
-}
-
-/// Whether a field that the proxy doesn't know may come as a trailer (RFC 9110, section 6.5.1).
-fn is_trailer(name: &[u8]) -> bool {
-    const FORBIDDEN: [&str; 20] = [
-        "age",
-        "allow",
-        "authorization",
-        "cache-control",
-        "expires",
-        "from",
-        "location",
-        "max-forwards",
-        "origin",
-        "pragma",
-        "range",
-        "referer",
-        "retry-after",
-        "server",
-        "set-cookie",
-        "sec-websocket-key",
-        "user-agent",
-        "vary",
-        "warning",
-        "www-authenticate",
-    ];
-    const FORBIDDEN_PREFIXES: [&str; 6] = ["accept", "access-control-", "content-", "if-", "proxy-", "sec-"];
-    let begins_with =
-        |prefix: &&str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()));
-    !name.contains(&b'_')
-        && !FORBIDDEN.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden.as_bytes()))
-        && !FORBIDDEN_PREFIXES.iter().any(begins_with)
 }
 
 /// The end of a chunked body without trailer fields.
@@ -325,7 +305,7 @@ mod tests {
 
     /// What is decoded when the input comes in pieces that end at `cuts`: data, trailers, unread bytes.
     fn decode(input: &[u8], cuts: &[usize]) -> Result<(Vec<u8>, Vec<u8>, usize), Fault> {
-        let mut decoder = ChunkDecoder::new(Sender::Client);
+        let mut decoder = ChunkDecoder::new(Sender::Client, Passing::Http);
         let mut data = Vec::new();
         let mut start = 0;
         for &cut in cuts.iter().chain([&input.len()]) {
@@ -420,32 +400,34 @@ mod tests {
         let long = "a".repeat(CHUNK_LINE_BYTES_MAX);
         assert!(is_refused(&format!("5;{long}\r\n")));
         let line = "A: b\r\n";
-        assert!(decode(format!("0\r\n{}\r\n", line.repeat(TRAILER_FIELDS_COUNT_MAX)).as_bytes(), &[]).is_ok());
-        assert!(is_refused(&format!("0\r\n{}\r\n", line.repeat(TRAILER_FIELDS_COUNT_MAX + 1))));
-        assert!(is_refused(&format!("0\r\nA: {}\r\n\r\n", "b".repeat(TRAILER_BYTES_MAX))));
+        assert!(decode(format!("0\r\n{}\r\n", line.repeat(REQUEST_TRAILERS_COUNT_MAX)).as_bytes(), &[]).is_ok());
+        assert!(is_refused(&format!("0\r\n{}\r\n", line.repeat(REQUEST_TRAILERS_COUNT_MAX + 1))));
+        assert!(is_refused(&format!("0\r\nA: {}\r\n\r\n", "b".repeat(REQUEST_TRAILER_BYTES_MAX))));
     }
 
     #[test]
-    fn forbidden_trailers_are_dropped() {
-        let names = [
-            "Content-Length",
-            "Transfer-Encoding",
-            "Host",
-            "Authorization",
-            "Content-Type",
-            "Content_Length",
-            "X_Any",
-            "Connection",
-            "TE",
-            "Set-Cookie",
-            "X-Forwarded-For",
-            "Via",
-            "Cookie",
-            "If-Match",
-        ];
-        for name in names {
-            let (_, trailers, _) = decode(format!("0\r\n{name}: 1\r\ngrpc-status: 0\r\n\r\n").as_bytes(), &[]).unwrap();
-            assert_eq!(trailers, b"grpc-status: 0\r\n", "{name}");
+    fn a_backend_may_say_as_much_in_trailers_as_in_a_head() {
+        let body = |bytes: usize| format!("0\r\nA: {}\r\n\r\n", "b".repeat(bytes));
+        let decode = |body: String, passing| ChunkDecoder::new(Sender::Backend, passing).decode(&mut body.into_bytes());
+        let line = "A: \r\n".len();
+        assert!(decode(body(RESPONSE_TRAILER_BYTES_MAX - line), Passing::Grpc).is_ok());
+        let refused = decode(body(RESPONSE_TRAILER_BYTES_MAX - line + 1), Passing::Grpc);
+        assert_eq!(refused.unwrap_err().reason, Reason::BackendProtocol);
+        // What was shortest as it came is longer as we write it.
+        assert!(decode(body(RESPONSE_TRAILER_BYTES_MAX), Passing::Ours).is_ok());
+    }
+
+    #[test]
+    fn trailers_go_on_by_their_rule() {
+        let body = b"0\r\ngrpc-status: 0\r\nhost: a\r\ndate: b\r\n\r\n";
+        for (passing, kept) in [
+            (Passing::Http, &b"grpc-status: 0\r\n"[..]),
+            (Passing::Grpc, b"grpc-status: 0\r\ndate: b\r\n"),
+            (Passing::Ours, b"grpc-status: 0\r\nhost: a\r\ndate: b\r\n"),
+        ] {
+            let mut decoder = ChunkDecoder::new(Sender::Backend, passing);
+            assert!(decoder.decode(&mut body.to_vec()).unwrap().done);
+            assert_eq!(decoder.trailers(), kept, "{passing:?}");
         }
     }
 
@@ -459,7 +441,7 @@ mod tests {
 
     /// What a body decodes to in pieces of `step` bytes: data, trailers and bytes taken, or `None` when refused.
     fn in_pieces(body: &[u8], step: usize) -> Option<(Vec<u8>, Vec<u8>, usize, bool)> {
-        let mut decoder = ChunkDecoder::new(Sender::Backend);
+        let mut decoder = ChunkDecoder::new(Sender::Backend, Passing::Http);
         let (mut data, mut taken) = (Vec::new(), 0);
         for piece in body.chunks(step) {
             let mut piece = piece.to_vec();

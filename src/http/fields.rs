@@ -6,7 +6,6 @@
 use crate::error::Fault;
 use crate::http::framing::Sender;
 use crate::http::head::{Entry, FieldKind, FieldTable};
-use crate::limits;
 
 pub(super) const BARE_LF: &str = "a line of the head ends in a bare LF (RFC 9112 2.2)";
 pub(super) const BARE_CR: &str = "a bare CR in the head (RFC 9112 2.2)";
@@ -30,7 +29,7 @@ pub(super) fn is_token(byte: u8) -> bool {
 
 /// Reads field lines from `start` to the empty line that ends them; the offset behind it, `None` while it is missing.
 ///
-/// `head` is at most [`limits::HEADER_BYTES_MAX`] long, so that offsets and lengths fit an [`Entry`].
+/// `head` is shorter than 4 GiB, so that offsets and lengths fit an [`Entry`]; a name of 64 KiB or more is refused.
 pub(super) fn parse_fields(
     head: &[u8],
     start: usize,
@@ -38,7 +37,7 @@ pub(super) fn parse_fields(
     sender: Sender,
     table: &mut FieldTable,
 ) -> Result<Option<usize>, Fault> {
-    debug_assert!(head.len() <= limits::HEADER_BYTES_MAX, "offsets in a head have to fit its table");
+    debug_assert!(u32::try_from(head.len()).is_ok(), "offsets in a head have to fit its table");
     table.entries.clear();
     let mut at = start;
     loop {
@@ -70,6 +69,7 @@ fn field_line(head: &[u8], start: usize) -> Result<Line, &'static str> {
     if line[name_len] != b':' || name_len == 0 {
         return not_a_field(line, name_len);
     }
+    let Ok(short_name_len) = u16::try_from(name_len) else { return Err("a field name is too long (RFC 9110 5.1)") };
     let mut value_start = name_len + 1;
     while let Some(b' ' | b'\t') = line.get(value_start) {
         value_start += 1;
@@ -82,7 +82,7 @@ fn field_line(head: &[u8], start: usize) -> Result<Line, &'static str> {
         name_start: start as u32,
         value_start: (start + value_start) as u32,
         value_len: (value_end - value_start) as u32,
-        name_len: name_len as u16,
+        name_len: short_name_len,
         kind: FieldKind::of(&line[..name_len]),
         is_canonical: value_start == name_len + 2 && line[name_len + 1] == b' ' && value_end == line_end,
     };

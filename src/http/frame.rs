@@ -21,6 +21,8 @@ pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 /// Of one that makes room (section 6.9).
 pub const WINDOW_UPDATE: u8 = 8;
+/// Of one that goes on with a list of fields (section 6.10).
+pub const CONTINUATION: u8 = 9;
 /// The flag of the last DATA or HEADERS of a stream.
 pub const END_STREAM: u8 = 1;
 /// The flag of a SETTINGS or PING that answers one.
@@ -52,6 +54,24 @@ impl FrameHead {
     /// Whether it ends its stream, if it is of a kind that can.
     pub fn is_end_stream(&self) -> bool {
         matches!(self.kind, DATA | HEADERS) && self.flags & END_STREAM != 0
+    }
+}
+
+/// How large a list of fields is as it comes: a HEADERS and whatever continues it.
+#[derive(Debug, Default)]
+pub struct FieldBlock {
+    bytes: usize,
+}
+
+impl FieldBlock {
+    /// Takes note of a frame; how many bytes the list has with it, 0 for a frame of another kind.
+    pub fn add(&mut self, head: &FrameHead) -> usize {
+        match head.kind {
+            HEADERS => self.bytes = head.len,
+            CONTINUATION => self.bytes = self.bytes.saturating_add(head.len),
+            _ => return 0,
+        }
+        self.bytes
     }
 }
 

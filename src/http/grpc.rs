@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::error::Reason;
+
 /// Longest value of `grpc-timeout`, in digits.
 const TIMEOUT_DIGITS_MAX: usize = 8;
 
@@ -33,17 +35,25 @@ pub fn is_grpc(content_type: &[u8]) -> bool {
     name.eq_ignore_ascii_case(NAME) && matches!(rest, [] | [b'+' | b';' | b' ' | b'\t', ..])
 }
 
-/// The code for an answer of ours that would have this HTTP status. One that we gave up waiting for is DEADLINE_EXCEEDED;
-/// what another try may cure is UNAVAILABLE.
-pub const fn code(status: u16) -> u8 {
+/// The code for an answer of ours with this reason. DEADLINE_EXCEEDED says that the call may have happened, and is for time
+/// that was up while it was answered; what another try may cure is UNAVAILABLE.
+pub const fn code(reason: Reason) -> u8 {
+    match reason {
+        Reason::ConnectTimeout | Reason::BackendStalled => UNAVAILABLE,
+        _ => code_of_status(reason.status()),
+    }
+}
+
+const UNAVAILABLE: u8 = 14;
+
+const fn code_of_status(status: u16) -> u8 {
     match status {
         400 => 13,
-        401 => 16,
         403 => 7,
         404 | 405 | 505 => 12,
         413 | 414 | 431 => 8,
         504 => 4,
-        408 | 421 | 429 | 502 | 503 => 14,
+        408 | 421 | 502 | 503 => UNAVAILABLE,
         _ => 2,
     }
 }
@@ -85,6 +95,16 @@ mod tests {
         for no in ["application/grpc-web", "application/grpcx", "application/grp", "text/plain"] {
             assert!(!is_grpc(no.as_bytes()), "{no}");
         }
+    }
+
+    #[test]
+    fn every_answer_of_ours_has_a_code() {
+        for &reason in Reason::ALL.iter().filter(|reason| reason.is_answered()) {
+            assert_ne!(code(reason), 2, "{reason}");
+        }
+        assert_eq!([Reason::DeadlineExceeded, Reason::ResponseTimeout].map(code), [4; 2]);
+        assert_eq!([Reason::ConnectTimeout, Reason::BackendStalled, Reason::QueueTimeout].map(code), [14; 3]);
+        assert_eq!([Reason::Denied, Reason::NoRoute, Reason::BodyTooLarge].map(code), [7, 12, 8]);
     }
 
     #[test]

@@ -441,6 +441,7 @@ pub struct ResponseHead<'b> {
     pub(super) has_date: bool,
     pub(super) may_persist: bool,
     pub(super) is_event_stream: bool,
+    pub(super) is_grpc: bool,
 }
 
 impl<'b> ResponseHead<'b> {
@@ -493,6 +494,11 @@ impl<'b> ResponseHead<'b> {
     /// Whether `Content-Type` is `text/event-stream`.
     pub fn is_event_stream(&self) -> bool {
         self.is_event_stream
+    }
+
+    /// Whether `Content-Type` begins with `application/grpc`.
+    pub fn is_grpc(&self) -> bool {
+        self.is_grpc
     }
 }
 

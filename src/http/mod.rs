@@ -15,5 +15,6 @@ pub mod proxy_header;
 mod start_line;
 pub mod status;
 pub mod target;
+pub mod trailers;
 pub mod translate;
 pub mod write;

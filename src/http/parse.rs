@@ -29,7 +29,7 @@ use crate::limits;
 /// How large a head may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
-    /// All bytes of the head; at most [`limits::HEADER_BYTES_MAX`].
+    /// All bytes of the head; of a request at most [`limits::HEADER_BYTES_MAX`].
     pub head_bytes: usize,
     /// All field lines; at most [`limits::HEADERS_COUNT_MAX`].
     pub fields: usize,
@@ -39,6 +39,10 @@ impl HeadLimits {
     /// What is taken from a backend.
     pub const RESPONSE: HeadLimits =
         HeadLimits { head_bytes: limits::RESPONSE_HEAD_BYTES_MAX, fields: limits::HEADERS_COUNT_MAX };
+
+    /// For a head that our own writer made of one that was within [`HeadLimits::RESPONSE`]: what we and the route add comes
+    /// on top, so that it has no bound of its own but what offsets in it can say.
+    pub const OURS: HeadLimits = HeadLimits { head_bytes: u32::MAX as usize, fields: usize::MAX };
 }
 
 /// How far the search for the end of a head has come, so that a head that trickles in is looked at once.
@@ -308,7 +312,7 @@ pub fn parse_response<'b>(
     limits: &HeadLimits,
     table: &'b mut FieldTable,
 ) -> Result<Option<(ResponseHead<'b>, usize)>, Fault> {
-    let window = &buf[..buf.len().min(limits.head_bytes).min(limits::HEADER_BYTES_MAX)];
+    let window = &buf[..buf.len().min(limits.head_bytes)];
     if end.may_be_whole(window)
         && let Some(line) = status_line(window)?
         && let Some(len) = parse_fields(window, line.end, limits.fields, Sender::Backend, table)?
@@ -317,7 +321,7 @@ pub fn parse_response<'b>(
         return Ok(Some((line.into_head(fields, asked)?, len)));
     }
     end.check_partial(window, Sender::Backend)?;
-    if window.len() >= limits.head_bytes.min(limits::HEADER_BYTES_MAX) {
+    if window.len() >= limits.head_bytes {
         return Err(Sender::Backend.too_large("the response head is too large"));
     }
     Ok(None)
@@ -339,6 +343,7 @@ impl<'b> StatusLine<'b> {
             has_date: false,
             may_persist: true,
             is_event_stream: false,
+            is_grpc: false,
         };
         for entry in fields.entries.iter().filter(|entry| entry.kind != FieldKind::Other) {
             let value = field(fields.head, entry).value;
@@ -349,7 +354,10 @@ impl<'b> StatusLine<'b> {
                 FieldKind::Upgrade => head.upgrade = Some(value),
                 FieldKind::Date => head.has_date = true,
                 FieldKind::XBackendLoad => head.backend_load = Some(value),
-                FieldKind::ContentType => head.is_event_stream |= has_event_stream(value),
+                FieldKind::ContentType => {
+                    head.is_event_stream |= has_event_stream(value);
+                    head.is_grpc |= begins_with(value, b"application/grpc");
+                }
                 _ => {}
             }
         }

@@ -6,12 +6,14 @@ use super::client::Client;
 use super::exchange::Exchange;
 use super::relay::Download;
 use crate::balance::score::{Report, Score};
-use crate::error::Fault;
+use crate::error::{Fault, Reason};
 use crate::http::body::{Sink, Source};
 use crate::http::framing::{ResponseFraming, Sender};
 use crate::http::head::{ResponseHead, Version};
 use crate::http::parse::{Asked, HeadEnd, HeadLimits, parse_response};
+use crate::http::trailers::Passing;
 use crate::http::write::{self, Answer, AnswerFraming, Edits, Persistence};
+use crate::stream::Stream;
 use crate::upstream::view::BackendView;
 
 /// What came of looking for a head; but for `Partial` the head to send is in the worker's head buffer and so many bytes
@@ -32,7 +34,7 @@ pub enum HeadTaken {
 /// to the backend.
 ///
 /// # Errors
-/// When the head is malformed or a 101 nobody asked for.
+/// When the head is malformed, a 101 nobody asked for, or one without proof for a client that can't check it.
 pub fn take_head(
     bytes: &[u8],
     end: &mut HeadEnd,
@@ -48,6 +50,9 @@ pub fn take_head(
     let Some((head, used)) = parse_response(bytes, end, asked, &HeadLimits::RESPONSE, &mut fields)? else {
         return Ok(HeadTaken::Partial);
     };
+    if head.status() == 101 {
+        check_proof(client, &head)?;
+    }
     let mut out = local.head.borrow_mut();
     out.clear();
     view.stats.statuses.count(head.status());
@@ -74,13 +79,22 @@ pub fn take_head(
     down.keep_backend = head.keep_alive();
     // What is still to come of a body could not be told from the next request.
     down.keep_client &= exchange.request.keep_alive && exchange.upload.is_received() && !local.draining.get();
-    down.is_event_stream = head.is_event_stream();
-    if down.is_event_stream {
+    down.may_be_silent = head.is_event_stream() || head.is_grpc();
+    if head.is_event_stream() {
         exchange.record.begin_event_stream(local);
     }
     let persistence = persistence(down.keep_client, exchange.request.version);
     write::write_response(&mut out, &head, &Answer { framing, persistence, date: &date, set_cookie, edits });
     Ok(HeadTaken::Final(used))
+}
+
+/// A client of HTTP/2 can't see whether its WebSocket was understood, as the key is ours: a 101 has to prove it here.
+fn check_proof(client: &Client, head: &ResponseHead<'_>) -> Result<(), Fault> {
+    let Stream::Incoming(incoming) = &client.stream else { return Ok(()) };
+    match head.fields().get("Sec-WebSocket-Accept") {
+        Some(accept) if incoming.is_proven_by(accept) => Ok(()),
+        _ => Err(Fault::new(Reason::BackendUpgrade, "a 101 without the right Sec-WebSocket-Accept (RFC 6455 4.1)")),
+    }
 }
 
 /// What a client of that version has to be told of its connection.
@@ -99,7 +113,7 @@ fn frame(head: &ResponseHead<'_>, exchange: &Exchange, down: &mut Download) -> A
     down.source = match head.framing() {
         ResponseFraming::None | ResponseFraming::Length(0) => Source::Done,
         ResponseFraming::Length(n) => Source::Length(n),
-        ResponseFraming::Chunked => Source::chunked(Sender::Backend),
+        ResponseFraming::Chunked => Source::chunked(Sender::Backend, Passing::of(head.is_grpc())),
         ResponseFraming::UntilClose => Source::UntilClose,
     };
     match head.framing() {

@@ -244,7 +244,7 @@ impl Client {
                     }
                 }
                 Next::Refused(fault) => {
-                    reply::refuse(&mut self, fault).await;
+                    reply::refuse(&mut self, reply::Refused::default(), fault).await;
                     return self.close_gently().await;
                 }
                 Next::Handshake => {

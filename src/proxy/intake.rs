@@ -18,6 +18,7 @@ use crate::http::grpc;
 use crate::http::head::{Method, RequestHead, TargetForm};
 use crate::http::parse::{HeadEnd, HeadLimits, parse_request};
 use crate::http::peer::client_address;
+use crate::http::trailers::Passing;
 use crate::http::write::{Edits, Forward, write_request};
 use crate::upstream::view::{RouteView, UpstreamView, View};
 use crate::wheel::ticks;
@@ -69,7 +70,7 @@ fn prepare(client: &Client, view: &View, head: &RequestHead<'_>, exchange: &mut 
     };
     if exchange.verdict.is_some() {
         // The body is not forwarded, but it has to be got past for the next request.
-        let source = Source::new(head.framing());
+        let source = Source::new(head.framing(), Passing::Http);
         exchange.upload.begin(&client.local, source, crate::limits::SCRATCH_BYTES, 0, |_| ());
         return;
     }
@@ -203,7 +204,8 @@ fn forward(
         edits: Edits::from(&route.conf.request_headers),
     };
     let retry_bytes = if upstream.conf.retries > 0 { upstream.conf.retry_buffer } else { 0 };
-    upload.begin(local, Source::new(head.framing()), retry_bytes, route.conf.max_body_bytes, |out| {
+    let source = Source::new(head.framing(), Passing::of(head.is_grpc()));
+    upload.begin(local, source, retry_bytes, route.conf.max_body_bytes, |out| {
         write_request(out, head, &forward);
     });
 }

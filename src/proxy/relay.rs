@@ -74,8 +74,8 @@ pub struct Download {
     pub(super) keep_client: bool,
     /// Whether the backend's connection can.
     pub(super) keep_backend: bool,
-    /// An event stream may be silent for long.
-    pub(super) is_event_stream: bool,
+    /// An event stream may be silent for long, and so may a call of gRPC.
+    pub(super) may_be_silent: bool,
     /// The client could not tell a cut answer from a whole one.
     pub(super) ends_with_close: bool,
 }
@@ -477,11 +477,17 @@ impl<'a> Relay<'a> {
             return u32::MAX;
         }
         let server = &self.local.view().server;
-        let patience = match self.exchange.upload.waits_for {
-            WaitsFor::Client => server.read_timeout,
-            WaitsFor::Backend => server.write_timeout,
-        };
-        after(self.up_at, patience)
+        match self.exchange.upload.waits_for {
+            // A call's client may have said all for now, and wait for an answer before it says more.
+            WaitsFor::Client if self.exchange.is_grpc => after(self.moved_at(), server.tunnel_timeout),
+            WaitsFor::Client => after(self.up_at, server.read_timeout),
+            WaitsFor::Backend => after(self.up_at, server.write_timeout),
+        }
+    }
+
+    /// The tick of the last progress, either way as long as both sides speak.
+    fn moved_at(&self) -> u32 {
+        if self.is_uploading { self.up_at.max(self.down_at) } else { self.down_at }
     }
 
     fn down_deadline(&self) -> u32 {
@@ -493,8 +499,8 @@ impl<'a> Relay<'a> {
             // Counted from the request's end.
             Stage::Head if self.is_uploading => u32::MAX,
             Stage::Head => self.asked_at.saturating_add(self.response_ticks + 1),
-            _ if self.down.is_event_stream => after(self.down_at, view.server.tunnel_timeout),
-            _ => after(self.down_at, self.upstream.conf.read_timeout),
+            _ if self.down.may_be_silent => after(self.moved_at(), view.server.tunnel_timeout),
+            _ => after(self.moved_at(), self.upstream.conf.read_timeout),
         }
     }
 

@@ -47,16 +47,22 @@ pub async fn fault(client: &mut Client, exchange: &mut Exchange, fault: Fault) -
         is_head: exchange.request.is_head,
         edits: Edits::default(),
     };
-    let head = match exchange.is_grpc {
-        true => grpc_head_of(fault, &answer, &client.local.date()),
-        false => head_of(&answer, &client.local.date()),
-    };
+    let head = write_head(fault, &answer, exchange.is_grpc, &client.local.date());
     exchange.record.status = answer.status;
     finish(client, exchange, head, keep_alive).await
 }
 
+/// What is known of a request that was refused, for its answer's form.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Refused {
+    /// Answers to it have no body.
+    pub is_head: bool,
+    /// Its client expects errors in gRPC's form.
+    pub is_grpc: bool,
+}
+
 /// Answers what is no request: its head can't be understood, or never came whole. The connection closes after.
-pub async fn refuse(client: &mut Client, fault: Fault) {
+pub async fn refuse(client: &mut Client, refused: Refused, fault: Fault) {
     let local = client.local.clone();
     let mut record = Record::default();
     record.begin_unread(&local, client.peer.ip());
@@ -71,10 +77,10 @@ pub async fn refuse(client: &mut Client, fault: Fault) {
         body: body.as_bytes(),
         request_id: record.request_id(),
         keep_alive: false,
-        is_head: false,
+        is_head: refused.is_head,
         edits: Edits::default(),
     };
-    let head = head_of(&answer, &local.date());
+    let head = write_head(fault, &answer, refused.is_grpc, &local.date());
     record.bytes_out = send(client, &head).await as u64;
     record.finish(client, None, None);
 }
@@ -152,6 +158,10 @@ fn body_of(fault: Fault, request_id: &[u8]) -> String {
     format!("{phrase} ({})\nrequest id: {}\n", fault.detail, String::from_utf8_lossy(request_id))
 }
 
+fn write_head(fault: Fault, answer: &Answer<'_>, is_grpc: bool, date: &[u8; 29]) -> Vec<u8> {
+    if is_grpc { grpc_head_of(fault, answer, date) } else { head_of(answer, date) }
+}
+
 fn head_of(answer: &Answer<'_>, date: &[u8; 29]) -> Vec<u8> {
     let mut out = Vec::with_capacity(512 + answer.body.len());
     let mut number = itoa::Buffer::new();
@@ -196,7 +206,7 @@ fn grpc_head_of(fault: Fault, answer: &Answer<'_>, date: &[u8; 29]) -> Vec<u8> {
     let mut out = b"HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\ngrpc-message: ".to_vec();
     grpc::write_message(&mut out, fault.detail);
     out.extend_from_slice(b"\r\n");
-    let code = itoa::Buffer::new().format(grpc::code(answer.status)).to_owned();
+    let code = itoa::Buffer::new().format(grpc::code(fault.reason)).to_owned();
     write_line(&mut out, b"grpc-status", code.as_bytes());
     write_line(&mut out, b"Date", date);
     write_line(&mut out, b"Proxy-Status", proxy_status(fault).as_bytes());

@@ -14,8 +14,10 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Stream;
-use crate::http::frame::{DATA, FRAME_HEAD_BYTES, FrameHead, FrameWalk, HEADERS};
-use crate::limits::{TRUNK_HEADS_COUNT_MAX, TRUNK_STREAM_HEADS_COUNT_MAX, TRUNK_STUCK_FRAMES_COUNT_MAX};
+use crate::http::frame::{DATA, FRAME_HEAD_BYTES, FieldBlock, FrameHead, FrameWalk, HEADERS};
+use crate::limits::{
+    TRUNK_BLOCK_BYTES_MAX, TRUNK_HEADS_COUNT_MAX, TRUNK_STREAM_HEADS_COUNT_MAX, TRUNK_STUCK_FRAMES_COUNT_MAX,
+};
 
 /// Most bytes one read asks for: a frame of usual size and its head. The room has to be filled with zeros first.
 const READ_BYTES_MAX: usize = 16 * 1024 + FRAME_HEAD_BYTES;
@@ -48,6 +50,7 @@ pub struct Carrier {
     stream: Stream,
     signs: Rc<Signs>,
     walk: FrameWalk,
+    block: FieldBlock,
     /// A head that came in pieces, for the codec, and how many bytes at its end it has not taken.
     head: [u8; FRAME_HEAD_BYTES],
     head_left: usize,
@@ -59,7 +62,15 @@ impl Carrier {
     /// Tells `signs` what comes.
     pub fn new(stream: Stream, signs: Rc<Signs>) -> Carrier {
         let walk = FrameWalk::behind(0);
-        Carrier { stream, signs, walk, head: [0; FRAME_HEAD_BYTES], head_left: 0, stuck: None }
+        Carrier {
+            stream,
+            signs,
+            walk,
+            block: FieldBlock::default(),
+            head: [0; FRAME_HEAD_BYTES],
+            head_left: 0,
+            stuck: None,
+        }
     }
 
     fn hand_over_head(&mut self, buf: &mut ReadBuf<'_>) {
@@ -117,6 +128,9 @@ impl Carrier {
         if head.kind == HEADERS && !head.is_end_stream() {
             let left = self.signs.heads.get().checked_sub(1).ok_or_else(|| broken("heads that nobody asked for"))?;
             self.signs.heads.set(left);
+        }
+        if self.block.add(head) > TRUNK_BLOCK_BYTES_MAX {
+            return Err(broken("a list of fields that is far too large"));
         }
         if let Some(frames) = &mut self.stuck {
             *frames += 1;

@@ -16,6 +16,7 @@ use http::HeaderMap;
 
 use crate::http::body::Source;
 use crate::http::head::FieldTable;
+use crate::http::parse::Asked;
 use crate::http::translate::{self, Answer, Body, Opening};
 use crate::limits::HTTP2_PROGRESS_BYTES_MIN;
 use crate::stream::places::Place;
@@ -42,6 +43,7 @@ struct Request {
     unread: Bytes,
     /// The end of a body in chunks.
     tail: Bytes,
+    trailers_max: usize,
     has_ended: bool,
 }
 
@@ -89,14 +91,23 @@ fn broken(_: h2::Error) -> io::Error {
 }
 
 impl Incoming {
-    /// A request stream of which the head was translated.
+    /// A request stream of which the head was translated. `trailers_max`: bytes of its trailers at most, 32 added a field;
+    /// with more of them it is reset.
     pub fn new(
         stream: RecvStream,
         respond: SendResponse<Bytes>,
         fields: Rc<RefCell<FieldTable>>,
+        trailers_max: usize,
         place: Place,
     ) -> Incoming {
-        let request = Request { stream, body: Body::None, unread: Bytes::new(), tail: Bytes::new(), has_ended: false };
+        let request = Request {
+            stream,
+            body: Body::None,
+            unread: Bytes::new(),
+            tail: Bytes::new(),
+            trailers_max,
+            has_ended: false,
+        };
         let answer = Reply {
             respond,
             stream: None,
@@ -123,6 +134,17 @@ impl Incoming {
         self.answer.borrow_mut().asked = opening;
     }
 
+    /// What was asked could not be translated: only an answer follows, without a body if it `is_head`.
+    pub fn refuse(&self, is_head: bool) {
+        self.open(Opening { body: Body::None, is_head, websocket: None });
+    }
+
+    /// Whether a 101 with this `Sec-WebSocket-Accept` proves that the key was understood, which stands in for the client's
+    /// (RFC 6455, section 4.1).
+    pub fn is_proven_by(&self, accept: &[u8]) -> bool {
+        self.answer.borrow().asked.websocket.as_ref().is_some_and(|wanted| wanted.fits(accept))
+    }
+
     /// Whether the stream ends with its head.
     pub fn is_end(&self) -> bool {
         self.request.borrow().stream.is_end_stream()
@@ -134,6 +156,9 @@ impl Incoming {
         let mut request = self.request.borrow_mut();
         let n = match request.poll_fill(cx, buf) {
             Poll::Ready(Err(error)) => {
+                if error.kind() == io::ErrorKind::InvalidData {
+                    self.close_with(Reason::ENHANCE_YOUR_CALM);
+                }
                 self.place.cut();
                 return Poll::Ready(Err(error));
             }
@@ -271,6 +296,10 @@ impl Request {
             return Poll::Ready(Ok(()));
         }
         let trailers = ready!(self.stream.poll_trailers(cx)).map_err(broken)?;
+        // The codec cuts a section short that is larger still, and does not say so.
+        if trailers.as_ref().is_some_and(|trailers| translate::list_bytes(trailers) > self.trailers_max) {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         if self.body == Body::Chunked {
             let mut tail = Vec::new();
             translate::write_trailers(&mut tail, trailers.as_ref());
@@ -335,7 +364,8 @@ impl Reply {
     fn take_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let fields = self.fields.clone();
         let mut fields = fields.borrow_mut();
-        let read = translate::response_head(bytes, self.asked.is_head, self.asked.websocket.as_ref(), &mut fields);
+        let asked = Asked { head: self.asked.is_head, upgrade: self.asked.websocket.is_some() };
+        let read = translate::response_head(bytes, asked, &mut fields);
         let Some((answer, used)) = read.map_err(|fault| io::Error::new(io::ErrorKind::InvalidData, fault))? else {
             return Ok(0);
         };
@@ -344,11 +374,6 @@ impl Reply {
             Answer::Switched(response) => {
                 self.stream = Some(self.respond.send_response(response, false).map_err(broken)?);
                 self.stage = Stage::Tunnel;
-            }
-            Answer::Unproven(response) => {
-                self.respond.send_response(response, true).map_err(broken)?;
-                self.stage = Stage::Done;
-                return Err(io::ErrorKind::BrokenPipe.into());
             }
             Answer::Final(response, mut source) => {
                 let is_whole = is_whole(&mut source, &bytes[used..]);

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker, ready};
 use ::h2::client::ResponseFuture;
 use ::h2::{Reason as Code, RecvStream, SendStream};
 use bytes::Bytes;
+use http::HeaderMap;
 
 use super::trunk::Place;
 use crate::error::{Fault, Reason};
@@ -19,6 +20,7 @@ use crate::http::chunked::{CHUNK_END, write_chunk_head, write_last_chunk};
 use crate::http::translate;
 use crate::http::translate::request_out::{self, Carriage, Content};
 use crate::http::translate::response_in::{self, Asked, Body};
+use crate::limits::RESPONSE_HEAD_BYTES_MAX;
 
 /// One exchange with a backend over HTTP/2.
 #[derive(Debug)]
@@ -354,6 +356,7 @@ impl Awaited {
         }
         let answer = ready!(std::pin::Pin::new(&mut self.answer).poll(cx)).map_err(|e| fault_of(&e))?;
         let (parts, stream) = answer.into_parts();
+        check_size(&parts.headers)?;
         let asked = match &self.accept {
             Some(accept) => Asked::Tunnel { accept },
             None => Asked::Answer { is_head: self.is_head },
@@ -400,6 +403,7 @@ impl Downward {
 
     fn poll_end(&mut self, cx: &mut Context<'_>, room: &mut Room<'_>) -> Poll<Result<(), Fault>> {
         let trailers = ready!(self.stream.poll_trailers(cx)).map_err(|e| fault_of(&e))?;
+        trailers.as_ref().map_or(Ok(()), check_size)?;
         match self.body {
             Body::Length(0) => room.put(&self.held),
             Body::Length(_) => return Poll::Ready(Err(response_in::SHORT)),
@@ -413,6 +417,14 @@ impl Downward {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// The codec reads more than is let through, as it cuts trailers short that are larger still, and does not say so.
+fn check_size(fields: &HeaderMap) -> Result<(), Fault> {
+    if translate::list_bytes(fields) <= RESPONSE_HEAD_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Fault::new(Reason::BackendProtocol, "the backend's field list is larger than 64 KiB (RFC 9113 6.5.2)"))
 }
 
 /// A GOAWAY (RFC 9113, section 6.8) that came before the backend looked at the request: any other connection will do.

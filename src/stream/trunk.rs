@@ -21,7 +21,7 @@ use super::carrier::{Carrier, Signs};
 use super::pulse::{Beat, PONG_TICKS, Pulse};
 use super::waiters::Waiters;
 use crate::limits::{
-    RESPONSE_HEAD_BYTES_MAX, TRUNK_SEND_BUFFER_BYTES_MAX, TRUNK_STREAM_WINDOW_BYTES, TRUNK_STREAMS_COUNT_MAX,
+    TRUNK_LIST_BYTES_MAX, TRUNK_SEND_BUFFER_BYTES_MAX, TRUNK_STREAM_WINDOW_BYTES, TRUNK_STREAMS_COUNT_MAX,
     TRUNK_UNHEARD_SECONDS_MAX, TRUNK_WINDOW_BYTES,
 };
 use crate::wheel::{Deadline, Wheel, ticks};
@@ -188,7 +188,7 @@ fn builder() -> Builder {
         .initial_max_send_streams(0)
         .initial_window_size(TRUNK_STREAM_WINDOW_BYTES as u32)
         .initial_connection_window_size(TRUNK_WINDOW_BYTES as u32)
-        .max_header_list_size(RESPONSE_HEAD_BYTES_MAX as u32)
+        .max_header_list_size(TRUNK_LIST_BYTES_MAX as u32)
         .max_send_buffer_size(TRUNK_SEND_BUFFER_BYTES_MAX)
         .max_concurrent_reset_streams(RESET_STREAMS_COUNT_MAX)
         // Counted over the life of a connection: frames that cross our resets would end it for all others.

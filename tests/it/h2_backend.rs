@@ -478,6 +478,32 @@ fn a_connection_that_went_silent_gets_no_other_request() {
 }
 
 #[test]
+fn answers_that_are_malformed_are_none() {
+    let (status_204, status_304) = (frame(1, 4, 1, &[0x89]), frame(1, 4, 1, &[0x8b]));
+    let no_status = frame(1, 5, 1, &[0, 1, b'x', 1, b'1']);
+    let data = frame(0, 1, 1, b"x");
+    for answer in [[status_204, data.clone()].concat(), [status_304, data].concat(), no_status] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let proxy = Proxy::start(
+            &[],
+            &format!(
+                "backends: {{default: [{{host: 127.0.0.1, port: {port}, scheme: h2c}}]}}\n\
+                 upstreams: {{default: {{retries: 0}}}}\nrouting: {{default: {{upstream: default}}}}\n"
+            ),
+        );
+        let backend = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            head_of_a_request(&mut stream);
+            stream.write_all(&answer).expect("an answer sent");
+            stream
+        });
+        assert_eq!(proxy.client().get("/").status, 502);
+        drop(backend.join().expect("the backend's end"));
+    }
+}
+
+#[test]
 fn frames_that_say_nothing_cost_nobody_an_answer() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -567,6 +593,15 @@ fn a_websocket_is_carried_by_extended_connect() {
     assert_eq!((seen.method.as_str(), seen.protocol.as_deref()), ("CONNECT", Some("websocket")));
     assert_eq!(seen.headers["sec-websocket-version"], "13");
     assert!(!seen.headers.contains_key("sec-websocket-key") && !seen.headers.contains_key("upgrade"));
+    // That its request has no body is no matter of the tunnel.
+    let mut other = proxy.client();
+    let handshake = String::from_utf8(websocket::request("/ws")).expect("a text");
+    other.send(handshake.replacen("\r\n", "\r\nContent-Length: 0\r\n", 1));
+    assert_eq!(other.head().status, 101);
+    other.send_frame(websocket::BINARY, b"hello");
+    assert_eq!(other.read_frame().payload, b"hello");
+    drop(other);
+    wait::until("the other tunnel's end", || origin.in_flight() == 1);
     // Either side's end is passed on.
     client.finish_sending();
     client.expect_end();

@@ -275,6 +275,13 @@ async fn answer(
         }
         return stream.send_data(Bytes::new(), true);
     }
+    if let Some(size) = number("/details/") {
+        let mut stream = respond.send_response(head(200, &[("content-type", "application/grpc")]), false)?;
+        stream.send_data(Bytes::from_static(b"hello"), false)?;
+        let mut trailers = trailers(&[("grpc-status", "9")]);
+        trailers.insert("grpc-status-details-bin", "d".repeat(size).parse().expect("a value"));
+        return stream.send_trailers(trailers);
+    }
     if let Some(status) = number("/status/") {
         return respond.send_response(head(status as u16, &[]), true).map(|_| ());
     }
@@ -283,6 +290,22 @@ async fn answer(
         "/continue" => {
             respond.send_informational(head(100, &[]))?;
             echo(request, respond, shared).await
+        }
+        "/collect" => {
+            let mut stream = respond.send_response(head(200, &[]), false)?;
+            let mut body = request.into_body();
+            let mut len = 0;
+            while let Some(data) = body.data().await {
+                let data = data?;
+                len += data.len();
+                body.flow_control().release_capacity(data.len())?;
+            }
+            stream.send_data(Bytes::from(len.to_string()), true)
+        }
+        "/silent-call" => {
+            let mut stream = respond.send_response(head(200, &[("content-type", "application/grpc")]), false)?;
+            let _ = tokio::time::timeout(WATCHDOG, shared.gate.notified()).await;
+            stream.send_trailers(trailers(&[("grpc-status", "0")]))
         }
         "/trailers" => {
             let mut stream = respond.send_response(head(200, &[]), false)?;
@@ -375,14 +398,18 @@ async fn hang(path: &str, mut respond: SendResponse<Bytes>) -> Result<Result<Rea
     Ok(std::future::poll_fn(|cx| stream.poll_reset(cx)).await)
 }
 
-/// Sends the body back as it comes, and then its trailers.
+/// Sends the body back as it comes, as content of the same type, and then its trailers.
 async fn echo(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     shared: &Shared,
 ) -> Result<(), h2::Error> {
+    let mut answer = head(200, &[]);
+    if let Some(kind) = request.headers().get("content-type") {
+        answer.headers_mut().insert("content-type", kind.clone());
+    }
     let mut body = request.into_body();
-    let mut stream = respond.send_response(head(200, &[]), false)?;
+    let mut stream = respond.send_response(answer, false)?;
     let mut all = Vec::new();
     while let Some(data) = body.data().await {
         let data = data?;

@@ -4,6 +4,7 @@
 
 use base64::Engine;
 use sha1::{Digest, Sha1};
+use speedmimi::error::Reason;
 
 use crate::origin::{self, Origin};
 use crate::peer2::{Peer, get, of};
@@ -58,6 +59,24 @@ fn bodies_go_both_ways() {
     let answer = peer.get("/trailers");
     assert_eq!((answer.text().as_str(), answer.trailers.unwrap()["x-sum"].to_str().unwrap()), ("hello", "42"));
     assert_eq!(peer.request(of("HEAD", "/size/9", &[]), b"").one("content-length"), Some("9"));
+}
+
+#[test]
+fn trailers_of_a_request_arrive() {
+    let (origin, proxy) = started();
+    let mut peer = Peer::connect(proxy.addr());
+    // Behind a body of known length they have a place where they are announced.
+    for fields in [vec![], vec![("content-length", "5"), ("trailer", "x-sum")]] {
+        let (answer, mut stream) = peer.open(of("POST", "/echo", &fields), false);
+        stream.send_data(bytes::Bytes::from_static(b"hello"), false).unwrap();
+        stream.send_trailers([("x-sum".parse().unwrap(), "42".parse().unwrap())].into_iter().collect()).unwrap();
+        assert_eq!(peer.read(answer).unwrap().text(), "hello");
+    }
+    drop((peer, proxy));
+    for connection in origin.settle() {
+        let text = String::from_utf8_lossy(&connection.bytes).into_owned();
+        assert_eq!(text.matches("\r\n0\r\nx-sum: 42\r\n\r\n").count(), text.matches("POST /echo").count(), "{text}");
+    }
 }
 
 #[test]
@@ -235,7 +254,11 @@ fn a_websocket_goes_through_an_extended_connect() {
     let mut request = of("CONNECT", "/ws/unproven", &[]);
     request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
     let (answer, _stream) = peer.open(request, false);
-    assert_eq!(peer.head(answer).unwrap().status(), 502);
+    let head = peer.head(answer).unwrap();
+    assert_eq!(head.status(), 502);
+    let told = head.headers()["proxy-status"].to_str().unwrap();
+    assert!(told.starts_with("speedmimi; error=http_upgrade_failed"), "{told}");
+    proxy.wait_until("the fault", |totals| totals.reasons.of(Reason::BackendUpgrade) == 1);
 }
 
 #[test]
@@ -320,6 +343,40 @@ fn errors_of_ours_are_grpc_to_those_who_speak_it() {
 }
 
 #[test]
+fn a_refused_request_is_answered_in_its_form_and_counted() {
+    let (origin, proxy) = started();
+    let mut peer = Peer::connect(proxy.addr());
+    let large = ("x-large", &*"v".repeat(40_000));
+    let answer = peer.request(of("GET", "/", &[large]), b"");
+    assert_eq!(answer.status(), 431);
+    assert!(answer.one("proxy-status").unwrap().contains("larger than max_header_bytes"));
+    let (answer, _) = peer.open(of("HEAD", "/", &[large]), true);
+    let head = peer.head(answer).unwrap();
+    assert_eq!((head.status().as_u16(), head.body().is_end_stream()), (431, true));
+    let grpc = ("content-type", "application/grpc");
+    let answer = peer.request(of("POST", "/", &[grpc, large]), b"");
+    assert_eq!((answer.status(), answer.one("grpc-status")), (200, Some("8")));
+    let answer = peer.request(of("POST", "/", &[grpc, ("te", "trailers"), ("content_length", "1")]), b"");
+    assert_eq!((answer.status(), answer.one("grpc-status")), (200, Some("13")));
+    proxy.wait_until("three refusals for their size", |totals| totals.reasons.of(Reason::HeadTooLarge) == 3);
+    assert!(origin.requests().is_empty());
+    assert_eq!(peer.get("/").status(), 200, "the connection goes on");
+}
+
+#[test]
+fn an_answer_may_have_as_many_fields_as_one_of_http_1() {
+    let origin = Origin::start(|exchange| {
+        let lines: String = (0..255).map(|i| format!("X-{i}: {i}\r\n")).collect();
+        exchange.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{lines}\r\n").as_bytes())?;
+        Ok(origin::Next::KeepAlive)
+    });
+    let proxy = Proxy::before(&origin);
+    let answer = Peer::connect(proxy.addr()).get("/");
+    assert_eq!((answer.status(), answer.one("x-254")), (200, Some("254")));
+    assert!(answer.one("date").is_some() && answer.head.headers().len() > 256);
+}
+
+#[test]
 fn an_answer_may_come_before_the_request_has_ended() {
     let origin = Origin::start(origin::by_path);
     let server = [("max_body_bytes", "10"), ("read_timeout", "300ms")];
@@ -347,6 +404,31 @@ fn curl_and_we_understand_each_other() {
     let body = "x".repeat(100_000);
     assert_eq!(curl(&["-H", "Expect: 100-continue", "--data-binary", &body[..100_000], &url("/echo")]), body);
     assert_eq!(curl(&["-I", &url("/size/7")]).lines().next(), Some("HTTP/2 200 "));
+}
+
+#[test]
+fn priorities_are_borne() {
+    use crate::frames::{END_HEADERS, END_STREAM, HEADERS, PRIORITIZED, Raw, Verdict, frame, request};
+    let (origin, proxy) = started();
+    let mut raw = Raw::connect(proxy.addr());
+    // PRIORITY_UPDATE (RFC 9218, section 7.1), the flag of RFC 9113, section 6.2, and the field.
+    raw.send(frame(16, 0, 0, b"\0\0\0\x01u=1"));
+    let block = [&[0, 0, 0, 0, 16][..], &request("GET", "/", &[("priority", "u=1, i")])].concat();
+    raw.send(frame(HEADERS, END_HEADERS | END_STREAM | PRIORITIZED, 1, &block));
+    assert_eq!(raw.verdict(), Verdict::Answered(1, 200));
+    assert_eq!(origin.only_request().request.fields.one("priority").as_deref(), Some("u=1, i"));
+}
+
+#[test]
+fn fields_that_a_backends_connection_names_end_here() {
+    let origin = Origin::start(|exchange| {
+        exchange
+            .send(b"HTTP/1.1 200 OK\r\nConnection: X-Own\r\nX-Own: 1\r\nX-Other: 2\r\nContent-Length: 0\r\n\r\n")?;
+        Ok(origin::Next::KeepAlive)
+    });
+    let proxy = Proxy::before(&origin);
+    let answer = Peer::connect(proxy.addr()).get("/");
+    assert_eq!((answer.one("x-own"), answer.one("connection"), answer.one("x-other")), (None, None, Some("2")));
 }
 
 #[test]

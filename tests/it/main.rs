@@ -41,6 +41,7 @@ mod faults;
 mod figures;
 mod fleet;
 mod grpc;
+mod grpc_calls;
 mod h1;
 mod h2_backend;
 mod harness;

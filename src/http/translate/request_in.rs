@@ -7,8 +7,10 @@ use ::http::header::{self, HeaderMap, HeaderName};
 use ::http::{Method, Uri, request};
 
 use super::websocket::{Accept, KEY_BYTES};
+use super::{field_bytes, list_bytes};
 use crate::error::{Fault, Reason};
 use crate::http::framing::decimal;
+use crate::http::grpc;
 use crate::http::write::write_line;
 
 /// How the body goes on in HTTP/1.1.
@@ -42,6 +44,8 @@ pub struct RequestIn<'a> {
     pub is_end: bool,
     /// Field lines taken at most, cookie crumbs counted.
     pub fields_max: usize,
+    /// Bytes of the list of fields taken at most, 32 added a field (RFC 9113, section 6.5.2).
+    pub list_bytes_max: usize,
     /// For the key of a WebSocket handshake.
     pub luck: [u8; KEY_BYTES],
 }
@@ -57,13 +61,19 @@ impl RequestIn<'_> {
         if parts.headers.len() > self.fields_max {
             return Err(Fault::new(Reason::HeadTooLarge, "more fields than max_headers (RFC 6585 5)"));
         }
+        if self.list_bytes() > self.list_bytes_max {
+            return Err(Fault::new(
+                Reason::HeadTooLarge,
+                "the field list is larger than max_header_bytes (RFC 6585 5)",
+            ));
+        }
         let websocket = self.extended_connect()?;
         let method = if websocket { &Method::GET } else { &parts.method };
         write_request_line(out, method, &parts.uri)?;
         let authority = authority(&parts.uri, &parts.headers)?;
         write_line(out, b"Host", authority);
         let body = self.body(websocket)?;
-        write_fields(out, &parts.headers, websocket)?;
+        write_fields(out, &parts.headers, websocket, body)?;
         let accept = websocket.then(|| {
             let (key, accept) = Accept::for_key(self.luck);
             out.extend_from_slice(b"connection: Upgrade\r\nupgrade: websocket\r\n");
@@ -75,6 +85,20 @@ impl RequestIn<'_> {
         }
         out.extend_from_slice(b"\r\n");
         Ok(Opening { body, is_head: *method == Method::HEAD, websocket: accept })
+    }
+
+    /// The size of the list of fields, those included that HTTP/1.1 has in its first line.
+    fn list_bytes(&self) -> usize {
+        let uri = &self.parts.uri;
+        let pseudo = [
+            (":method", Some(self.parts.method.as_str())),
+            (":scheme", uri.scheme_str()),
+            (":authority", uri.authority().map(|authority| authority.as_str())),
+            (":path", uri.path_and_query().map(|path| path.as_str())),
+            (":protocol", self.protocol),
+        ];
+        let pseudo = pseudo.iter().filter_map(|(name, value)| Some(field_bytes(name, (*value)?.as_bytes())));
+        list_bytes(&self.parts.headers) + pseudo.sum::<usize>()
     }
 
     /// Whether this opens a WebSocket.
@@ -91,6 +115,12 @@ impl RequestIn<'_> {
         }
     }
 
+    fn may_have_trailers(&self) -> bool {
+        let content_type = self.parts.headers.get(header::CONTENT_TYPE);
+        self.parts.headers.contains_key(header::TRAILER)
+            || content_type.is_some_and(|value| grpc::is_grpc(value.as_bytes()))
+    }
+
     fn body(&self, websocket: bool) -> Result<Body, Fault> {
         let mut lengths = self.parts.headers.get_all(header::CONTENT_LENGTH).iter();
         let length = lengths.next().map(|value| decimal(value.as_bytes()));
@@ -99,6 +129,8 @@ impl RequestIn<'_> {
             (None, true) => Ok(Body::None),
             (None, false) if websocket => Ok(Body::Identity),
             (None, false) => Ok(Body::Chunked),
+            // Its trailers have no place behind a body of known length.
+            (Some(Some(_)), false) if lengths.next().is_none() && self.may_have_trailers() => Ok(Body::Chunked),
             // Malformed ones are the parser's to name.
             (Some(Some(0) | None), true) => Ok(Body::None),
             (Some(Some(_)), true) => Err(malformed("a Content-Length above zero and no body (RFC 9113 8.1.1)")),
@@ -145,7 +177,7 @@ fn authority<'a>(uri: &'a Uri, fields: &'a HeaderMap) -> Result<&'a [u8], Fault>
     }
 }
 
-fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap, websocket: bool) -> Result<(), Fault> {
+fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap, websocket: bool, body: Body) -> Result<(), Fault> {
     for (name, value) in fields {
         if is_of_connection(name) {
             return Err(malformed("a field of the connection (RFC 9113 8.2.2)"));
@@ -159,6 +191,8 @@ fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap, websocket: bool) -> Resul
                 return Err(malformed("a TE other than trailers (RFC 9113 8.2.2)"));
             }
             header::HOST | header::COOKIE => {}
+            // The codec holds the body to it.
+            header::CONTENT_LENGTH if body == Body::Chunked => {}
             // Ours, for the backend.
             header::SEC_WEBSOCKET_KEY if websocket => {}
             _ => write_line(out, name.as_str().as_bytes(), value),
@@ -214,7 +248,8 @@ mod tests {
 
     fn written(parts: &request::Parts, protocol: Option<&str>, is_end: bool) -> Result<(String, Opening), Fault> {
         let mut out = Vec::new();
-        let request = RequestIn { parts, protocol, is_end, fields_max: 8, luck: *b"the sample nonce" };
+        let request =
+            RequestIn { parts, protocol, is_end, fields_max: 8, list_bytes_max: 1024, luck: *b"the sample nonce" };
         let opening = request.write_head(&mut out)?;
         let mut table = FieldTable::default();
         let limits = HeadLimits { head_bytes: 16 * 1024, fields: 100 };
@@ -246,6 +281,11 @@ mod tests {
         assert_eq!(body(&[], false), Ok(Body::Chunked));
         assert_eq!(body(&[("content-length", "5")], false), Ok(Body::Identity));
         assert_eq!(body(&[("content-length", "0")], true), Ok(Body::None));
+        for announces in [("trailer", "x-sum"), ("content-type", "application/grpc+proto")] {
+            assert_eq!(body(&[("content-length", "5"), announces], false), Ok(Body::Chunked));
+            assert_eq!(body(&[("content-length", "0"), announces], true), Ok(Body::None));
+            assert!(body(&[("content-length", "+5"), announces], false).is_err());
+        }
         assert!(body(&[("content-length", "5")], true).is_err());
         for odd in ["-1", "+1", "1, 2", "0x1", ""] {
             assert!(body(&[("content-length", odd)], false).is_err(), "{odd}");
@@ -282,6 +322,10 @@ mod tests {
         assert_eq!(refused("TRACE", "http://a.test/", &[]), Some(Reason::MethodNotServed));
         let crumbs = [("cookie", "a"); 9];
         assert_eq!(refused("GET", "http://a.test/", &crumbs), Some(Reason::HeadTooLarge));
+        // 42 + 43 + 48 + 38 for the pseudo-header fields, 32 and the name for the other.
+        let (fits, large) = ("v".repeat(1024 - 171 - 33), "v".repeat(1024 - 171 - 32));
+        assert_eq!(refused("GET", "http://a.test/", &[("x", &fits)]), None);
+        assert_eq!(refused("GET", "http://a.test/", &[("x", &large)]), Some(Reason::HeadTooLarge));
     }
 
     /// Names that mean something, and some that don't.

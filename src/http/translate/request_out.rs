@@ -3,7 +3,7 @@
 //! Owns which field lines become pseudo-header fields and which end here. Never checks what `http::parse` has checked
 //! before the head was written, and never sees a body.
 
-use ::http::header::{HeaderName, HeaderValue, TE};
+use ::http::header::{CONTENT_LENGTH, EXPECT, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, TE};
 use ::http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use ::http::{HeaderMap, Method, Request, Version, uri};
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use crate::error::{Fault, Reason};
 use crate::http::body::Source;
 use crate::http::framing::Sender;
 use crate::http::head::FieldKind;
+use crate::http::trailers::Passing;
 
 /// A request for an HTTP/2 backend, and what its answer depends on.
 #[derive(Debug)]
@@ -139,10 +140,11 @@ impl<'a> Facts<'a> {
         }
         let content = match (self.is_websocket, self.is_chunked) {
             (true, _) => {
-                self.headers.remove("sec-websocket-key");
+                // They were about the handshake, and would be about the tunnel.
+                [SEC_WEBSOCKET_KEY, CONTENT_LENGTH, EXPECT].iter().for_each(|name| drop(self.headers.remove(name)));
                 Content::Tunnel { key: self.websocket_key.to_vec() }
             }
-            (false, true) => Content::Body(Source::chunked(Sender::Client)),
+            (false, true) => Content::Body(Source::chunked(Sender::Client, Passing::Ours)),
             (false, false) if self.length > 0 => Content::Body(Source::Length(self.length)),
             (false, false) => Content::Body(Source::Done),
         };
@@ -161,7 +163,8 @@ impl<'a> Facts<'a> {
         Ok(Outbound { is_head: method == b"HEAD", request, content })
     }
 
-    /// `:scheme`, `:authority` and `:path`. A `Host` that is no authority stays what it is.
+    /// `:scheme`, `:authority` and `:path`. A `Host` that is no authority stays what it is, but not over TLS: without an
+    /// authority the codec says `http` for the scheme.
     fn uri(&mut self, target: &[u8], over_tls: bool) -> Result<Uri, Fault> {
         let mut parts = uri::Parts::default();
         parts.path_and_query = Some(path_and_query(target)?);
@@ -170,6 +173,9 @@ impl<'a> Facts<'a> {
                 Ok(authority) => {
                     parts.scheme = Some(if over_tls { Scheme::HTTPS } else { Scheme::HTTP });
                     parts.authority = Some(authority);
+                }
+                Err(_) if over_tls => {
+                    return Err(Fault::new(Reason::BadRequest, "a Host that can't be said in HTTP/2 (RFC 9113 8.3.1)"));
                 }
                 Err(_) => {
                     let value = HeaderValue::from_bytes(host).map_err(|_| UNSAYABLE)?;
@@ -274,7 +280,7 @@ mod tests {
     #[test]
     fn a_websocket_is_an_extended_connect() {
         let text = "GET /ws HTTP/1.1\r\nHost: a\r\nSec-WebSocket-Key: k\r\nSec-WebSocket-Version: 13\r\n\
-                    Connection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n";
+                    Content-Length: 0\r\nExpect: 100-continue\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n";
         let got = out(text);
         assert_eq!((got.request.method(), got.request.uri().path()), (&Method::CONNECT, "/ws"));
         assert_eq!(fields(&got), ["sec-websocket-version: 13"]);
@@ -292,6 +298,10 @@ mod tests {
         assert_eq!(uri("/a<b>`?\"x").path_and_query().unwrap(), "/a%3Cb%3E%60?%22x");
         let got = out("GET / HTTP/1.1\r\nHost: \r\n\r\n");
         assert_eq!((got.request.version(), fields(&got)), (Version::HTTP_11, vec!["host: ".to_owned()]));
+        let odd = b"GET / HTTP/1.1\r\nHost: caf%C3%A9.test\r\n\r\n";
+        assert_eq!(out(std::str::from_utf8(odd).unwrap()).request.headers()["host"], "caf%C3%A9.test");
+        let refused = take(odd, Carriage { over_tls: true, ..PLAIN });
+        assert_eq!(refused.unwrap_err().reason, Reason::BadRequest);
         let got = out("GET /x HTTP/1.1\r\nHost: a_b.test\r\n\r\n");
         assert_eq!(got.request.uri().authority().unwrap(), "a_b.test");
     }

@@ -6,12 +6,12 @@
 use ::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use ::http::{Response, StatusCode};
 
-use super::websocket::Accept;
 use crate::error::{Fault, Reason};
 use crate::http::body::Source;
 use crate::http::framing::{ResponseFraming, Sender};
 use crate::http::head::{FieldKind, FieldTable, ResponseHead};
 use crate::http::parse::{Asked, HeadEnd, HeadLimits, parse_response};
+use crate::http::trailers::Passing;
 
 /// A head of an answer.
 #[derive(Debug)]
@@ -22,25 +22,17 @@ pub enum Answer {
     Final(Response<()>, Source),
     /// What an extended CONNECT is answered with: what follows is the tunnel's (RFC 8441, section 5).
     Switched(Response<()>),
-    /// In place of a 101 that does not prove that our key was understood: what follows means nothing.
-    Unproven(Response<()>),
 }
 
 /// Reads one head off the start of `bytes`: it, and how many bytes it took. `None` while it is not whole.
 ///
 /// # Errors
 /// When it is none of ours: what we wrote can be read.
-pub fn response_head(
-    bytes: &[u8],
-    is_head: bool,
-    websocket: Option<&Accept>,
-    table: &mut FieldTable,
-) -> Result<Option<(Answer, usize)>, Fault> {
-    let asked = Asked { head: is_head, upgrade: websocket.is_some() };
-    let parsed = parse_response(bytes, &mut HeadEnd::default(), asked, &HeadLimits::RESPONSE, table)?;
+pub fn response_head(bytes: &[u8], asked: Asked, table: &mut FieldTable) -> Result<Option<(Answer, usize)>, Fault> {
+    let parsed = parse_response(bytes, &mut HeadEnd::default(), asked, &HeadLimits::OURS, table)?;
     let Some((head, used)) = parsed else { return Ok(None) };
-    let answer = match (head.status(), websocket) {
-        (101, Some(accept)) => switched(response(&head)?, accept),
+    let answer = match head.status() {
+        101 => switched(response(&head)?),
         _ if head.is_interim() => Answer::Interim(response(&head)?),
         _ => Answer::Final(response(&head)?, source(&head)),
     };
@@ -51,7 +43,7 @@ fn source(head: &ResponseHead<'_>) -> Source {
     match head.framing() {
         ResponseFraming::None | ResponseFraming::Length(0) => Source::Done,
         ResponseFraming::Length(n) => Source::Length(n),
-        ResponseFraming::Chunked => Source::chunked(Sender::Backend),
+        ResponseFraming::Chunked => Source::chunked(Sender::Backend, Passing::Ours),
         ResponseFraming::UntilClose => Source::UntilClose,
     }
 }
@@ -71,15 +63,10 @@ fn response(head: &ResponseHead<'_>) -> Result<Response<()>, Fault> {
 }
 
 /// A 101 is a 200 here, without the field that HTTP/2 has no use for (RFC 8441, section 5.1).
-fn switched(mut response: Response<()>, accept: &Accept) -> Answer {
-    let proof = response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
-    if proof.is_some_and(|value| accept.fits(value.as_bytes())) {
-        *response.status_mut() = StatusCode::OK;
-        return Answer::Switched(response);
-    }
-    let mut unproven = Response::new(());
-    *unproven.status_mut() = StatusCode::BAD_GATEWAY;
-    Answer::Unproven(unproven)
+fn switched(mut response: Response<()>) -> Answer {
+    response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
+    *response.status_mut() = StatusCode::OK;
+    Answer::Switched(response)
 }
 
 /// What an HTTP/1.1 neighbour is told of its connection (RFC 9113, section 8.2.2).
@@ -124,7 +111,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str, is_head: bool) -> (Answer, usize) {
-        response_head(text.as_bytes(), is_head, None, &mut FieldTable::default()).unwrap().unwrap()
+        let asked = Asked { head: is_head, upgrade: false };
+        response_head(text.as_bytes(), asked, &mut FieldTable::default()).unwrap().unwrap()
     }
 
     #[test]
@@ -153,19 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_has_to_be_proven() {
-        let (_, accept) = Accept::for_key(*b"the sample nonce");
-        let read = |proof: &str| {
-            let text = format!(
-                "HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                 Sec-WebSocket-Accept: {proof}\r\nSec-WebSocket-Protocol: p\r\n\r\n"
-            );
-            response_head(text.as_bytes(), false, Some(&accept), &mut FieldTable::default())
-        };
-        let Ok(Some((Answer::Switched(response), _))) = read("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=") else { panic!("200") };
+    fn a_switch_is_a_200() {
+        let text = "HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                    Sec-WebSocket-Accept: proven\r\nSec-WebSocket-Protocol: p\r\n\r\n";
+        let asked = Asked { head: false, upgrade: true };
+        let read = response_head(text.as_bytes(), asked, &mut FieldTable::default());
+        let Ok(Some((Answer::Switched(response), _))) = read else { panic!("a switch") };
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers().len(), 1);
-        assert!(matches!(read("forged"), Ok(Some((Answer::Unproven(_), _)))));
     }
 
     #[test]

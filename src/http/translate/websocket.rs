@@ -29,7 +29,7 @@ impl Accept {
     }
 
     /// Whether this is it.
-    pub(super) fn fits(&self, value: &[u8]) -> bool {
+    pub fn fits(&self, value: &[u8]) -> bool {
         value == self.0.as_bytes()
     }
 }

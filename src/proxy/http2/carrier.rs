@@ -14,11 +14,11 @@ use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::http::frame::{
-    ACK, DATA, FrameHead, FrameWalk, GOAWAY, HEADERS, PADDED, PING, PRIORITIZED, PRIORITY, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE,
+    ACK, DATA, FieldBlock, FrameHead, FrameWalk, GOAWAY, HEADERS, PADDED, PING, PRIORITIZED, PRIORITY, RST_STREAM,
+    SETTINGS, WINDOW_UPDATE,
 };
 use crate::limits::{
-    HTTP2_IDLE_FRAME_BYTES, HTTP2_IDLE_FRAMES_COUNT_MAX, HTTP2_IDLE_FRAMES_COUNT_PER_PIECE,
+    HTTP2_BLOCK_TIMES, HTTP2_IDLE_FRAME_BYTES, HTTP2_IDLE_FRAMES_COUNT_MAX, HTTP2_IDLE_FRAMES_COUNT_PER_PIECE,
     HTTP2_IDLE_FRAMES_COUNT_PER_TICK, HTTP2_SENT_BYTES_PER_FRAME, HTTP2_TURN_BYTES_MAX,
 };
 use crate::proxy::local::Local;
@@ -69,6 +69,7 @@ impl Carrier {
     pub fn new(stream: Rc<Stream>, local: Rc<Local>, traffic: Rc<Traffic>, first: &[u8]) -> Carrier {
         let mut carrier =
             Carrier { stream, traffic, rest: Vec::new(), taken: 0, scan: Scan::new(local.wheel.now()), local };
+        carrier.scan.block_bytes_max = HTTP2_BLOCK_TIMES * carrier.local.view().server.max_header_bytes;
         carrier.traffic.begin_turn();
         carrier.traffic.read_at.set(carrier.local.wheel.now());
         carrier.keep(first);
@@ -210,6 +211,9 @@ impl AsyncWrite for Carrier {
 #[derive(Debug)]
 struct Scan {
     walk: FrameWalk,
+    block: FieldBlock,
+    /// A larger list of fields ends the connection.
+    block_bytes_max: usize,
     left: u32,
     counted_at: u32,
     /// Whether no frame has come.
@@ -226,6 +230,8 @@ impl Scan {
     fn new(now: u32) -> Scan {
         Scan {
             walk: FrameWalk::behind(PREFACE_BYTES),
+            block: FieldBlock::default(),
+            block_bytes_max: usize::MAX,
             left: HTTP2_IDLE_FRAMES_COUNT_MAX,
             counted_at: now,
             is_first: true,
@@ -268,6 +274,9 @@ impl Scan {
         }
         if !has_right_size(&head) {
             self.broken = Some(Reason::FRAME_SIZE_ERROR);
+        }
+        if self.block.add(&head) > self.block_bytes_max {
+            self.broken = Some(Reason::ENHANCE_YOUR_CALM);
         }
         let moves_on = match head.kind {
             DATA => head.len > 0 || head.is_end_stream(),

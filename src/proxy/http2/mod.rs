@@ -23,8 +23,8 @@ use super::client::{Client, Facts};
 use crate::config::plan::Server;
 use crate::http::head::FieldTable;
 use crate::limits::{
-    HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_ERRORS_COUNT_MAX, HTTP2_PENDING_RESETS_COUNT_MAX, HTTP2_SEND_BUFFER_BYTES_MAX,
-    HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_COUNT_MAX, LINGER_BYTES_MAX, LINGER_MS_MAX,
+    HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_ERRORS_COUNT_MAX, HTTP2_LIST_TIMES, HTTP2_PENDING_RESETS_COUNT_MAX,
+    HTTP2_SEND_BUFFER_BYTES_MAX, HTTP2_STREAM_WINDOW_BYTES, HTTP2_STREAMS_COUNT_MAX, LINGER_BYTES_MAX, LINGER_MS_MAX,
 };
 use crate::stream::places::Places;
 use crate::stream::{Incoming, Stream};
@@ -99,7 +99,7 @@ fn builder(server: &Server) -> Builder {
         // Opened and reset before they were looked at: more is what no client does.
         .max_pending_accept_reset_streams(HTTP2_PENDING_RESETS_COUNT_MAX)
         .max_local_error_reset_streams(Some(HTTP2_ERRORS_COUNT_MAX))
-        .max_header_list_size(u32::try_from(server.max_header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(HTTP2_LIST_TIMES * server.max_header_bytes).unwrap_or(u32::MAX))
         .enable_connect_protocol();
     builder
 }
@@ -110,6 +110,8 @@ struct Serving {
     pings: Option<PingPong>,
     places: Rc<Places>,
     fields: Rc<RefCell<FieldTable>>,
+    /// Largest section of trailers, in bytes with 32 added a field: by the plan that the codec was made by.
+    trailers_max: usize,
     facts: Rc<Facts>,
     traffic: Rc<Traffic>,
     deadline: Deadline,
@@ -144,6 +146,7 @@ impl Serving {
             codec,
             places: Places::new(&facts.local.wheel, &facts.local.waiting_bytes),
             fields: Rc::default(),
+            trailers_max: facts.local.view().server.max_header_bytes,
             facts,
             traffic,
             deadline,
@@ -272,7 +275,7 @@ impl Serving {
             return;
         };
         let (parts, body) = request.into_parts();
-        let incoming = Incoming::new(body, respond, self.fields.clone(), place);
+        let incoming = Incoming::new(body, respond, self.fields.clone(), self.trailers_max, place);
         let client = Client::of_stream(Stream::Incoming(Box::new(incoming)), &self.facts);
         tokio::task::spawn_local(request::serve(client, self.facts.clone(), parts));
     }

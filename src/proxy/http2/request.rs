@@ -7,16 +7,20 @@ use std::rc::Rc;
 use std::task::{Poll, ready};
 
 use h2::ext::Protocol;
+use http::Method;
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 
 use crate::error::Reason;
 use crate::http::authority::Authority;
+use crate::http::grpc;
 use crate::http::parse::HeadEnd;
 use crate::http::translate::{KEY_BYTES, RequestIn};
 use crate::proxy::client::{Client, Facts};
 use crate::proxy::exchange::{self, After, Verdict};
 use crate::proxy::intake::{self, Intake};
-use crate::proxy::{reply, tunnel};
+use crate::proxy::reply::{self, Refused};
+use crate::proxy::tunnel;
 use crate::stream::Stream;
 
 /// Serves the request whose head `parts` is.
@@ -45,9 +49,9 @@ pub(super) async fn serve(mut client: Client, facts: Rc<Facts>, parts: Parts) {
                 return tunnel::spawn(client, *tunnel);
             }
         }
-        Intake::Refused(fault) => reply::refuse(&mut client, fault).await,
+        Intake::Refused(fault) => reply::refuse(&mut client, refused(&parts), fault).await,
         // What was translated is always whole.
-        Intake::Partial => reply::refuse(&mut client, Reason::BadRequest.into()).await,
+        Intake::Partial => reply::refuse(&mut client, refused(&parts), Reason::BadRequest.into()).await,
     }
     client.close();
 }
@@ -61,6 +65,7 @@ fn take(client: &Client, parts: &Parts) -> Intake {
         protocol: parts.extensions.get::<Protocol>().map(Protocol::as_str),
         is_end: incoming.is_end(),
         fields_max: local.view().server.max_headers,
+        list_bytes_max: local.view().server.max_header_bytes,
         luck: luck(client),
     };
     let mut bytes = local.take_buffer();
@@ -72,10 +77,22 @@ fn take(client: &Client, parts: &Parts) -> Intake {
             incoming.open(opening);
             intake::take(client, &bytes, &mut HeadEnd::default())
         }
-        Err(fault) => Intake::Refused(fault),
+        Err(fault) => {
+            incoming.refuse(parts.method == Method::HEAD);
+            Intake::Refused(fault)
+        }
     };
     local.give_buffer(bytes);
     taken
+}
+
+/// The form that errors have to have.
+fn refused(parts: &Parts) -> Refused {
+    let content_type = parts.headers.get(CONTENT_TYPE);
+    Refused {
+        is_head: parts.method == Method::HEAD,
+        is_grpc: content_type.is_some_and(|value| grpc::is_grpc(value.as_bytes())),
+    }
 }
 
 /// Whether the connection is for that host (RFC 9110, section 15.5.20).
