@@ -277,7 +277,8 @@ fn a_thousand_reloads_leave_nothing_behind() {
     assert!(after[0] < before[0] + 4096, "KiB, threads, descriptors: {before:?}, then {after:?}");
     // Files are read on a thread of its own, which lives on for a while.
     assert!(after[1] <= before[1] + 1, "threads, descriptors: {before:?}, then {after:?}");
-    assert_eq!(after[2..], before[2..], "descriptors");
+    // A socket of the last change may be closing still at the first look; what stayed of each tenth change would be 80.
+    assert!(after[2] <= before[2], "descriptors: {before:?}, then {after:?}");
     tunnel.send_frame(websocket::TEXT, b"still there");
     assert_eq!(tunnel.read_frame().payload, b"still there");
     origin.gate("go").open();
