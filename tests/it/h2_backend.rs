@@ -456,6 +456,33 @@ fn a_request_that_a_goaway_leaves_out_is_asked_again_even_if_it_was_sent() {
 }
 
 #[test]
+fn a_connection_that_takes_no_more_streams_ends_what_it_has() {
+    // SETTINGS_MAX_CONCURRENT_STREAMS of 0; and a GOAWAY behind the first stream that says that something is wrong.
+    let (none, fault) = ([0, 3, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0, 2]);
+    for said in [frame(4, 0, 0, &none), frame(7, 0, 0, &fault)] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let origin = H2Origin::start();
+        let sections = origin.sections("", "").replace(&origin.port().to_string(), &port.to_string());
+        let proxy = Proxy::start(&[], &sections);
+        let relay = thread::spawn(move || {
+            let (mut first, _) = listener.accept().expect("the first connection");
+            head_of_a_request(&mut first);
+            let answer = frame(1, 5, 1, &[0x89]);
+            first.write_all(&[said, answer].concat()).expect("an answer without content");
+            carry(&listener, &origin);
+            (first, origin)
+        });
+        let mut client = proxy.client();
+        assert_eq!(client.get("/").status, 204);
+        assert_eq!(client.request("POST", "/echo", &[], b"content").text(), "content");
+        assert_eq!(proxy.stats().retries, 0, "it was not asked");
+        proxy.shutdown();
+        relay.join().expect("the relay's end");
+    }
+}
+
+#[test]
 fn a_connection_that_went_silent_gets_no_other_request() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let origin = H2Origin::start();

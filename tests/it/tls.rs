@@ -11,6 +11,7 @@ use crate::client::Client;
 use crate::frames;
 use crate::h2_origin::H2Origin;
 use crate::origin::{self, Next, Origin, WATCHDOG};
+use crate::peer2::{Peer, of};
 use crate::pki::{Issued, Pki};
 use crate::proxy::{Proxy, sections};
 use crate::websocket;
@@ -397,6 +398,48 @@ fn http2_passes_over_tls_on_both_sides() {
     // A host that the certificate is not for is none of this connection's (RFC 9110, section 15.5.20).
     client.send("GET / HTTP/1.1\r\nHost: other.test\r\n\r\n");
     assert_eq!(client.response().status, 421);
+}
+
+#[test]
+fn calls_and_websockets_pass_over_http2_with_tls() {
+    let pki = Pki::new("tls-calls");
+    let origin = H2Origin::with(|builder| {
+        builder.enable_connect_protocol();
+    });
+    let far = Proxy::start(&[], &(ssl(&pki.issue(&["a.test"]), "") + &origin.sections("", "")));
+    let near = Proxy::start(
+        &[],
+        &format!(
+            "backends: {{default: [{{host: 127.0.0.1, port: {}, scheme: h2}}]}}\n\
+             upstreams: {{default: {{tls: {{ca_file: {}, server_name: a.test}}}}}}\n\
+             routing: {{default: {{upstream: default}}}}\n",
+            far.addr().port(),
+            pki.ca_file().display()
+        ),
+    );
+    let mut peer = Peer::connect(near.addr());
+    let answer = peer.request(of("POST", "/echo", &[("content-type", "application/grpc")]), &[0; 5]);
+    assert_eq!((answer.status(), answer.body), (200, vec![0; 5]));
+    let answer = peer.request(of("POST", "/details/9000", &[("content-type", "application/grpc")]), &[0; 5]);
+    assert_eq!(answer.trailers.unwrap()["grpc-status"], "9");
+    let mut request = of("CONNECT", "/ws", &[("sec-websocket-version", "13")]);
+    request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
+    let (answer, mut stream) = peer.open(request, false);
+    let mut body = peer.head(answer).unwrap().into_body();
+    stream.send_data("frame".into(), false).unwrap();
+    assert_eq!(peer.wait("a frame", body.data()).unwrap().unwrap(), "frame");
+    assert_eq!(origin.seen().pop().unwrap().headers["x-forwarded-proto"], "https");
+}
+
+#[test]
+fn a_backend_that_agrees_on_no_http2_is_none_of_it() {
+    let pki = Pki::new("tls-no-h2");
+    let origin = Origin::start_tls(pki.server(&pki.issue(&["127.0.0.1"]), false), origin::by_path);
+    let proxy = Proxy::start(&[], &sections(&origin, "scheme: h2", "tls: {verify: false}, retries: 0"));
+    let answer = proxy.client().get("/");
+    assert_eq!(answer.status, 502);
+    assert!(answer.fields.one("proxy-status").is_some_and(|told| told.contains("ALPN")));
+    assert!(origin.requests().is_empty());
 }
 
 #[test]
