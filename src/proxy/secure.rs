@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use rustls::pki_types::UnixTime;
 
 use super::client::Client;
 use super::local::Local;
@@ -46,7 +47,7 @@ pub async fn finish(client: &mut Client) -> bool {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     })
     .await;
-    match shaken {
+    match shaken.and_then(|()| admit(client)) {
         Ok(()) => {
             note(client);
             true
@@ -57,6 +58,21 @@ pub async fn finish(client: &mut Client) -> bool {
             false
         }
     }
+}
+
+/// Holds the certificate of a session that was taken up again against the rules and the time of now: it may have expired
+/// since. The client learns of it by the end of the connection only, as rustls sends no alerts of ours.
+fn admit(client: &Client) -> io::Result<()> {
+    let Stream::Secured(secured) = &client.stream else { return Ok(()) };
+    secured.with_shaken(|shaken| {
+        if !shaken.is_resumed || shaken.peer_certificates.is_empty() {
+            return Ok(());
+        }
+        let refused = |error| io::Error::new(io::ErrorKind::PermissionDenied, error);
+        let view = client.local.view();
+        let acceptor = view.tls.as_ref().ok_or(io::ErrorKind::PermissionDenied)?;
+        acceptor.admits(shaken.peer_certificates, UnixTime::now()).map_err(refused)
+    })
 }
 
 /// Notes what requests have to know of the session.
@@ -77,7 +93,7 @@ fn note(client: &mut Client) {
 }
 
 fn facts(shaken: &Shaken<'_>) -> SessionFacts {
-    let certificate = shaken.peer_certificate.map(|der| format!(":{}:", BASE64_STANDARD.encode(der)));
+    let certificate = shaken.peer_certificates.first().map(|der| format!(":{}:", BASE64_STANDARD.encode(der)));
     SessionFacts {
         version: shaken.version,
         is_http2: shaken.protocol == Some(b"h2"),

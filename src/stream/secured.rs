@@ -15,6 +15,7 @@ use std::task::{Context, Poll, ready};
 
 use rustix::net::SendFlags;
 use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
 
@@ -125,8 +126,8 @@ pub struct Shaken<'a> {
     pub version: &'static str,
     /// What was agreed by ALPN.
     pub protocol: Option<&'a [u8]>,
-    /// The peer's certificate, DER.
-    pub peer_certificate: Option<&'a [u8]>,
+    /// What the peer showed, its own certificate first; in the session's first handshake if this one took it up again.
+    pub peer_certificates: &'a [CertificateDer<'static>],
     /// Whether an earlier session was resumed.
     pub is_resumed: bool,
 }
@@ -666,7 +667,7 @@ impl Session {
                 _ => "TLSv1.3",
             },
             protocol: common.alpn_protocol(),
-            peer_certificate: common.peer_certificates().and_then(|chain| chain.first()).map(|first| first.as_ref()),
+            peer_certificates: common.peer_certificates().unwrap_or_default(),
             is_resumed: common.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
         }
     }

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::acceptor::{self, Acceptor, Resumption, provider};
+use super::acceptor::{self, Acceptor, provider};
 use super::certificate::Certificate;
 use super::connector::{self, Connector};
 use super::files::{FileFault, Named};
+use super::resumption::Resumption;
 use super::trust::Authorities;
 use crate::config::plan::{ClientAuth, KeyPair, Plan, Tls, Upstream};
 use crate::stamp::Stamp;

@@ -180,6 +180,28 @@ fn a_clients_certificate_is_demanded_and_told_to_the_backend() {
     }
 }
 
+#[test]
+fn a_certificate_that_has_expired_lets_nobody_in_by_an_earlier_session() {
+    let (pki, origin) = (Pki::new("tls-expires"), Origin::start(origin::by_path));
+    let keys = format!("client_auth: require, client_ca_file: {}", pki.ca_file().display());
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let proxy = start(&pki, &origin, &[], &keys);
+        let config = pki.client_of(&[version], &pki.issue_for(&["client.test"], Duration::from_secs(3)));
+        let gets = || {
+            let mut client = open(proxy.addr(), &config).ok()?;
+            client.send_get("/");
+            client.wire.response("GET").ok().map(|answer| answer.status)
+        };
+        assert_eq!((gets(), gets()), (Some(200), Some(200)));
+        assert_eq!((proxy.stats().handshakes_full, proxy.stats().handshakes_resumed), (1, 1), "{version:?}");
+        // A session that is taken up again shows the certificate of then.
+        let seen = origin.requests().pop().expect("a request");
+        assert!(seen.request.fields.one("client-cert").is_some_and(|shown| shown.len() > 2), "{version:?}");
+        crate::wait::until("the end of the certificate", || gets().is_none());
+        assert_eq!((proxy.stats().handshakes_full, proxy.stats().handshakes_failed), (1, 1), "{version:?}");
+    }
+}
+
 /// Trusts `pki`, and shows what another authority issued.
 fn stranger_to(pki: &Pki, theirs: &Issued) -> Arc<rustls::ClientConfig> {
     let config = rustls::ClientConfig::builder().with_root_certificates(pki.roots());
