@@ -21,7 +21,7 @@ pub fn begin(stream: Stream, read: Vec<u8>, local: &Local) -> Option<Stream> {
     let view = local.view();
     let acceptor = view.tls.as_ref()?;
     let Stream::Socket(socket) = stream else { return None };
-    match Secured::accept(socket, acceptor.config().clone(), &local.room, read) {
+    match Secured::accept(socket, acceptor.config().clone(), acceptor.asks(), &local.room, read) {
         Ok(secured) => Some(Stream::Secured(secured)),
         Err(error) => {
             tracing::error!(%error, "no TLS session can be begun");

@@ -128,6 +128,11 @@ impl Acceptor {
         &self.config
     }
 
+    /// Whether clients are asked for a certificate.
+    pub fn asks(&self) -> bool {
+        self.client_verifier.is_some()
+    }
+
     /// Whether a client that showed `chain` in an earlier session, its own certificate first, would be let in at `now`.
     /// rustls looks at a chain only in the handshake that it is shown in.
     ///
