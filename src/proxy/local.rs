@@ -52,8 +52,10 @@ pub struct Local {
     pub fields: RefCell<FieldTable>,
     /// Who begins a request when.
     pub turns: Turns,
-    /// Who takes a step of a TLS handshake when.
+    /// Who takes a step of a TLS handshake with a client when.
     pub handshakes: Turns,
+    /// The same with backends: clients' requests wait for these, and a flood of new clients is not to hold them up.
+    pub backend_handshakes: Turns,
     /// Buffers of all secured connections.
     pub room: Rc<Room>,
     /// Counters that others read.
@@ -141,6 +143,7 @@ impl Local {
             fields: RefCell::default(),
             turns: Turns::of_requests(),
             handshakes: Turns::of_handshakes(),
+            backend_handshakes: Turns::of_handshakes(),
             room: Rc::default(),
             stats,
             rng: RefCell::new(rng),

@@ -13,6 +13,7 @@ use rustls::pki_types::UnixTime;
 
 use super::client::Client;
 use super::local::Local;
+use super::turns::Wait;
 use crate::stream::{Secured, SessionFacts, Shaken, Stream};
 
 /// Makes a client's socket the server's side of a session; `None` where that can't be, and the connection is closed.
@@ -33,10 +34,10 @@ pub fn begin(stream: Stream, read: Vec<u8>, local: &Local) -> Option<Stream> {
 /// Shakes hands within `read_timeout` from accept on, one step a turn; whether that came to a session.
 pub async fn finish(client: &mut Client) -> bool {
     let local = client.local.clone();
-    let mut awaits_turn = false;
+    let mut turn = Wait::default();
     let shaken = poll_fn(|cx| {
         let Stream::Secured(secured) = &client.stream else { return Poll::Ready(Ok(())) };
-        let poll_turn = |cx: &mut Context<'_>| local.handshakes.poll_take(cx, &mut awaits_turn);
+        let poll_turn = |cx: &mut Context<'_>| local.handshakes.poll_take(cx, &mut turn);
         if let Poll::Ready(shaken) = secured.poll_handshake(cx, poll_turn) {
             return Poll::Ready(shaken);
         }

@@ -16,15 +16,16 @@ use crate::http::translate::{KEY_BYTES, RequestIn};
 use crate::proxy::client::{Client, Facts};
 use crate::proxy::exchange::{self, After, Verdict};
 use crate::proxy::intake::{self, Intake};
+use crate::proxy::turns::Wait;
 use crate::proxy::{reply, tunnel};
 use crate::stream::Stream;
 
 /// Serves the request whose head `parts` is.
 pub(super) async fn serve(mut client: Client, facts: Rc<Facts>, parts: Parts) {
     let local = client.local.clone();
-    let mut has_waited = false;
+    let mut turn = Wait::default();
     let is_cut = poll_fn(|cx| {
-        ready!(local.turns.poll_take(cx, &mut has_waited));
+        ready!(local.turns.poll_take(cx, &mut turn));
         Poll::Ready(client.stream.poll_cut(cx).is_ready())
     })
     .await;
