@@ -3,7 +3,7 @@
 //! Owns what becomes of a file that is of no use: one that was in use stays so as it was last read; a new one is a fault.
 //! Blocks while it reads.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -47,7 +47,8 @@ impl Loaded {
     /// # Errors
     /// Every file that is of no use and was not in use before.
     pub fn load(plan: &Plan, before: &Loaded, reading: Reading) -> Result<Loaded, Vec<FileFault>> {
-        let mut loader = Loader { before, reading, now: Loaded::default(), faults: Vec::new() };
+        let useless = before.troubles.iter().map(|trouble| trouble.file.as_path()).collect();
+        let mut loader = Loader { before, useless, reading, now: Loaded::default(), faults: Vec::new() };
         loader.now.acceptor = plan.tls.as_ref().and_then(|tls| loader.acceptor(tls, plan.server.http2));
         for upstream in plan.upstreams.iter().filter(|upstream| upstream.has_secure_backend()) {
             if let Some(connector) = loader.connector(upstream) {
@@ -89,6 +90,11 @@ impl Loaded {
         all
     }
 
+    /// Whether a file of no use may be of use again without looking different.
+    pub fn may_be_mended(&self) -> bool {
+        self.troubles.iter().any(|trouble| trouble.may_pass)
+    }
+
     /// Whether TLS is spoken to anybody.
     pub fn is_used(&self) -> bool {
         self.acceptor.is_some() || !self.connectors.is_empty()
@@ -97,6 +103,8 @@ impl Loaded {
 
 struct Loader<'a> {
     before: &'a Loaded,
+    /// Files that were of no use then.
+    useless: HashSet<&'a Path>,
     reading: Reading,
     now: Loaded,
     faults: Vec<FileFault>,
@@ -156,7 +164,7 @@ impl Loader<'_> {
             _ => {}
         }
         let file = plan.ca_file.clone().unwrap_or_default();
-        let fault = |problem| FileFault { key, file, problem, cure: String::new() };
+        let fault = |problem| FileFault { key, file, problem, cure: String::new(), may_pass: false };
         let connector = Connector::new(parts).map_err(fault);
         self.noted(connector).map(Arc::new)
     }
@@ -194,8 +202,7 @@ impl Loader<'_> {
     /// Whether a file looks as it did when it was read last, and was of use then. How it looks now is noted.
     fn is_as_read(&mut self, file: &Path) -> bool {
         let now = *self.now.stamps.entry(file.to_owned()).or_insert_with(|| Stamp::of(file));
-        let was_of_use = || self.before.troubles.iter().all(|trouble| trouble.file != file);
-        self.reading == Reading::Changed && self.before.stamps.get(file) == Some(&now) && was_of_use()
+        self.reading == Reading::Changed && self.before.stamps.get(file) == Some(&now) && !self.useless.contains(file)
     }
 
     /// Those of the system, read once for all upstreams.
@@ -211,6 +218,7 @@ impl Loader<'_> {
                 file: PathBuf::new(),
                 problem,
                 cure: "install ca-certificates, or name the backends' authority here".to_owned(),
+                may_pass: false,
             }),
         };
         let system = self.or_before(read, before)?;
