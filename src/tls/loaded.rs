@@ -122,7 +122,7 @@ impl Loader<'_> {
         let authorities = match &tls.client_auth {
             ClientAuth::Off => None,
             ClientAuth::Request(file) | ClientAuth::Require(file) => {
-                Some(self.authorities(Named { key: "ssl.client_ca_file", file })?)
+                Some(self.client_authorities(Named { key: "ssl.client_ca_file", file })?)
             }
         };
         if certificates.len() < tls.certificates.len() {
@@ -185,6 +185,17 @@ impl Loader<'_> {
     }
 
     fn authorities(&mut self, file: Named<'_>) -> Option<Arc<Authorities>> {
+        self.authorities_for(file, false)
+    }
+
+    /// At least one of which may issue certificates: clients are known by nothing else.
+    fn client_authorities(&mut self, file: Named<'_>) -> Option<Arc<Authorities>> {
+        let authorities = self.authorities_for(file, true)?;
+        // The file may be one of backends, too, which was of use there.
+        if authorities.roots.is_empty() { self.noted(Err(no_authority(file))) } else { Some(authorities) }
+    }
+
+    fn authorities_for(&mut self, file: Named<'_>, has_to_issue: bool) -> Option<Arc<Authorities>> {
         if let Some(read) = self.now.authorities.get(file.file) {
             return Some(read.clone());
         }
@@ -192,7 +203,10 @@ impl Loader<'_> {
         let is_as_read = self.is_as_read(file.file);
         let read = match before {
             Some(before) if is_as_read => Ok(before.clone()),
-            _ => Authorities::read(file).map(Arc::new),
+            _ => Authorities::read(file).and_then(|read| match read.roots.is_empty() && has_to_issue {
+                true => Err(no_authority(file)),
+                false => Ok(Arc::new(read)),
+            }),
         };
         let authorities = self.or_before(read, before)?;
         self.now.authorities.insert(file.file.to_owned(), authorities.clone());
@@ -241,4 +255,9 @@ impl Loader<'_> {
     fn noted<T>(&mut self, result: Result<T, FileFault>) -> Option<T> {
         result.map_err(|fault| self.faults.push(fault)).ok()
     }
+}
+
+fn no_authority(file: Named<'_>) -> FileFault {
+    let cure = "name the certificate that issued those of the clients; a client's own one lets nobody in";
+    file.fault("there is no authority in it", cure)
 }

@@ -11,13 +11,15 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::certificate::validity_of;
+use super::certificate::{is_authority, validity_of};
 use super::files::{FileFault, Named};
 
 /// Authorities; equal when they are the same ones.
 #[derive(Debug)]
 pub(super) struct Authorities {
+    /// Those who may issue certificates; of a file it may be none.
     pub roots: Arc<RootCertStore>,
+    /// All that are in the file.
     certificates: Vec<CertificateDer<'static>>,
 }
 
@@ -34,7 +36,10 @@ impl Authorities {
         let mut roots = RootCertStore::empty();
         for (at, certificate) in certificates.iter().enumerate() {
             let unfit = |error| file.fault(format!("its certificate {} can't be an authority: {error}", at + 1), "");
-            roots.add(certificate.clone()).map_err(unfit)?;
+            // Whoever has the key of a server's own certificate is not to issue others by it.
+            if is_authority(certificate).map_err(|problem| file.fault(problem, ""))? {
+                roots.add(certificate.clone()).map_err(unfit)?;
+            }
         }
         Ok(Authorities { roots: Arc::new(roots), certificates })
     }
@@ -55,15 +60,24 @@ impl Authorities {
 /// Holds a backend's certificate against authorities.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    chain: Arc<WebPkiServerVerifier>,
+    /// `None`: there is nobody who may issue certificates.
+    chain: Option<Arc<WebPkiServerVerifier>>,
     authorities: Arc<Authorities>,
+    provider: Arc<CryptoProvider>,
 }
 
 impl Verifier {
     /// Against these.
     pub fn new(authorities: Arc<Authorities>, provider: Arc<CryptoProvider>) -> Result<Verifier, String> {
-        let chain = WebPkiServerVerifier::builder_with_provider(authorities.roots.clone(), provider).build();
-        Ok(Verifier { chain: chain.map_err(|error| error.to_string())?, authorities })
+        let chain = match authorities.roots.is_empty() {
+            true => None,
+            false => Some(
+                WebPkiServerVerifier::builder_with_provider(authorities.roots.clone(), provider.clone())
+                    .build()
+                    .map_err(|error| error.to_string())?,
+            ),
+        };
+        Ok(Verifier { chain, authorities, provider })
     }
 
     /// A backend's own certificate as authority: what `openssl req -x509` makes calls itself one, and no authority may
@@ -92,7 +106,10 @@ impl ServerCertVerifier for Verifier {
         if self.authorities.certificates.iter().any(|known| known == own) {
             return self.verify_named(own, name, now).map(|()| ServerCertVerified::assertion());
         }
-        self.chain.verify_server_cert(own, intermediates, name, ocsp, now)
+        match &self.chain {
+            Some(chain) => chain.verify_server_cert(own, intermediates, name, ocsp, now),
+            None => Err(CertificateError::UnknownIssuer.into()),
+        }
     }
 
     fn verify_tls12_signature(
@@ -101,7 +118,8 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls12_signature(message, certificate, signed)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -110,11 +128,12 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls13_signature(message, certificate, signed)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
