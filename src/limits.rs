@@ -93,6 +93,10 @@ pub const WEIGHT_MAX: u16 = 1000;
 pub const TLS_FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Sessions of TLS 1.2 that clients without tickets may take up again, in sessions of the whole process.
 pub const TLS_SESSIONS_COUNT_MAX: usize = 16 * 1024;
+/// One of these, with the chain that the client showed, in bytes; a larger one is not kept.
+pub const TLS_SESSION_BYTES_MAX: usize = 4 * 1024;
+/// What is in a ticket, with the chain that the client showed, in bytes; for a larger one there is no ticket.
+pub const TLS_TICKET_BYTES_MAX: usize = 8 * 1024;
 /// Streams at once on one HTTP/2 connection to a backend, in streams; the backend may allow fewer.
 pub const TRUNK_STREAMS_COUNT_MAX: usize = 100;
 /// HTTP/2 connections of one worker to one backend, in connections; a backend that allows few streams on each gets more.

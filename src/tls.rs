@@ -9,6 +9,7 @@ mod connector;
 mod files;
 mod loaded;
 mod names;
+mod resumption;
 #[cfg(test)]
 mod tests;
 mod trust;

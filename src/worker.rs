@@ -131,7 +131,9 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
     tokio::task::spawn_local(accept::take_in(local.clone(), inside, doors));
     tokio::task::spawn_local(wake_parked(local.clone()));
     let turns = local.clone();
-    tokio::task::spawn_local(async move { tokio::join!(turns.turns.deal(), turns.handshakes.deal()) });
+    tokio::task::spawn_local(async move {
+        tokio::join!(turns.turns.deal(), turns.handshakes.deal(), turns.backend_handshakes.deal())
+    });
     let _ = ready.send(Ok(()));
     let mut clock = tokio::time::interval(TICK);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);

@@ -2,10 +2,10 @@
 //!
 //! Owns when files are read again. Never decides which certificate a client gets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 use tokio::sync::mpsc::{WeakUnboundedSender, unbounded_channel};
@@ -23,8 +23,10 @@ use crate::tls::{Certificate, FileFault, Loaded, Reading, Standing};
 
 /// From one look at the files to the next.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Files that the log of changes tells of at once.
-const REPLACED_COUNT_MAX: usize = 20;
+/// From one attempt to read a file that could not be read for a passing reason to the next.
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
+/// Files that the log, or the log of changes, tells of at once.
+const TOLD_COUNT_MAX: usize = 20;
 /// Files that one look is for. Of 10,000 certificates it costs a hundredth of a second; all would cost a tenth.
 const LOOKED_COUNT_MAX: usize = 2000;
 const DAY_SECONDS: i64 = 24 * 60 * 60;
@@ -119,7 +121,7 @@ pub(super) async fn read(plan: Plan, before: Arc<Loaded>, reading: Reading) -> R
     let read = tokio::task::spawn_blocking(move || Loaded::load(&plan, &before, reading)).await;
     let unread = |error: tokio::task::JoinError| {
         let (key, file) = ("ssl".to_owned(), PathBuf::new());
-        vec![FileFault { key, file, problem: error.to_string(), cure: String::new() }]
+        vec![FileFault { key, file, problem: error.to_string(), cure: String::new(), may_pass: true }]
     };
     read.map_err(unread).and_then(|loaded| loaded).map_err(ChangeError::Tls)
 }
@@ -135,14 +137,19 @@ impl Drop for Looking {
 }
 
 impl Looking {
-    /// From how they looked when they were read.
-    pub fn at(files: BTreeMap<PathBuf, Option<Stamp>>, orders: WeakUnboundedSender<Order>) -> Option<Looking> {
-        (!files.is_empty()).then(|| Looking(tokio::spawn(look(files, orders))))
+    /// From how they looked when they were read; after `retry`, where there is one, they are to be read in any case.
+    pub fn at(
+        files: BTreeMap<PathBuf, Option<Stamp>>,
+        retry: Option<Duration>,
+        orders: WeakUnboundedSender<Order>,
+    ) -> Option<Looking> {
+        (!files.is_empty()).then(|| Looking(tokio::spawn(look(files, retry, orders))))
     }
 }
 
-async fn look(files: BTreeMap<PathBuf, Option<Stamp>>, orders: WeakUnboundedSender<Order>) {
+async fn look(files: BTreeMap<PathBuf, Option<Stamp>>, retry: Option<Duration>, orders: WeakUnboundedSender<Order>) {
     let mut files = Files::new(files);
+    let began = Instant::now();
     let mut clock = tokio::time::interval(LOOK_INTERVAL);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -153,7 +160,7 @@ async fn look(files: BTreeMap<PathBuf, Option<Stamp>>, orders: WeakUnboundedSend
         });
         let Ok((after, has_changed)) = looked.await else { return };
         files = after;
-        if has_changed {
+        if has_changed || retry.is_some_and(|retry| began.elapsed() >= retry) {
             // It begins anew with what is read then.
             orders.upgrade().map(|orders| orders.send(Order::Certificates));
             return;
@@ -247,7 +254,7 @@ impl Control {
             }
         };
         let paths = replaced(&self.tls, &loaded);
-        let troubles: Vec<String> = loaded.troubles.iter().map(ToString::to_string).collect();
+        let troubles = first_of(loaded.troubles.iter().map(ToString::to_string));
         if paths.is_empty() && loaded.troubles == self.tls.troubles {
             // Touched, or read already for another reason.
             self.use_tls(loaded);
@@ -283,15 +290,17 @@ impl Control {
     /// What is told and looked at from now on.
     pub(super) fn use_tls(&mut self, loaded: Loaded) {
         let now = unix_seconds();
-        let told = notices(&self.tls, now);
-        for trouble in loaded.troubles.iter().filter(|trouble| !self.tls.troubles.contains(trouble)) {
+        let told: HashSet<&FileFault> = self.tls.troubles.iter().collect();
+        let troubles = loaded.troubles.iter().filter(|trouble| !told.contains(trouble)).map(ToString::to_string);
+        for trouble in first_of(troubles) {
             tracing::error!("{trouble}: what was read of it before stays in use");
         }
         let new = replaced(&self.tls, &loaded);
         if !new.is_empty() {
             tracing::info!(files = new.join(", "), "in use for TLS");
         }
-        for notice in notices(&loaded, now).iter().filter(|notice| !told.contains(notice)) {
+        let told: HashSet<String> = notices(&self.tls, now).into_iter().collect();
+        for notice in first_of(notices(&loaded, now).into_iter().filter(|notice| !told.contains(notice))) {
             tracing::warn!("{notice}");
         }
         self.expiry_told = now.div_euclid(DAY_SECONDS);
@@ -301,7 +310,8 @@ impl Control {
     }
 
     fn look_at_certificates(&mut self) {
-        self.looking = Looking::at(self.tls.stamps().clone(), self.orders.clone());
+        let retry = self.tls.may_be_mended().then_some(RETRY_INTERVAL);
+        self.looking = Looking::at(self.tls.stamps().clone(), retry, self.orders.clone());
     }
 
     /// Once a day: what runs for a year is not to end by surprise.
@@ -309,16 +319,23 @@ impl Control {
         let now = unix_seconds();
         let today = now.div_euclid(DAY_SECONDS);
         if std::mem::replace(&mut self.expiry_told, today) != today {
-            notices(&self.tls, now).iter().for_each(|notice| tracing::warn!("{notice}"));
+            first_of(notices(&self.tls, now).into_iter()).iter().for_each(|notice| tracing::warn!("{notice}"));
         }
     }
 }
 
 /// Files of which something else is in use than before; of many, the first.
 fn replaced(before: &Loaded, after: &Loaded) -> Vec<String> {
-    let mut new = after.replaced(before).into_iter().map(|file| file.display().to_string());
-    let mut told: Vec<String> = new.by_ref().take(REPLACED_COUNT_MAX).collect();
-    told.extend(new.next().map(|_| "…".to_owned()));
+    first_of(after.replaced(before).into_iter().map(|file| file.display().to_string()))
+}
+
+/// The first of many, and how many more there are.
+fn first_of(mut all: impl Iterator<Item = String>) -> Vec<String> {
+    let mut told: Vec<String> = all.by_ref().take(TOLD_COUNT_MAX).collect();
+    match all.count() {
+        0 => {}
+        more => told.push(format!("… and {more} more")),
+    }
     told
 }
 
@@ -365,5 +382,25 @@ mod tests {
         assert!(!files.have_changed());
         assert!(files.have_changed(), "gone is a change too");
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_read_for_now_is_read_again_and_what_is_bad_is_not() {
+        let files = BTreeMap::from([(PathBuf::from("/proc/self/none"), None)]);
+        let (orders, mut ordered) = unbounded_channel();
+        let bad = Looking::at(files.clone(), None, orders.downgrade());
+        tokio::task::yield_now().await;
+        let passing = Looking::at(files, Some(Duration::ZERO), orders.downgrade());
+        assert!(matches!(ordered.recv().await, Some(Order::Certificates)));
+        assert!(passing.is_some() && ordered.try_recv().is_err());
+        drop(bad);
+    }
+
+    #[test]
+    fn of_many_the_first_are_told_and_how_many_more_there_are() {
+        let of = |count: usize| first_of((0..count).map(|n| n.to_string()));
+        assert_eq!(of(TOLD_COUNT_MAX).len(), TOLD_COUNT_MAX);
+        let told = of(10_000);
+        assert_eq!((told.len(), told.last().map(String::as_str)), (TOLD_COUNT_MAX + 1, Some("… and 9980 more")));
     }
 }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use super::exchange::{self, After, Exchange};
 use super::intake::{self, Intake};
 use super::local::{Local, Seat};
+use super::turns::Wait;
 use super::{http2, reply, secure, tunnel};
 use crate::error::{Fault, Reason};
 use crate::http::parse::HeadEnd;
@@ -110,8 +111,8 @@ pub struct Client {
     wants_proxy_header: bool,
     /// Whether bytes are known to wait: it was just taken out of the lot.
     is_woken: bool,
-    /// Whether it was told to wait for another turn.
-    awaits_turn: bool,
+    /// Its place among those that wait for another turn.
+    turn: Wait,
     /// Whether a TLS handshake has to come first (after a PROXY header).
     wants_handshake: bool,
 }
@@ -182,7 +183,7 @@ impl Client {
             since: parked.since,
             wants_proxy_header,
             is_woken,
-            awaits_turn: false,
+            turn: Wait::default(),
             is_http2: false,
             ends_at: u32::MAX,
         })
@@ -205,7 +206,7 @@ impl Client {
             since: local.wheel.now(),
             wants_proxy_header: false,
             is_woken: false,
-            awaits_turn: false,
+            turn: Wait::default(),
             is_http2: true,
             ends_at: u32::MAX,
             local,
@@ -346,7 +347,7 @@ impl Client {
                 Poll::Pending => break,
             }
         }
-        if self.awaits_turn {
+        if self.turn.is_waiting() {
             // Its bytes wait in the socket: it is neither idle nor slow, and must not be parked.
             return Poll::Pending;
         }
@@ -382,7 +383,7 @@ impl Client {
             return Poll::Ready(Some(Next::Handshake));
         }
         let local = self.local.clone();
-        ready!(local.turns.poll_take(cx, &mut self.awaits_turn));
+        ready!(local.turns.poll_take(cx, &mut self.turn));
         let mut scratch = local.scratch.borrow_mut();
         let read = if std::mem::take(&mut self.is_woken) {
             match self.stream.recv(&mut scratch) {

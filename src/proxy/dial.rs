@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use super::client::Client;
+use super::turns::Wait;
 use crate::config::plan::{BackendAddr, Scheme};
 use crate::error::{Fault, Reason};
 use crate::stream::{Secured, Stream};
@@ -111,8 +112,8 @@ async fn secure(
     let name = connector.server_name(&backend.conf.addr).ok_or(Reason::BackendCertificate)?;
     let config = connector.config(backend.conf.scheme).clone();
     let secured = Secured::connect(socket, config, name, &local.room).map_err(|_| Fault::from(Reason::BackendTls))?;
-    let mut awaits_turn = false;
-    let mut poll_turn = |cx: &mut Context<'_>| local.handshakes.poll_take(cx, &mut awaits_turn);
+    let mut turn = Wait::default();
+    let mut poll_turn = |cx: &mut Context<'_>| local.backend_handshakes.poll_take(cx, &mut turn);
     let shaken = in_time(client, poll_fn(|cx| secured.poll_handshake(cx, &mut poll_turn).map(Ok))).await?;
     shaken.map_err(|error| handshake_fault(&error))?;
     let speaks_http2 = secured.with_shaken(|shaken| shaken.protocol == Some(b"h2"));

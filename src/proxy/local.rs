@@ -52,10 +52,12 @@ pub struct Local {
     pub fields: RefCell<FieldTable>,
     /// Who begins a request when.
     pub turns: Turns,
-    /// Who takes a step of a TLS handshake when.
+    /// Who takes a step of a TLS handshake with a client when.
     pub handshakes: Turns,
     /// Bytes of answers that wait in HTTP/2 streams for their clients.
     pub waiting_bytes: Rc<Cell<usize>>,
+    /// The same with backends: clients' requests wait for these, and a flood of new clients is not to hold them up.
+    pub backend_handshakes: Turns,
     /// Buffers of all secured connections.
     pub room: Rc<Room>,
     /// Counters that others read.
@@ -144,6 +146,7 @@ impl Local {
             turns: Turns::of_requests(),
             handshakes: Turns::of_handshakes(),
             waiting_bytes: Rc::default(),
+            backend_handshakes: Turns::of_handshakes(),
             room: Rc::default(),
             stats,
             rng: RefCell::new(rng),

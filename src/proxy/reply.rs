@@ -81,7 +81,7 @@ pub async fn refuse(client: &mut Client, refused: Refused, fault: Fault) {
         edits: Edits::default(),
     };
     let head = write_head(fault, &answer, refused.is_grpc, &local.date());
-    record.bytes_out = send(client, &head).await as u64;
+    record.bytes_out = send(client, &head).await.bytes as u64;
     record.finish(client, None, None);
 }
 
@@ -121,36 +121,44 @@ fn keeps(client: &mut Client, exchange: &mut Exchange) -> bool {
 async fn finish(client: &mut Client, exchange: &mut Exchange, head: Vec<u8>, keep_alive: bool) -> After {
     let sent = send(client, &head).await;
     exchange.record.waited();
-    exchange.record.bytes_out += sent as u64;
-    match (sent == head.len(), keep_alive) {
+    exchange.record.bytes_out += sent.bytes as u64;
+    match (sent.is_whole, keep_alive) {
         (true, true) => After::KeepAlive,
         (true, false) => After::Close,
         (false, _) => After::Abort,
     }
 }
 
-/// Sends what can be sent within `write_timeout`; returns how many bytes the client's side took.
-async fn send(client: &mut Client, bytes: &[u8]) -> usize {
+/// What became of an answer.
+struct Sent {
+    /// How many bytes the client's side took; those of a secured connection may still be with us.
+    bytes: usize,
+    /// Whether the socket took all of it.
+    is_whole: bool,
+}
+
+/// Sends what can be sent within `write_timeout`.
+async fn send(client: &mut Client, bytes: &[u8]) -> Sent {
     client.deadline.set_after(ticks(client.local.view().server.write_timeout));
     let mut sent = 0;
-    poll_fn(|cx| {
+    let is_whole = poll_fn(|cx| {
         while sent < bytes.len() {
             match client.stream.poll_send(cx, &[IoSlice::new(&bytes[sent..])]) {
                 Poll::Ready(Ok(n)) => sent += n,
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Err(_)) => return Poll::Ready(false),
                 Poll::Pending => {
                     ready!(client.deadline.poll_expired(cx));
-                    return Poll::Ready(());
+                    return Poll::Ready(false);
                 }
             }
         }
         match client.stream.poll_flush(cx) {
-            Poll::Ready(_) => Poll::Ready(()),
-            Poll::Pending => client.deadline.poll_expired(cx),
+            Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
+            Poll::Pending => client.deadline.poll_expired(cx).map(|()| false),
         }
     })
     .await;
-    sent
+    Sent { bytes: sent, is_whole }
 }
 
 fn body_of(fault: Fault, request_id: &[u8]) -> String {

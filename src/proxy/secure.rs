@@ -9,9 +9,11 @@ use std::task::{Context, Poll, ready};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use rustls::pki_types::UnixTime;
 
 use super::client::Client;
 use super::local::Local;
+use super::turns::Wait;
 use crate::stream::{Secured, SessionFacts, Shaken, Stream};
 
 /// Makes a client's socket the server's side of a session; `None` where that can't be, and the connection is closed.
@@ -20,7 +22,7 @@ pub fn begin(stream: Stream, read: Vec<u8>, local: &Local) -> Option<Stream> {
     let view = local.view();
     let acceptor = view.tls.as_ref()?;
     let Stream::Socket(socket) = stream else { return None };
-    match Secured::accept(socket, acceptor.config().clone(), &local.room, read) {
+    match Secured::accept(socket, acceptor.config().clone(), acceptor.asks(), &local.room, read) {
         Ok(secured) => Some(Stream::Secured(secured)),
         Err(error) => {
             tracing::error!(%error, "no TLS session can be begun");
@@ -32,10 +34,10 @@ pub fn begin(stream: Stream, read: Vec<u8>, local: &Local) -> Option<Stream> {
 /// Shakes hands within `read_timeout` from accept on, one step a turn; whether that came to a session.
 pub async fn finish(client: &mut Client) -> bool {
     let local = client.local.clone();
-    let mut awaits_turn = false;
+    let mut turn = Wait::default();
     let shaken = poll_fn(|cx| {
         let Stream::Secured(secured) = &client.stream else { return Poll::Ready(Ok(())) };
-        let poll_turn = |cx: &mut Context<'_>| local.handshakes.poll_take(cx, &mut awaits_turn);
+        let poll_turn = |cx: &mut Context<'_>| local.handshakes.poll_take(cx, &mut turn);
         if let Poll::Ready(shaken) = secured.poll_handshake(cx, poll_turn) {
             return Poll::Ready(shaken);
         }
@@ -46,7 +48,7 @@ pub async fn finish(client: &mut Client) -> bool {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     })
     .await;
-    match shaken {
+    match shaken.and_then(|()| admit(client)) {
         Ok(()) => {
             note(client);
             true
@@ -57,6 +59,21 @@ pub async fn finish(client: &mut Client) -> bool {
             false
         }
     }
+}
+
+/// Holds the certificate of a session that was taken up again against the rules and the time of now: it may have expired
+/// since. The client learns of it by the end of the connection only, as rustls sends no alerts of ours.
+fn admit(client: &Client) -> io::Result<()> {
+    let Stream::Secured(secured) = &client.stream else { return Ok(()) };
+    secured.with_shaken(|shaken| {
+        if !shaken.is_resumed || shaken.peer_certificates.is_empty() {
+            return Ok(());
+        }
+        let refused = |error| io::Error::new(io::ErrorKind::PermissionDenied, error);
+        let view = client.local.view();
+        let acceptor = view.tls.as_ref().ok_or(io::ErrorKind::PermissionDenied)?;
+        acceptor.admits(shaken.peer_certificates, UnixTime::now()).map_err(refused)
+    })
 }
 
 /// Notes what requests have to know of the session.
@@ -77,7 +94,7 @@ fn note(client: &mut Client) {
 }
 
 fn facts(shaken: &Shaken<'_>) -> SessionFacts {
-    let certificate = shaken.peer_certificate.map(|der| format!(":{}:", BASE64_STANDARD.encode(der)));
+    let certificate = shaken.peer_certificates.first().map(|der| format!(":{}:", BASE64_STANDARD.encode(der)));
     SessionFacts {
         version: shaken.version,
         is_http2: shaken.protocol == Some(b"h2"),

@@ -4,10 +4,11 @@
 //! connection holds no buffer: records pass through the worker's [`Room`]. Never decides which certificate is shown and
 //! never sets a deadline.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::task::{Context, Poll, ready};
 
 use rustix::net::SendFlags;
 use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
 
@@ -28,8 +30,10 @@ const RECORD_BYTES_MAX: usize = 16 * 1024;
 const SEALING_BYTES_MAX: usize = 64;
 /// A record that is not whole, or a short message in several, in bytes.
 const PARTIAL_BYTES_MAX: usize = RECORD_BYTES_MAX + 4 * 1024;
-/// A flight of a handshake that is not whole, in bytes: chains of certificates are some kilobytes.
-const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
+/// A client's hello that is not whole, in bytes: anybody may send one, and let it stay so until the handshake is overdue.
+const HELLO_BYTES_MAX: usize = 16 * 1024;
+/// A flight of a handshake that is not whole and may have a chain of certificates in it, in bytes: some have many kilobytes.
+const CHAIN_BYTES_MAX: usize = 64 * 1024;
 /// Room for what rustls sends along by itself: tickets, a key update, an alert.
 const CONTROL_BYTES: usize = 4 * 1024;
 
@@ -43,6 +47,8 @@ pub struct Room {
     /// Ciphertext to go.
     outbound: RefCell<Vec<u8>>,
     sessions: Cell<usize>,
+    /// Bytes in the buffers that sessions hold of their own.
+    held: Cell<usize>,
 }
 
 impl Room {
@@ -51,10 +57,11 @@ impl Room {
         self.sessions.get()
     }
 
-    /// Memory of the sessions and of the buffers that they share, in bytes; what rustls holds beside a session is not in it.
+    /// Memory of the sessions, of what they hold and of the buffers that they share, in bytes; what rustls holds beside a
+    /// session is not in it.
     pub fn bytes(&self) -> usize {
         let shared = self.inbound.borrow().len() + self.staging.borrow().capacity() + self.outbound.borrow().len();
-        shared + self.sessions.get() * size_of::<RefCell<Inner>>()
+        shared + self.held.get() + self.sessions.get() * size_of::<RefCell<Inner>>()
     }
 }
 
@@ -104,6 +111,10 @@ struct Inner {
     /// What the client asked for; taken when the facts are noted.
     hello: Option<Hello>,
     facts: Option<Rc<SessionFacts>>,
+    /// Whether the peer may show a chain of certificates.
+    expects_chain: bool,
+    /// What of `partial`, `opened` and `unsent` is counted in the room, in bytes.
+    counted: usize,
 }
 
 impl fmt::Debug for Inner {
@@ -115,6 +126,30 @@ impl fmt::Debug for Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.room.sessions.set(self.room.sessions.get() - 1);
+        self.room.held.set(self.room.held.get() - self.counted);
+    }
+}
+
+/// A session while something is done with it; what it holds then is counted after.
+struct Held<'a>(RefMut<'a, Inner>);
+
+impl Deref for Held<'_> {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Inner {
+        &mut self.0
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.count();
     }
 }
 
@@ -125,8 +160,8 @@ pub struct Shaken<'a> {
     pub version: &'static str,
     /// What was agreed by ALPN.
     pub protocol: Option<&'a [u8]>,
-    /// The peer's certificate, DER.
-    pub peer_certificate: Option<&'a [u8]>,
+    /// What the peer showed, its own certificate first; in the session's first handshake if this one took it up again.
+    pub peer_certificates: &'a [CertificateDer<'static>],
     /// Whether an earlier session was resumed.
     pub is_resumed: bool,
 }
@@ -145,18 +180,22 @@ pub struct SessionFacts {
 }
 
 impl Secured {
-    /// The server's side of a handshake that begins now. `read` is what of the client's first flight came already.
+    /// The server's side of a handshake that begins now. `read` is what of the client's first flight came already, and
+    /// `asks` whether the configuration asks for a certificate.
     ///
     /// # Errors
     /// When rustls has no randomness or finds the configuration wanting.
     pub fn accept(
         socket: Socket,
         config: Arc<rustls::ServerConfig>,
+        asks: bool,
         room: &Rc<Room>,
         read: Vec<u8>,
     ) -> io::Result<Self> {
         let session = UnbufferedServerConnection::new(config).map_err(invalid)?;
-        Ok(Secured::new(socket, Session::Server(session), room, read))
+        let secured = Secured::new(socket, Session::Server(session), room, read);
+        secured.held().expects_chain = asks;
+        Ok(secured)
     }
 
     /// The client's side of a handshake that begins now.
@@ -171,7 +210,7 @@ impl Secured {
     ) -> io::Result<Self> {
         let session = UnbufferedClientConnection::new(config, name).map_err(invalid)?;
         let secured = Secured::new(socket, Session::Client(session), room, Vec::new());
-        secured.inner.borrow_mut().advance(&mut [])?;
+        secured.held().advance(&mut [])?;
         Ok(secured)
     }
 
@@ -190,13 +229,19 @@ impl Secured {
             is_broken: false,
             hello: None,
             facts: None,
+            expects_chain: true,
+            counted: 0,
         };
         Secured { socket, inner: Box::new(RefCell::new(inner)) }
     }
 
+    fn held(&self) -> Held<'_> {
+        Held(self.inner.borrow_mut())
+    }
+
     /// Takes it apart for the parking lot.
     pub fn into_parts(self) -> (OwnedFd, Idle) {
-        self.inner.borrow_mut().shrink();
+        self.held().shrink();
         (self.socket.into_fd(), Idle(self.inner))
     }
 
@@ -214,7 +259,7 @@ impl Secured {
         cx: &mut Context<'_>,
         mut poll_turn: impl FnMut(&mut Context<'_>) -> Poll<()>,
     ) -> Poll<io::Result<()>> {
-        let inner = &mut *self.inner.borrow_mut();
+        let inner = &mut *self.held();
         let room = inner.room.clone();
         loop {
             // Not waited for before reading: the peer may be waiting to be read itself.
@@ -269,7 +314,7 @@ impl Secured {
 
     /// See [`super::Stream::recv`].
     pub fn recv(&self, buf: &mut [u8]) -> io::Result<usize> {
-        let inner = &mut *self.inner.borrow_mut();
+        let inner = &mut *self.held();
         match inner.poll_open(buf, |bytes| Poll::Ready(self.socket.recv(bytes))) {
             Poll::Ready(read) => read,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
@@ -278,7 +323,7 @@ impl Secured {
 
     /// See [`super::Stream::poll_recv`].
     pub fn poll_recv(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let inner = &mut *self.inner.borrow_mut();
+        let inner = &mut *self.held();
         inner.poll_open(buf, |bytes| self.socket.poll_recv(cx, bytes))
     }
 
@@ -299,8 +344,9 @@ impl Secured {
 
     /// See [`super::Stream::is_quiet`]. What the peer sent may be a ticket only.
     pub fn is_quiet(&self) -> bool {
-        let inner = &mut *self.inner.borrow_mut();
-        if inner.has_more() {
+        let inner = &mut *self.held();
+        // With a part of a record its peer is not done either: the rest would be taken for an answer's beginning.
+        if inner.has_more() || !inner.partial.is_empty() {
             return false;
         }
         if self.socket.is_quiet() {
@@ -310,7 +356,9 @@ impl Secured {
         let mut inbound = inner.take_inbound(&room);
         let held = inner.partial.len();
         match self.socket.recv(&mut inbound[held..]) {
-            Ok(n @ 1..) => inner.advance(&mut inbound[..held + n]).is_ok() && !inner.has_more(),
+            Ok(n @ 1..) => {
+                inner.advance(&mut inbound[..held + n]).is_ok() && !inner.has_more() && inner.partial.is_empty()
+            }
             Err(error) => error.kind() == io::ErrorKind::WouldBlock,
             Ok(_) => false,
         }
@@ -318,14 +366,14 @@ impl Secured {
 
     /// See [`super::Stream::send`]. Takes all or nothing; what the socket has no room for waits, sealed.
     pub fn send(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let inner = &mut *self.inner.borrow_mut();
+        let inner = &mut *self.held();
         inner.flush(&self.socket)?;
         inner.seal(bufs, &self.socket)
     }
 
     /// See [`super::Stream::poll_send`].
     pub fn poll_send(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let inner = &mut *self.inner.borrow_mut();
+        let inner = &mut *self.held();
         ready!(inner.poll_flush(cx, &self.socket))?;
         Poll::Ready(inner.seal(bufs, &self.socket))
     }
@@ -338,12 +386,12 @@ impl Secured {
 
     /// See [`super::Stream::poll_flush`].
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner.borrow_mut().poll_flush(cx, &self.socket)
+        self.held().poll_flush(cx, &self.socket)
     }
 
     /// Tells the peer that no more comes (`close_notify`); it may send on.
     pub fn say_end(&self) {
-        let inner = &mut *self.inner.borrow_mut();
+        let inner = &mut *self.held();
         if !std::mem::replace(&mut inner.has_said_end, true) {
             // An alert that waits goes out even where nothing can be said any more.
             let _ = inner.queue_end();
@@ -369,6 +417,23 @@ impl Inner {
     /// Holds no more memory than what is kept needs: of a record that is not whole, its beginning.
     fn shrink(&mut self) {
         [&mut self.partial, &mut self.opened, &mut self.unsent].into_iter().for_each(Vec::shrink_to_fit);
+    }
+
+    /// Brings the room's count up to date.
+    fn count(&mut self) {
+        let holds = self.partial.capacity() + self.opened.capacity() + self.unsent.capacity();
+        let before = std::mem::replace(&mut self.counted, holds);
+        self.room.held.set(self.room.held.get() + holds - before);
+    }
+
+    /// How much of what came may wait for its rest, in bytes.
+    fn partial_bytes_max(&self) -> usize {
+        match &self.session {
+            session if !session.is_handshaking() => PARTIAL_BYTES_MAX,
+            Session::Server(_) if self.hello.is_none() => HELLO_BYTES_MAX,
+            _ if self.expects_chain => CHAIN_BYTES_MAX,
+            _ => PARTIAL_BYTES_MAX,
+        }
     }
 
     /// Whether there is something to be read without asking the socket.
@@ -480,15 +545,16 @@ impl Inner {
             }
         };
         let rest = bytes.len() - used.min(bytes.len());
-        let most = if self.session.is_handshaking() { HANDSHAKE_BYTES_MAX } else { PARTIAL_BYTES_MAX };
-        self.is_broken = done.is_err() || rest > most;
+        self.is_broken = done.is_err() || rest > self.partial_bytes_max();
         self.keep(if self.is_broken { &[] } else { &bytes[bytes.len() - rest..] });
         if self.is_broken { done.and(Err(io::ErrorKind::InvalidData.into())) } else { done }
     }
 
+    /// Keeps this, in no more room than that takes.
     fn keep(&mut self, rest: &[u8]) {
-        if rest.is_empty() && self.partial.capacity() > 0 {
-            self.partial = Vec::new();
+        let capacity = self.partial.capacity();
+        if capacity < rest.len() || capacity / 2 > rest.len() {
+            self.partial = rest.to_vec();
         } else {
             self.partial.clear();
             self.partial.extend_from_slice(rest);
@@ -679,7 +745,7 @@ impl Session {
                 _ => "TLSv1.3",
             },
             protocol: common.alpn_protocol(),
-            peer_certificate: common.peer_certificates().and_then(|chain| chain.first()).map(|first| first.as_ref()),
+            peer_certificates: common.peer_certificates().unwrap_or_default(),
             is_resumed: common.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
         }
     }

@@ -9,18 +9,16 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{
-    ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions,
-    WebPkiClientVerifier,
-};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
+use rustls::{CertificateError, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::certificate::Certificate;
 use super::names::{self, Names};
+use super::resumption::Resumption;
 use super::trust::Authorities;
 use crate::config::plan::{ClientAuth, Tls, TlsVersion};
-use crate::limits::TLS_SESSIONS_COUNT_MAX;
 
 /// The suites of Mozilla's intermediate profile that rustls has, which are all but those with finite-field
 /// Diffie-Hellman. Clients choose among them: each is strong, and they know what their machine is quick with.
@@ -47,30 +45,13 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider { cipher_suites: SUITES.to_vec(), kx_groups: GROUPS.to_vec(), ..default })
 }
 
-/// What lets clients take up an earlier session. It lives on through a change of certificates, and ends with the policy
-/// about clients: rustls resumes a session without asking again for what its first handshake asked for.
-#[derive(Clone, Debug)]
-pub(super) struct Resumption {
-    tickets: Arc<dyn ProducesTickets>,
-    sessions: Arc<dyn StoresServerSessions>,
-}
-
-impl Resumption {
-    /// With keys of its own, which replace themselves every six hours.
-    ///
-    /// # Errors
-    /// When the system has no randomness.
-    pub fn new() -> Result<Self, rustls::Error> {
-        let sessions = ServerSessionMemoryCache::new(TLS_SESSIONS_COUNT_MAX);
-        Ok(Resumption { tickets: aws_lc_rs::Ticketer::new()?, sessions })
-    }
-}
-
 /// How TLS is spoken to clients, for all workers.
 #[derive(Debug)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,
     choice: Arc<Choice>,
+    /// `None`: clients are asked for no certificate.
+    client_verifier: Option<Arc<dyn ClientCertVerifier>>,
     made_of: Parts,
 }
 
@@ -103,14 +84,14 @@ impl Parts {
         self.plan.client_auth == other.plan.client_auth && self.authorities == other.authorities
     }
 
-    fn client_verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, String> {
-        let Some(authorities) = &self.authorities else { return Ok(WebPkiClientVerifier::no_client_auth()) };
+    fn client_verifier(&self) -> Result<Option<Arc<dyn ClientCertVerifier>>, String> {
+        let Some(authorities) = &self.authorities else { return Ok(None) };
         let verifier = WebPkiClientVerifier::builder_with_provider(authorities.roots.clone(), provider());
         let verifier = match self.plan.client_auth {
             ClientAuth::Require(_) => verifier,
             ClientAuth::Request(_) | ClientAuth::Off => verifier.allow_unauthenticated(),
         };
-        verifier.build().map_err(|error| error.to_string())
+        verifier.build().map(Some).map_err(|error| error.to_string())
     }
 }
 
@@ -127,7 +108,11 @@ impl Acceptor {
         };
         let config = ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions);
         let config = config.map_err(|error| error.to_string())?;
-        let config = config.with_client_cert_verifier(parts.client_verifier()?);
+        let client_verifier = parts.client_verifier()?;
+        let config = match &client_verifier {
+            Some(verifier) => config.with_client_cert_verifier(verifier.clone()),
+            None => config.with_no_client_auth(),
+        };
         let mut config = config.with_cert_resolver(choice.clone());
         let protocols: &[&[u8]] = if parts.http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
@@ -135,12 +120,29 @@ impl Acceptor {
         config.session_storage = parts.resumption.sessions.clone();
         // Early data could be sent again by anybody who saw it.
         config.max_early_data_size = 0;
-        Ok(Acceptor { config: Arc::new(config), choice, made_of: parts })
+        Ok(Acceptor { config: Arc::new(config), choice, client_verifier, made_of: parts })
     }
 
     /// For rustls.
     pub fn config(&self) -> &Arc<ServerConfig> {
         &self.config
+    }
+
+    /// Whether clients are asked for a certificate.
+    pub fn asks(&self) -> bool {
+        self.client_verifier.is_some()
+    }
+
+    /// Whether a client that showed `chain` in an earlier session, its own certificate first, would be let in at `now`.
+    /// rustls looks at a chain only in the handshake that it is shown in.
+    ///
+    /// # Errors
+    /// What is wrong with the chain, or that no certificate is asked for any more.
+    pub fn admits(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), rustls::Error> {
+        let (Some(verifier), Some((own, others))) = (&self.client_verifier, chain.split_first()) else {
+            return Err(CertificateError::ApplicationVerificationFailure.into());
+        };
+        verifier.verify_client_cert(own, others, now).map(|_| ())
     }
 
     /// The port that plain requests are to be sent to; `None` when they are served.

@@ -13,6 +13,7 @@ use serde::Serialize;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+use x509_parser::x509::X509Version;
 
 use super::files::{FileFault, Named};
 use super::names;
@@ -58,6 +59,22 @@ impl Standing {
 }
 
 impl Validity {
+    /// What of it is within the validity of all of `chain`. A certificate that is its own issuer doesn't count, as clients
+    /// go by those that they have; nor one that can't be read, as rustls doesn't read it either.
+    fn within(self, chain: &[CertificateDer<'_>]) -> Validity {
+        let others = chain.iter().filter_map(|der| parse(der).ok());
+        let others = others.filter(|other| other.issuer() != other.subject());
+        others.map(|other| Validity::of(&other)).fold(self, |all, other| Validity {
+            not_before: all.not_before.max(other.not_before),
+            not_after: all.not_after.min(other.not_after),
+        })
+    }
+
+    fn of(certificate: &X509Certificate<'_>) -> Validity {
+        let validity = certificate.validity();
+        Validity { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() }
+    }
+
     /// How it stands at `now`, in seconds since 1970.
     pub fn standing(self, now: i64) -> Standing {
         match () {
@@ -84,7 +101,8 @@ pub struct Certificate {
     /// Whether the names are from its subject, because it has no subject alternative names. No client of today believes
     /// those.
     pub is_old_style: bool,
-    /// When it is valid.
+    /// When it is valid, and with it the chain that is in its file: a client that has to go by an intermediate which has
+    /// expired refuses the certificate, too.
     pub validity: Validity,
     /// For rustls.
     pub(super) key: Arc<CertifiedKey>,
@@ -102,6 +120,7 @@ impl Certificate {
         let chain = cert_file.certificates()?;
         let private_key = key_file.private_key()?;
         let facts = Facts::of(&chain[0]).map_err(|problem| cert_file.fault(problem, ""))?;
+        let validity = facts.validity.within(&chain[1..]);
         let key = CertifiedKey::from_der(chain, private_key, provider).map_err(|error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => key_file.fault(
                 format!("it is not the key of the certificate in {}", files.cert_file.display()),
@@ -109,7 +128,7 @@ impl Certificate {
             ),
             error => key_file.fault(format!("of no use as a private key: {error}"), "RSA, ECDSA and Ed25519 are"),
         })?;
-        let Facts { names, is_old_style, validity } = facts;
+        let Facts { names, is_old_style, .. } = facts;
         Ok(Certificate { files: files.clone(), names, is_old_style, validity, key: Arc::new(key) })
     }
 
@@ -125,6 +144,23 @@ pub(super) fn validity_of(der: &CertificateDer<'_>) -> Result<Validity, String> 
     Facts::of(der).map(|facts| facts.validity)
 }
 
+/// Whether it may issue others: it says so, or it is from before certificates could say so (version 1) and its own issuer.
+/// One of version 3 that says nothing may not (RFC 5280, section 4.2.1.9).
+pub(super) fn is_authority(der: &CertificateDer<'_>) -> Result<bool, String> {
+    let certificate = parse(der)?;
+    let says = certificate.basic_constraints().map_err(|error| format!("its basic constraints: {error}"))?;
+    Ok(match says {
+        Some(constraints) => constraints.value.ca,
+        None => certificate.version() == X509Version::V1 && certificate.issuer() == certificate.subject(),
+    })
+}
+
+fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
+    let (_, certificate) =
+        X509Certificate::from_der(der).map_err(|error| format!("it is no X.509 certificate: {error}"))?;
+    Ok(certificate)
+}
+
 /// What a certificate says of itself.
 struct Facts {
     names: Vec<Box<str>>,
@@ -134,8 +170,7 @@ struct Facts {
 
 impl Facts {
     fn of(der: &CertificateDer<'_>) -> Result<Facts, String> {
-        let (_, certificate) =
-            X509Certificate::from_der(der).map_err(|error| format!("it is no X.509 certificate: {error}"))?;
+        let certificate = parse(der)?;
         let alternative = certificate.subject_alternative_name();
         let alternative = alternative.map_err(|error| format!("its subject alternative names: {error}"))?;
         let names: Vec<Box<str>> = match &alternative {
@@ -147,9 +182,7 @@ impl Facts {
                 .map(names::canonical)
                 .collect(),
         };
-        let validity = certificate.validity();
-        let validity =
-            Validity { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() };
+        let validity = Validity::of(&certificate);
         Ok(Facts { names, is_old_style: alternative.is_none(), validity })
     }
 }

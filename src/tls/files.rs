@@ -13,7 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use crate::limits::TLS_FILE_BYTES_MAX;
 
 /// Why a file can't be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FileFault {
     /// The key that names it, such as `ssl.certificates[2].key_file`.
     pub key: String,
@@ -23,6 +23,8 @@ pub struct FileFault {
     pub problem: String,
     /// What to do about it; may be empty.
     pub cure: String,
+    /// Whether it may be over although the file looks as it did: too many open files, a disk that did not answer.
+    pub may_pass: bool,
 }
 
 impl fmt::Display for FileFault {
@@ -45,7 +47,7 @@ impl Named<'_> {
     /// A fault of it.
     pub fn fault(&self, problem: impl Into<String>, cure: &str) -> FileFault {
         let (key, file) = (self.key.to_owned(), self.file.to_owned());
-        FileFault { key, file, problem: problem.into(), cure: cure.to_owned() }
+        FileFault { key, file, problem: problem.into(), cure: cure.to_owned(), may_pass: false }
     }
 
     /// What is in it.
@@ -71,7 +73,8 @@ impl Named<'_> {
             io::ErrorKind::PermissionDenied => "the user that the proxy runs as has to be able to read it",
             _ => "",
         };
-        self.fault(format!("cannot be read: {error}"), cure)
+        let stays = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied);
+        FileFault { may_pass: !stays, ..self.fault(format!("cannot be read: {error}"), cure) }
     }
 
     /// The certificates in it; at least one.
@@ -105,4 +108,18 @@ impl Named<'_> {
 fn is_encrypted(pem: &[u8]) -> bool {
     let has = |text: &[u8]| pem.windows(text.len()).any(|window| window == text);
     has(b"BEGIN ENCRYPTED PRIVATE KEY") || has(b"Proc-Type: 4,ENCRYPTED")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_now_may_be_readable_later() {
+        // Its first page is nobody's, so reading it is an error of the device.
+        for (file, may_pass) in [("/proc/self/mem", true), ("/proc/self/none", false), ("/proc", false)] {
+            let fault = Named { key: "ssl.cert_file", file: Path::new(file) }.read().unwrap_err();
+            assert_eq!(fault.may_pass, may_pass, "{fault}");
+        }
+    }
 }

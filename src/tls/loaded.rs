@@ -3,14 +3,15 @@
 //! Owns what becomes of a file that is of no use: one that was in use stays so as it was last read; a new one is a fault.
 //! Blocks while it reads.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::acceptor::{self, Acceptor, Resumption, provider};
+use super::acceptor::{self, Acceptor, provider};
 use super::certificate::Certificate;
 use super::connector::{self, Connector};
 use super::files::{FileFault, Named};
+use super::resumption::Resumption;
 use super::trust::Authorities;
 use crate::config::plan::{ClientAuth, KeyPair, Plan, Tls, Upstream};
 use crate::stamp::Stamp;
@@ -46,7 +47,8 @@ impl Loaded {
     /// # Errors
     /// Every file that is of no use and was not in use before.
     pub fn load(plan: &Plan, before: &Loaded, reading: Reading) -> Result<Loaded, Vec<FileFault>> {
-        let mut loader = Loader { before, reading, now: Loaded::default(), faults: Vec::new() };
+        let useless = before.troubles.iter().map(|trouble| trouble.file.as_path()).collect();
+        let mut loader = Loader { before, useless, reading, now: Loaded::default(), faults: Vec::new() };
         loader.now.acceptor = plan.tls.as_ref().and_then(|tls| loader.acceptor(tls, plan.server.http2));
         for upstream in plan.upstreams.iter().filter(|upstream| upstream.has_secure_backend()) {
             if let Some(connector) = loader.connector(upstream) {
@@ -88,6 +90,11 @@ impl Loaded {
         all
     }
 
+    /// Whether a file of no use may be of use again without looking different.
+    pub fn may_be_mended(&self) -> bool {
+        self.troubles.iter().any(|trouble| trouble.may_pass)
+    }
+
     /// Whether TLS is spoken to anybody.
     pub fn is_used(&self) -> bool {
         self.acceptor.is_some() || !self.connectors.is_empty()
@@ -96,6 +103,8 @@ impl Loaded {
 
 struct Loader<'a> {
     before: &'a Loaded,
+    /// Files that were of no use then.
+    useless: HashSet<&'a Path>,
     reading: Reading,
     now: Loaded,
     faults: Vec<FileFault>,
@@ -113,7 +122,7 @@ impl Loader<'_> {
         let authorities = match &tls.client_auth {
             ClientAuth::Off => None,
             ClientAuth::Request(file) | ClientAuth::Require(file) => {
-                Some(self.authorities(Named { key: "ssl.client_ca_file", file })?)
+                Some(self.client_authorities(Named { key: "ssl.client_ca_file", file })?)
             }
         };
         if certificates.len() < tls.certificates.len() {
@@ -155,7 +164,7 @@ impl Loader<'_> {
             _ => {}
         }
         let file = plan.ca_file.clone().unwrap_or_default();
-        let fault = |problem| FileFault { key, file, problem, cure: String::new() };
+        let fault = |problem| FileFault { key, file, problem, cure: String::new(), may_pass: false };
         let connector = Connector::new(parts).map_err(fault);
         self.noted(connector).map(Arc::new)
     }
@@ -176,6 +185,17 @@ impl Loader<'_> {
     }
 
     fn authorities(&mut self, file: Named<'_>) -> Option<Arc<Authorities>> {
+        self.authorities_for(file, false)
+    }
+
+    /// At least one of which may issue certificates: clients are known by nothing else.
+    fn client_authorities(&mut self, file: Named<'_>) -> Option<Arc<Authorities>> {
+        let authorities = self.authorities_for(file, true)?;
+        // The file may be one of backends, too, which was of use there.
+        if authorities.roots.is_empty() { self.noted(Err(no_authority(file))) } else { Some(authorities) }
+    }
+
+    fn authorities_for(&mut self, file: Named<'_>, has_to_issue: bool) -> Option<Arc<Authorities>> {
         if let Some(read) = self.now.authorities.get(file.file) {
             return Some(read.clone());
         }
@@ -183,7 +203,10 @@ impl Loader<'_> {
         let is_as_read = self.is_as_read(file.file);
         let read = match before {
             Some(before) if is_as_read => Ok(before.clone()),
-            _ => Authorities::read(file).map(Arc::new),
+            _ => Authorities::read(file).and_then(|read| match read.roots.is_empty() && has_to_issue {
+                true => Err(no_authority(file)),
+                false => Ok(Arc::new(read)),
+            }),
         };
         let authorities = self.or_before(read, before)?;
         self.now.authorities.insert(file.file.to_owned(), authorities.clone());
@@ -193,8 +216,7 @@ impl Loader<'_> {
     /// Whether a file looks as it did when it was read last, and was of use then. How it looks now is noted.
     fn is_as_read(&mut self, file: &Path) -> bool {
         let now = *self.now.stamps.entry(file.to_owned()).or_insert_with(|| Stamp::of(file));
-        let was_of_use = || self.before.troubles.iter().all(|trouble| trouble.file != file);
-        self.reading == Reading::Changed && self.before.stamps.get(file) == Some(&now) && was_of_use()
+        self.reading == Reading::Changed && self.before.stamps.get(file) == Some(&now) && !self.useless.contains(file)
     }
 
     /// Those of the system, read once for all upstreams.
@@ -210,6 +232,7 @@ impl Loader<'_> {
                 file: PathBuf::new(),
                 problem,
                 cure: "install ca-certificates, or name the backends' authority here".to_owned(),
+                may_pass: false,
             }),
         };
         let system = self.or_before(read, before)?;
@@ -232,4 +255,9 @@ impl Loader<'_> {
     fn noted<T>(&mut self, result: Result<T, FileFault>) -> Option<T> {
         result.map_err(|fault| self.faults.push(fault)).ok()
     }
+}
+
+fn no_authority(file: Named<'_>) -> FileFault {
+    let cure = "name the certificate that issued those of the clients; a client's own one lets nobody in";
+    file.fault("there is no authority in it", cure)
 }

@@ -295,6 +295,73 @@ fn backends_have_to_prove_who_they_are_unless_anybody_is_believed() {
 }
 
 #[test]
+fn a_certificate_that_is_no_authority_issues_nothing() {
+    let dir = dir("leaf");
+    // With the key of the certificate that is named as `ca_file`, as whoever took it over would.
+    let params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+    let leaf = CertifiedIssuer::self_signed(params, Key::generate().unwrap()).unwrap();
+    dir.write("leaf.crt", &leaf.pem());
+    dir.certificate("forged", &leaf, &["b.test"]);
+    dir.write("both.crt", &(leaf.pem() + &std::fs::read_to_string(dir.path("ca.crt")).unwrap()));
+    let text = |cert: &str, ca: &str, ssl: &str| {
+        let text = "ssl: {enabled: on, cert_file: DIR/CERT.crt, key_file: DIR/CERT.keySSL}\nrouting: {r: {upstream: u}}\n\
+                    backends: {u: [{host: a.test, port: 1, scheme: https}]}\nupstreams: {u: {tls: {ca_file: DIR/CA.crt}}}\n";
+        let text = text.replace("CERT", cert).replace("CA", ca).replace("SSL", ssl);
+        plan(&text.replace("DIR", &dir.0.display().to_string()))
+    };
+    for (cert, ca, is_believed) in [("forged", "leaf", false), ("forged", "both", false), ("b", "both", true)] {
+        let loaded = load(&text(cert, ca, ""), &Loaded::default());
+        let met = meet(&loaded, &connector(&loaded), name("b.test"));
+        assert_eq!(met.failed.is_none(), is_believed, "{cert} by {ca}: {:?}", met.failed);
+    }
+    // Of clients it is not believed either, and a file without any authority is told at once.
+    let asks = |file: &str| format!(", client_auth: require, client_ca_file: DIR/{file}.crt");
+    let faults = Loaded::load(&text("a", "leaf", &asks("leaf")), &Loaded::default(), Reading::All).unwrap_err();
+    assert!(faults.len() == 1 && faults[0].problem == "there is no authority in it", "{faults:?}");
+    let own = |pair: &str| {
+        let text = format!(
+            "ssl: {{enabled: on, cert_file: DIR/a.crt, key_file: DIR/a.key{}}}\nrouting: {{r: {{upstream: u}}}}\n\
+             backends: {{u: [{{host: a.test, port: 1, scheme: https}}]}}\n\
+             upstreams: {{u: {{tls: {{ca_file: DIR/ca.crt, cert_file: DIR/{pair}.crt, key_file: DIR/{pair}.key}}}}}}\n",
+            asks("both")
+        );
+        plan(&text.replace("DIR", &dir.0.display().to_string()))
+    };
+    for (pair, is_believed) in [("forged", false), ("b", true)] {
+        let loaded = load(&own(pair), &Loaded::default());
+        let met = meet(&loaded, &connector(&loaded), name("a.test"));
+        assert_eq!(met.failed.is_none(), is_believed, "{pair}: {:?}", met.failed);
+    }
+}
+
+#[test]
+fn a_certificate_is_valid_no_longer_than_its_chain() {
+    let dir = dir("chain");
+    let made = |issuer: &CertifiedIssuer<'_, Key>, year: i32| {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        params.distinguished_name.push(DnType::CommonName, format!("until {year}"));
+        params.signed_by(&Key::generate().unwrap(), issuer).unwrap().pem()
+    };
+    let end = || {
+        let loaded = load(&dir.plan(""), &Loaded::default());
+        loaded.certificates().iter().find(|one| is_of(&one.files.cert_file, "a")).unwrap().validity.not_after
+    };
+    let alone = end();
+    let own = std::fs::read_to_string(dir.path("a.crt")).unwrap();
+    let ca = authority("root");
+    dir.write("a.crt", &format!("{own}{}{}", made(&ca, 2032), made(&ca, 2031)));
+    let end_of_2030 = rcgen::date_time_ymd(2031, 1, 1).unix_timestamp();
+    assert!(end() == end_of_2030 && end_of_2030 < alone, "{} {alone}", end());
+    // Its root is the client's affair.
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    dir.write("a.crt", &format!("{own}{}", params.self_signed(&Key::generate().unwrap()).unwrap().pem()));
+    assert_eq!(end(), alone);
+}
+
+#[test]
 fn a_connection_serves_the_name_it_asked_for_and_those_of_its_certificate() {
     let dir = dir("serves");
     let loaded = load(&dir.plan(ALL), &Loaded::default());

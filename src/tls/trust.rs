@@ -11,13 +11,15 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::certificate::{Standing, validity_of};
+use super::certificate::{Standing, is_authority, validity_of};
 use super::files::{FileFault, Named};
 
 /// Authorities; equal when they are the same ones.
 #[derive(Debug)]
 pub(super) struct Authorities {
+    /// Those who may issue certificates; of a file it may be none.
     pub roots: Arc<RootCertStore>,
+    /// All that are in the file.
     certificates: Vec<CertificateDer<'static>>,
 }
 
@@ -34,7 +36,10 @@ impl Authorities {
         let mut roots = RootCertStore::empty();
         for (at, certificate) in certificates.iter().enumerate() {
             let unfit = |error| file.fault(format!("its certificate {} can't be an authority: {error}", at + 1), "");
-            roots.add(certificate.clone()).map_err(unfit)?;
+            // Whoever has the key of a server's own certificate is not to issue others by it.
+            if is_authority(certificate).map_err(|problem| file.fault(problem, ""))? {
+                roots.add(certificate.clone()).map_err(unfit)?;
+            }
         }
         Ok(Authorities { roots: Arc::new(roots), certificates })
     }
@@ -65,16 +70,18 @@ pub(super) struct Verifier {
 enum Believed {
     /// Anybody's (`verify: false`).
     Anybody,
-    /// Those that these issued, and these themselves.
-    Known { authorities: Arc<Authorities>, chain: Arc<WebPkiServerVerifier> },
+    /// Those that these issued, and these themselves. Without a chain, none of these may issue any.
+    Known { authorities: Arc<Authorities>, chain: Option<Arc<WebPkiServerVerifier>> },
 }
 
 impl Verifier {
     /// Against these authorities; `None`: against nothing.
     pub fn new(authorities: Option<Arc<Authorities>>, provider: Arc<CryptoProvider>) -> Result<Verifier, String> {
         let Some(authorities) = authorities else { return Ok(Verifier { provider, believed: Believed::Anybody }) };
-        let chain = WebPkiServerVerifier::builder_with_provider(authorities.roots.clone(), provider.clone()).build();
-        let chain = chain.map_err(|error| error.to_string())?;
+        let chain = (!authorities.roots.is_empty())
+            .then(|| WebPkiServerVerifier::builder_with_provider(authorities.roots.clone(), provider.clone()).build())
+            .transpose()
+            .map_err(|error| error.to_string())?;
         Ok(Verifier { provider, believed: Believed::Known { authorities, chain } })
     }
 }
@@ -106,7 +113,8 @@ impl ServerCertVerifier for Verifier {
             Believed::Known { authorities, .. } if authorities.certificates.iter().any(|known| known == own) => {
                 verify_named(own, name, now).map(|()| ServerCertVerified::assertion())
             }
-            Believed::Known { chain, .. } => chain.verify_server_cert(own, intermediates, name, ocsp, now),
+            Believed::Known { chain: Some(chain), .. } => chain.verify_server_cert(own, intermediates, name, ocsp, now),
+            Believed::Known { chain: None, .. } => Err(CertificateError::UnknownIssuer.into()),
         }
     }
 

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -67,8 +68,15 @@ impl Pki {
 
     /// A certificate for these names, in files called after the first.
     pub fn issue(&self, names: &[&str]) -> Issued {
+        self.issue_for(names, Duration::from_secs(10 * 365 * 24 * 60 * 60))
+    }
+
+    /// As [`Pki::issue`], valid for so long from now on; in whole seconds.
+    pub fn issue_for(&self, names: &[&str], lifetime: Duration) -> Issued {
         let mut params =
             CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).expect("names");
+        params.not_after =
+            rcgen::date_time_ymd(1970, 1, 1) + SystemTime::UNIX_EPOCH.elapsed().expect("a date") + lifetime;
         params.distinguished_name.push(DnType::CommonName, names[0]);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().expect("a key");
@@ -101,7 +109,17 @@ impl Pki {
 
     /// A client that shows a certificate.
     pub fn client_with(&self, own: &Issued) -> Arc<rustls::ClientConfig> {
-        let config = rustls::ClientConfig::builder().with_root_certificates(self.roots());
+        self.client_of(rustls::DEFAULT_VERSIONS, own)
+    }
+
+    /// A client of these versions that shows a certificate.
+    pub fn client_of(
+        &self,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        own: &Issued,
+    ) -> Arc<rustls::ClientConfig> {
+        let config =
+            rustls::ClientConfig::builder_with_protocol_versions(versions).with_root_certificates(self.roots());
         Arc::new(config.with_client_auth_cert(own.chain.clone(), own.key()).expect("a certificate of its own"))
     }
 

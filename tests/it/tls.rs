@@ -4,9 +4,13 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustls::server::{ClientHello, ResolvesServerCert};
+
+use crate::api::Api;
 use crate::client::Client;
 use crate::frames;
 use crate::h2_origin::H2Origin;
@@ -15,7 +19,7 @@ use crate::peer2::{Peer, of};
 use crate::pki::{Issued, Pki};
 use crate::proxy::{Proxy, sections};
 use crate::websocket;
-use crate::wire::{Sock, Trouble, Wire};
+use crate::wire::{Sock, Trouble, Wire, lock};
 
 /// The `ssl` section for one certificate, with further keys.
 fn ssl(own: &Issued, keys: &str) -> String {
@@ -164,11 +168,7 @@ fn a_clients_certificate_is_demanded_and_told_to_the_backend() {
         let ca = pki.ca_file();
         let proxy = start(&pki, &origin, &[], &format!("client_auth: {policy}, client_ca_file: {}", ca.display()));
         let told = shown(&mut connect(&proxy, &pki.client_with(&own))).expect("the certificate");
-        let wanted = {
-            use base64::Engine;
-            base64::prelude::BASE64_STANDARD.encode(own.chain[0].as_ref())
-        };
-        assert_eq!(told, format!(":{wanted}:"));
+        assert_eq!(told, as_field(&own));
         // In TLS 1.3 the client learns of the refusal when it reads.
         let mut bare = open(proxy.addr(), &pki.client(&[])).unwrap();
         bare.send_get("/");
@@ -180,6 +180,133 @@ fn a_clients_certificate_is_demanded_and_told_to_the_backend() {
             assert_eq!(shown(&mut connect(&proxy, &pki.client(&[]))), None);
         }
     }
+}
+
+#[test]
+fn a_certificate_that_has_expired_lets_nobody_in_by_an_earlier_session() {
+    let (pki, origin) = (Pki::new("tls-expires"), Origin::start(origin::by_path));
+    let keys = format!("client_auth: require, client_ca_file: {}", pki.ca_file().display());
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let proxy = start(&pki, &origin, &[], &keys);
+        let late = pki.client_of(&[version], &pki.issue_for(&["late.test"], Duration::ZERO));
+        let own = pki.issue_for(&["client.test"], Duration::from_secs(3));
+        let config = pki.client_of(&[version], &own);
+        for _ in 0..2 {
+            assert_eq!(try_status(&proxy, &config), Some(200));
+            // A session that is taken up again tells the certificate of then.
+            let seen = origin.requests().pop().expect("a request");
+            assert_eq!(seen.request.fields.one("client-cert"), Some(as_field(&own)), "{version:?}");
+        }
+        assert_eq!((proxy.stats().handshakes_full, proxy.stats().handshakes_resumed), (1, 1), "{version:?}");
+        crate::wait::until("the end of the certificate", || try_status(&proxy, &config).is_none());
+        assert_eq!((proxy.stats().handshakes_full, proxy.stats().handshakes_failed), (1, 1), "{version:?}");
+        // Nor does it in a new one.
+        assert_eq!(try_status(&proxy, &late), None, "{version:?}");
+    }
+}
+
+/// A certificate as `Client-Cert` has it.
+fn as_field(own: &Issued) -> String {
+    use base64::Engine;
+    format!(":{}:", base64::prelude::BASE64_STANDARD.encode(own.chain[0].as_ref()))
+}
+
+/// The status of an answer over a new connection; `None` where it comes to none.
+fn try_status(proxy: &Proxy, config: &Arc<rustls::ClientConfig>) -> Option<u16> {
+    let mut client = open(proxy.addr(), config).ok()?;
+    client.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").ok()?;
+    client.wire.response("GET").ok().map(|answer| answer.status)
+}
+
+#[test]
+fn what_is_offered_is_what_the_configuration_says() {
+    let (pki, origin) = (Pki::new("tls-offer"), Origin::start(origin::by_path));
+    let proxy = start(&pki, &origin, &[("http2", "false")], "min_version: \"1.3\"");
+    // Had HTTP/2 been chosen, this would be no answer.
+    assert_eq!(try_status(&proxy, &pki.client(&["h2", "http/1.1"])), Some(200));
+    let refused = open(proxy.addr(), &pki.client(&["h2"])).err().map(|error| error.to_string());
+    assert!(refused.as_ref().is_some_and(|why| why.contains("NoApplicationProtocol")), "alert 120: {refused:?}");
+    let own = pki.issue(&["client.test"]);
+    assert_eq!(try_status(&proxy, &pki.client_of(&[&rustls::version::TLS13], &own)), Some(200));
+    let refused = open(proxy.addr(), &pki.client_of(&[&rustls::version::TLS12], &own)).err();
+    assert!(refused.as_ref().is_some_and(|why| why.to_string().contains("ProtocolVersion")), "{refused:?}");
+}
+
+#[test]
+fn a_clients_certificate_is_told_over_http2_and_never_another() {
+    let (pki, origin) = (Pki::new("tls-client-http2"), Origin::start(origin::by_path));
+    let ours = pki.issue(&["proxy.test"]);
+    let far = start(
+        &pki,
+        &origin,
+        &[("trusted_proxies", "[127.0.0.1]")],
+        &format!("client_auth: require, client_ca_file: {}", pki.ca_file().display()),
+    );
+    let near = Proxy::start(
+        &[("trusted_proxies", "[127.0.0.1]")],
+        &format!(
+            "backends: {{default: [{{host: 127.0.0.1, port: {}, scheme: h2}}]}}\n\
+             upstreams: {{default: {{tls: {{ca_file: {}, server_name: a.test, cert_file: {}, key_file: {}}}}}}}\n\
+             routing: {{default: {{upstream: default, request_headers: {{set: {{Client-Cert-Chain: forged}}}}}}}}\n",
+            far.addr().port(),
+            pki.ca_file().display(),
+            ours.cert_file.display(),
+            ours.key_file.display()
+        ),
+    );
+    assert_eq!(near.client().request("GET", "/", &[("Client-Cert", ":Zm9yZ2Vk:")], b"").status, 200);
+    let seen = origin.only_request();
+    assert_eq!(seen.request.fields.all("client-cert"), [as_field(&ours)]);
+    assert_eq!(seen.request.fields.one("client-cert-chain"), None);
+}
+
+#[test]
+fn what_runs_goes_on_through_a_swap_and_what_is_new_goes_by_the_new_files() {
+    let (pki, next) = (Pki::new("tls-swap"), Pki::new("tls-swap-next"));
+    let origin = Origin::start(origin::by_path);
+    let (own, renewed) = (pki.issue(&["a.test"]), next.issue(&["a.test"]));
+    let clients = pki.dir.path("clients.pem");
+    copy(&pki.ca_file(), &clients);
+    let keys = format!("client_auth: require, client_ca_file: {}", clients.display());
+    let proxy = Proxy::start(&[], &(ssl(&own, &keys) + "grpc: {port: 0}\n" + &sections(&origin, "", "")));
+    let (old, new) = (pki.client_with(&pki.issue(&["client.test"])), next.client_with(&next.issue(&["client.test"])));
+    let mut runs = connect(&proxy, &old);
+    assert_eq!((runs.get("/").status, try_status(&proxy, &new)), (200, None));
+    for (from, to) in
+        [(&next.ca_file(), &clients), (&renewed.cert_file, &own.cert_file), (&renewed.key_file, &own.key_file)]
+    {
+        copy(from, to);
+    }
+    let (status, done) = Api::of(&proxy).ask("POST", "/api/v1/config/reload-ssl");
+    assert_eq!(status, 200, "{done}");
+    // Not by its earlier session either.
+    assert_eq!((runs.get("/").status, try_status(&proxy, &old), try_status(&proxy, &new)), (200, None, Some(200)));
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::copy(from, to).expect("a copy");
+}
+
+#[test]
+fn an_answer_of_ours_that_is_not_taken_in_time_ends_the_connection() {
+    let pki = Pki::new("tls-untaken");
+    let own = pki.issue(&["a.test"]);
+    let body = "x".repeat(60_000);
+    let sections = ssl(&own, "") + &format!("routing: {{r: {{respond: {{body: {body}}}}}}}\n");
+    let proxy = Proxy::start(&[("write_timeout", "500ms")], &sections);
+    let mut client = connect(&proxy, &pki.client(&["http/1.1"]));
+    let mut asked = 0;
+    // None of them is read.
+    while proxy.stats().connections_active > 0 {
+        asked += 1;
+        let _ = client.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        proxy.wait_until("an answer", |totals| totals.requests >= asked || totals.connections_active == 0);
+    }
+    let totals = proxy.stats();
+    assert!(totals.requests > 1, "{}", totals.requests);
+    // Of none nothing was taken: the first that did not get out was the last.
+    assert_eq!(totals.client_bytes_out % totals.requests, 0, "{totals:?}");
+    assert!(totals.client_bytes_out / totals.requests > 60_000, "{totals:?}");
 }
 
 /// Trusts `pki`, and shows what another authority issued.
@@ -262,6 +389,60 @@ fn a_backends_certificate_is_verified() {
         assert_eq!(answer.status, if wanted.is_some() { 502 } else { 200 }, "{keys}: {error:?}");
         assert!(wanted.is_none_or(|wanted| error.is_some_and(|error| error.contains(wanted))), "{keys}");
     }
+}
+
+/// Shows one certificate, and notes the names that are asked for.
+#[derive(Debug)]
+struct Asked {
+    own: Arc<rustls::sign::CertifiedKey>,
+    names: Mutex<Vec<Option<String>>>,
+}
+
+impl ResolvesServerCert for Asked {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        lock(&self.names).push(hello.server_name().map(str::to_owned));
+        Some(self.own.clone())
+    }
+}
+
+#[test]
+fn a_backend_is_asked_for_the_name_that_it_has_to_prove() {
+    let pki = Pki::new("tls-sni");
+    let own = pki.issue(&["b.test", "localhost", "127.0.0.1"]);
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let key = rustls::sign::CertifiedKey::from_der(own.chain.clone(), own.key(), &provider).expect("a pair");
+    let asked = Arc::new(Asked { own: Arc::new(key), names: Mutex::default() });
+    let config = rustls::ServerConfig::builder().with_no_client_auth().with_cert_resolver(asked.clone());
+    let origin = Origin::start_tls(Arc::new(config), origin::by_path);
+    let ca = format!("ca_file: {}", pki.ca_file().display());
+    // An address is none (RFC 6066, section 3).
+    for (keys, name) in [(ca.clone(), None), (format!("{ca}, server_name: b.test"), Some("b.test"))] {
+        assert_eq!(before(&origin, "", &keys).client().get("/").status, 200, "{keys}");
+        assert_eq!(lock(&asked.names).pop(), Some(name.map(str::to_owned)));
+    }
+}
+
+#[test]
+fn the_files_of_an_upstream_are_swapped_in_a_running_proxy() {
+    let (pki, stranger) = (Pki::new("tls-swap-backend"), Pki::new("tls-swap-stranger"));
+    let own = pki.issue(&["127.0.0.1"]);
+    let origin = Origin::start_tls(pki.server(&own, true), origin::by_path);
+    let (theirs, ours) = (stranger.issue(&["proxy.test"]), pki.issue(&["proxy.test"]));
+    let keys = format!(
+        "tls: {{ca_file: {}, cert_file: {}, key_file: {}}}",
+        stranger.ca_file().display(),
+        theirs.cert_file.display(),
+        theirs.key_file.display()
+    );
+    let proxy = Proxy::start(&[], &("grpc: {port: 0}\n".to_owned() + &sections(&origin, "scheme: https", &keys)));
+    let (api, mut client) = (Api::of(&proxy), proxy.client());
+    let reloaded = || api.ask("POST", "/api/v1/config/reload-ssl").0;
+    assert_eq!(client.get("/").status, 502);
+    copy(&pki.ca_file(), &stranger.ca_file());
+    assert_eq!((reloaded(), client.get("/").status), (200, 502), "the backend does not know us");
+    copy(&ours.cert_file, &theirs.cert_file);
+    copy(&ours.key_file, &theirs.key_file);
+    assert_eq!((reloaded(), client.get("/").status), (200, 200));
 }
 
 #[test]

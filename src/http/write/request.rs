@@ -95,12 +95,12 @@ fn write_host(out: &mut Vec<u8>, head: &RequestHead<'_>, forward: &Forward<'_>) 
     false
 }
 
-/// Fields of requests that the proxy always makes anew.
-const MADE_ANEW: Kinds = Kinds::of(&[FieldKind::XForwardedFor, FieldKind::XRequestId]);
+/// Fields of requests that the proxy always makes anew, or leaves out. What stands in `Client-Cert` was proven to this
+/// proxy (RFC 9440, section 2.4), whoever the peer is.
+const MADE_ANEW: Kinds = Kinds::of(&[FieldKind::ClientCert, FieldKind::XForwardedFor, FieldKind::XRequestId]);
 
 /// Fields that only trusted peers may send.
 const OF_TRUSTED_PEERS: Kinds = Kinds::of(&[
-    FieldKind::ClientCert,
     FieldKind::Forwarded,
     FieldKind::XForwardedHost,
     FieldKind::XForwardedOther,
@@ -118,7 +118,6 @@ fn ends(head: &RequestHead<'_>, forward: &Forward<'_>, keeps_host: bool, real_ip
         .and(MADE_ANEW)
         .and(if forward.peer_is_trusted { Kinds::NONE } else { OF_TRUSTED_PEERS })
         .with_if(real_ip_kind == FieldKind::XRealIp, FieldKind::XRealIp)
-        .with_if(forward.client_certificate.is_some(), FieldKind::ClientCert)
         .with_if(!keeps_host, FieldKind::Host)
         .with_if(forward.framing != head.framing, FieldKind::ContentLength)
         .with_if(forward.framing != BodyFraming::Chunked, FieldKind::Trailer)
@@ -317,11 +316,14 @@ mod tests {
         let got = forwarded("OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 010\r\n\r\n", &FORWARD);
         assert_eq!(got[2], "Max-Forwards: 9");
         assert_eq!(get("Max-Forwards: 0\r\n", &FORWARD), expected(&["Max-Forwards: 0"], &[]));
-        assert_eq!(
-            get("Client-Cert: :AA==:\r\nclient_cert: x\r\nClient-Cert-Chain: x\r\n", &FORWARD),
-            expected(&[], &[])
-        );
-        assert!(get("Client-Cert: x\r\n", &TRUSTED).contains(&"Client-Cert: x".into()));
+        for base in [FORWARD, TRUSTED] {
+            let certificates =
+                "Client-Cert: :AA==:\r\nclient_cert: x\r\nCLIENT-CERT: :AA==:\r\nClient-Cert-Chain: x\r\n";
+            assert_eq!(get(certificates, &base), expected(&[], &[]), "nobody is believed");
+            let got = get(certificates, &Forward { client_certificate: Some(b":AQ==:"), ..base });
+            let told: Vec<_> = got.iter().filter(|line| line.to_ascii_lowercase().starts_with("client")).collect();
+            assert_eq!(told, ["Client-Cert: :AQ==:"]);
+        }
     }
 
     #[test]

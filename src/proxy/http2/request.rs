@@ -21,14 +21,15 @@ use crate::proxy::exchange::{self, After, Verdict};
 use crate::proxy::intake::{self, Intake};
 use crate::proxy::reply::{self, Refused};
 use crate::proxy::tunnel;
+use crate::proxy::turns::Wait;
 use crate::stream::Stream;
 
 /// Serves the request whose head `parts` is.
 pub(super) async fn serve(mut client: Client, facts: Rc<Facts>, parts: Parts) {
     let local = client.local.clone();
-    let mut has_waited = false;
+    let mut turn = Wait::default();
     let is_cut = poll_fn(|cx| {
-        ready!(local.turns.poll_take(cx, &mut has_waited));
+        ready!(local.turns.poll_take(cx, &mut turn));
         Poll::Ready(client.stream.poll_cut(cx).is_ready())
     })
     .await;

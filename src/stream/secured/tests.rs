@@ -40,7 +40,7 @@ async fn shaken() -> Pair {
     let (near, far) = sockets();
     let name = ServerName::try_from("localhost").unwrap();
     let client = Secured::connect(near, client_config, name, &Rc::default()).unwrap();
-    let server = Secured::accept(far, server_config, &Rc::default(), Vec::new()).unwrap();
+    let server = Secured::accept(far, server_config, false, &Rc::default(), Vec::new()).unwrap();
     let (at_client, at_server) = tokio::join!(
         poll_fn(|cx| client.poll_handshake(cx, |_| Poll::Ready(()))),
         poll_fn(|cx| server.poll_handshake(cx, |_| Poll::Ready(()))),
@@ -158,7 +158,8 @@ fn who_is_no_tls_peer_is_told_by_an_alert() {
     on_runtime(async {
         let (server_config, _) = configs();
         let (near, far) = sockets();
-        let server = Secured::accept(far, server_config, &Rc::default(), b"GET / HTTP/1.1\r\n\r\n".to_vec()).unwrap();
+        let server =
+            Secured::accept(far, server_config, false, &Rc::default(), b"GET / HTTP/1.1\r\n\r\n".to_vec()).unwrap();
         let error = poll_fn(|cx| server.poll_handshake(cx, |_| Poll::Ready(()))).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         let mut alert = [0; 16];
@@ -227,6 +228,39 @@ fn a_parked_half_record_is_kept_to_the_byte() {
     });
 }
 
+/// A hello of so many bytes, in records of `RECORD_BYTES_MAX`; nothing of it is looked at before it is whole.
+fn endless_hello(bytes: usize) -> Vec<u8> {
+    let message = [&[1, 0, 0xff, 0xff], &vec![3; bytes][..]].concat();
+    let record = |piece: &[u8]| [&[22, 3, 1][..], &(piece.len() as u16).to_be_bytes(), piece].concat();
+    message.chunks(RECORD_BYTES_MAX).flat_map(record).collect()
+}
+
+#[test]
+fn what_an_unknown_client_may_leave_with_us_is_bounded_and_counted() {
+    on_runtime(async {
+        let (server_config, _) = configs();
+        let room = Rc::<Room>::default();
+        let (near, far) = sockets();
+        // As to whoever asks for certificates: not before the hello is whole.
+        let server = Secured::accept(far, server_config, true, &room, Vec::new()).unwrap();
+        let hello = endless_hello(HELLO_BYTES_MAX);
+        let (mut sent, mut failed) = (0, None);
+        while failed.is_none() && sent < hello.len() {
+            let n = near.send(&[IoSlice::new(&hello[sent..(sent + 1000).min(hello.len())])]).unwrap();
+            sent += n;
+            poll_fn(|cx| server.poll_readable(cx)).await.unwrap();
+            match poll_fn(|cx| Poll::Ready(server.poll_handshake(cx, |_| Poll::Ready(())))).await {
+                Poll::Ready(done) => failed = done.err(),
+                Poll::Pending => assert_eq!(room.held.get(), sent, "exactly"),
+            }
+        }
+        assert!(failed.is_some() && sent > HELLO_BYTES_MAX, "{sent}: {failed:?}");
+        assert!(room.held.get() < CONTROL_BYTES, "{}", room.held.get());
+        drop(server);
+        assert_eq!(room.held.get(), 0);
+    });
+}
+
 #[test]
 fn who_wants_little_has_few_records_opened() {
     on_runtime(async {
@@ -248,5 +282,30 @@ fn who_wants_little_has_few_records_opened() {
         };
         let parts: [&[u8]; 1] = [&bytes];
         tokio::join!(send_all(&client, &parts), taken);
+    });
+}
+
+#[test]
+fn what_a_session_holds_is_counted_and_half_a_record_is_not_quiet() {
+    on_runtime(async {
+        let Pair { server, client } = shaken().await;
+        assert!(client.is_quiet());
+        let room = client.inner.borrow().room.clone();
+        assert_eq!(room.held.get(), 0);
+        client.send(&[IoSlice::new(&vec![7; 400_000])]).unwrap();
+        assert!(room.held.get() > 300_000 && room.bytes() > room.held.get());
+        // As much of the first record as the socket took.
+        let mut buf = [0; 64];
+        poll_fn(|cx| server.poll_readable(cx)).await.unwrap();
+        assert!(poll_fn(|cx| Poll::Ready(server.poll_recv(cx, &mut buf))).await.is_pending());
+        let at_server = server.inner.borrow().room.held.get();
+        assert!(at_server > 0 && at_server == server.inner.borrow().partial.len(), "{at_server}");
+        // A record of which the end is still to come.
+        let (fd, idle) = server.into_parts();
+        rustix::net::send(&fd, &[23, 3, 3, 1, 0, 7], SendFlags::NOSIGNAL).unwrap();
+        assert!(!client.is_quiet(), "it has just come");
+        assert!(!client.is_quiet(), "it came before");
+        drop((client, idle));
+        assert_eq!(room.held.get(), 0);
     });
 }
