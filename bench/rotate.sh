@@ -50,6 +50,7 @@ ssl: {enabled: true, cert_file: $dir/cert.pem, key_file: $dir/key.pem}
 grpc: {port: 0}
 routing: {all: {respond: {status: 200}}}
 EOC
+: >"$dir/proxy" # looked into before the program has begun
 "$bin/speedmimi" --config "$dir/config.yaml" 2>"$dir/proxy" &
 proxy=$(found listen)
 management=$(found management)

@@ -37,6 +37,7 @@ grpc: {port: 0}
 backends: {origin: [{host: 127.0.0.1, port: $port}]}
 routing: {all: {upstream: origin}}
 EOF
+: >"$dir/proxy" # looked into before the program has begun
 "$bin/speedmimi" --config "$dir/config.yaml" 2>"$dir/proxy" &
 proxy=$(found "$dir/proxy" '.* listen="\([^"]*\)".*')
 management=$(found "$dir/proxy" '.* management="http://\([^/"]*\).*')

@@ -524,12 +524,17 @@ impl BackendState {
         self.addresses.load()
     }
 
-    /// Replaces the addresses after a name was resolved anew; an empty answer keeps the last ones.
+    /// Replaces the addresses after a name was resolved anew; an empty answer keeps the last ones. So does one with the same
+    /// addresses in another order, as name servers turn it with every answer.
     pub fn set_addresses(&self, addresses: Vec<SocketAddr>) {
-        if !addresses.is_empty() && **self.addresses.load() != addresses {
+        if !addresses.is_empty() && !has_same(&self.addresses.load(), &addresses) {
             self.addresses.store(Arc::new(addresses));
         }
     }
+}
+
+fn has_same(some: &[SocketAddr], others: &[SocketAddr]) -> bool {
+    some.iter().all(|one| others.contains(one)) && others.iter().all(|other| some.contains(other))
 }
 
 fn planned_marks(backend: &plan::Backend) -> u32 {

@@ -313,6 +313,9 @@ mod tests {
                 }
                 view.follow_addresses(2);
                 assert_eq!((view.pool.len(), view.trunks.len()), (2, 2), "nothing changed");
+                let before = Arc::clone(&state.addresses());
+                state.set_addresses(vec![new, old]);
+                assert!(Arc::ptr_eq(&before, &state.addresses()), "only their order did");
                 // The change is seen by the view of after a reload, too.
                 state.set_addresses(vec![new]);
                 let view = BackendView::new(&conf, &state, &Arc::default(), Some(&view), &mut Rng::new(1));

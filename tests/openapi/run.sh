@@ -2,16 +2,19 @@
 # Schemathesis against the description that the built program serves: once without a token (the demo), once with one
 # and a configuration file that changes are written to; both at once. Fails when it finds anything.
 #
-#   tests/openapi/run.sh [EXAMPLES]    examples for each operation, 8 if not said (half a minute then)
+#   tests/openapi/run.sh [EXAMPLES [SEED]]    examples for each operation, 8 if not said (half a minute then)
 #
-# SPEEDMIMI is the program (else that of cargo's debug build); what is needed of Python is installed below the target
-# directory once. Ports are free ones, files are in a directory of their own; nothing stays.
+# The same requests each time, so that a change is blamed only for what it did; other ones with another SEED, `random` for
+# one that nobody chose. SPEEDMIMI is the program (else that of cargo's debug build); what is needed of Python is
+# installed below the target directory once. Ports are free ones, files are in a directory of their own; nothing stays.
 set -euo pipefail
 cd "$(dirname "$0")"
 root=$(cd ../.. && pwd)
 target=$(realpath -m "${CARGO_TARGET_DIR:-$root/target}")
 speedmimi=$(realpath "${SPEEDMIMI:-$target/debug/speedmimi}")
 examples=${1:-8}
+seed=(--seed "${2:-1}")
+[ "${2:-1}" != random ] || seed=()
 # Requests a second. Management allows 50 changes, and 100 more at once: enough for a short run.
 pace=49
 [ "$examples" -gt 8 ] || pace=54
@@ -37,6 +40,7 @@ run() (
         shift
     done
     shift
+    : >log # looked into before the program has begun
     "$speedmimi" "${words[@]}" >log 2>&1 &
     proxy=$!
     trap 'kill $proxy 2>/dev/null || true; wait' EXIT
@@ -47,7 +51,7 @@ run() (
         sleep 0.05
     done
     "$venv/bin/schemathesis" --config-file schemathesis.toml run "${url}api/v1/openapi.json" --no-color --warnings off \
-        --max-examples "$examples" --rate-limit "$pace/s" --generation-database none "$@" && kill -0 $proxy || {
+        --max-examples "$examples" --rate-limit "$pace/s" --generation-database none "${seed[@]}" "$@" && kill -0 $proxy || {
         tail -n 20 log
         exit 1
     }

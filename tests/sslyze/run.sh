@@ -25,6 +25,7 @@ grpc: {enabled: false}
 routing: {all: {respond: {status: 200, body: here}}}
 EOF
 cd "$dir"
+: >log # looked into before the program has begun
 "$speedmimi" run --config config.yaml >log 2>&1 &
 proxy=$!
 for _ in $(seq 200); do
