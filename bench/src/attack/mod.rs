@@ -17,6 +17,7 @@ use crate::error::{Error, Result, Trying};
 use crate::origin;
 use crate::pin;
 use crate::proc;
+use crate::sys;
 use crate::target::Target;
 use crate::tls::ClientSide;
 use clap::ValueEnum;
@@ -46,8 +47,6 @@ const FIRST_ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 /// Pause before the next connection when one was refused or ended.
 const REOPEN_PAUSE: Duration = Duration::from_millis(1);
-/// Attackers give way to the well-behaved client on their CPU.
-const NICE: i32 = 15;
 
 /// What to attack, and how.
 #[derive(Clone, Debug, clap::Args)]
@@ -339,8 +338,9 @@ fn start(
     let spawn = |_| {
         let (target, side, attacking) = (target.clone(), side.clone(), Arc::clone(attacking));
         thread::spawn(move || {
-            // Without it, the well-behaved client waits for its CPU a little longer.
-            let _ = rustix::process::nice(NICE);
+            // They give way to the well-behaved client and the origin: else the scheduler of their CPU is what is measured.
+            // Without that, these wait a little longer.
+            let _ = sys::become_idle_priority();
             match (kind, side) {
                 (Kind::SlowHandshake, _) => shake::drip(&target, each, &attacking),
                 (Kind::HandshakeFlood, Some(side)) => shake::flood(&target, side, each, &attacking),
