@@ -29,6 +29,7 @@ found() {
     return 1
 }
 
+: >"$dir/origin" # looked into before the program has begun, as is the proxy's
 "$bin/speedmimi-bench" origin --listen 127.0.0.1:0 2>"$dir/origin" &
 port=$(found "$dir/origin" '.*listening on http://[^:]*:\([0-9]*\).*')
 cat >"$dir/config.yaml" <<EOF
@@ -37,7 +38,7 @@ grpc: {port: 0}
 backends: {origin: [{host: 127.0.0.1, port: $port}]}
 routing: {all: {upstream: origin}}
 EOF
-: >"$dir/proxy" # looked into before the program has begun
+: >"$dir/proxy"
 "$bin/speedmimi" --config "$dir/config.yaml" 2>"$dir/proxy" &
 proxy=$(found "$dir/proxy" '.* listen="\([^"]*\)".*')
 management=$(found "$dir/proxy" '.* management="http://\([^/"]*\).*')

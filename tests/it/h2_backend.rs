@@ -185,8 +185,6 @@ fn an_answer_that_breaks_the_rules_costs_its_client_alone() {
     assert_eq!(origin.connections(), 1);
 }
 
-/// On which connections.
-
 #[test]
 fn requests_share_a_connection_and_bodies_flow_beside_a_reader_who_stopped() {
     let (origin, proxy) = with_proxy();
