@@ -7,7 +7,7 @@
 use crate::amount;
 use crate::body;
 use crate::clients::{Ask, Clients, Count, Speech};
-use crate::conns::{Connections, Event, Expect, Job, Next, Script};
+use crate::conns::{Connections, Event, Next, Script};
 use crate::error::{Error, Result, Trying};
 use crate::load;
 use crate::net::descriptors_max;
@@ -258,7 +258,7 @@ fn work(
 fn clients(options: &Options, side: Option<ClientSide>, count: usize, timeout: Duration) -> Result<Clients> {
     let target = &options.target;
     if options.websocket {
-        let conns = Connections::new(target.address, side, count, websocket_jobs(options), timeout)?;
+        let conns = Connections::new(target.address, side, count, websocket::jobs(target), timeout)?;
         return Ok(Clients::Http1(conns));
     }
     let held_back = format!("/{BODY_BYTES}?delay={}ms", options.busy.as_millis());
@@ -267,22 +267,6 @@ fn clients(options: &Options, side: Option<ClientSide>, count: usize, timeout: D
         Ask::Get { path, expect, last: false }
     });
     Clients::new(target, &options.speech, side, Count { conns: count, streams: 1 }, &asks, timeout)
-}
-
-fn websocket_jobs(options: &Options) -> Vec<Job> {
-    let upgrade = format!(
-        "GET /websocket HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c3BlZWRtaW1pLWJlbmNoIQ==\r\n\r\n",
-        options.target.host
-    );
-    let payload = b"sixteen bytes !!";
-    vec![
-        Job { request: upgrade.into_bytes(), expect: Expect::Answer { status: 101, body: Vec::new() } },
-        Job {
-            request: websocket::client_frame(payload, [0x21, 0x43, 0x65, 0x87]),
-            expect: Expect::Bytes(websocket::server_frame(payload)),
-        },
-    ]
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

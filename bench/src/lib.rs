@@ -2,9 +2,9 @@
 //! side. Never depends on the proxy that it measures and shares no code with it.
 //!
 //! From the ground up: [`error`], [`amount`], [`body`], [`http`] and [`h2`] are pure; `sys` holds the unsafe code; [`net`],
-//! [`slab`], [`proc`], [`target`], [`cert`] and [`tls`] are tools; [`conns`] (HTTP/1.1) and [`streams`] (HTTP/2), as
-//! [`clients`], ask for [`load`] and [`idle`];
-//! [`origin`] and [`relay`] serve; [`compare`] runs all of them as child processes; [`attack`] is the client that nobody wants.
+//! [`slab`], [`proc`], [`kernel`], [`target`], [`cert`] and [`tls`] are tools; [`conns`] (HTTP/1.1) and [`streams`] (HTTP/2), as
+//! [`clients`], ask for [`load`], [`idle`] and [`hold`];
+//! [`origin`] and [`relay`] serve; [`compare`] and [`million`] run all of them as child processes; [`attack`] is the client that nobody wants.
 
 #![deny(unsafe_code)]
 
@@ -17,9 +17,13 @@ pub mod compare;
 pub mod conns;
 pub mod error;
 pub mod h2;
+pub mod hold;
 pub mod http;
 pub mod idle;
+pub mod kernel;
 pub mod load;
+pub mod million;
+pub mod namespace;
 pub mod net;
 pub mod origin;
 pub mod pin;

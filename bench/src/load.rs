@@ -651,7 +651,7 @@ fn minus(end: &Counts, begin: &Counts) -> Counts {
     }
 }
 
-fn latency(histogram: &Histogram<u32>) -> Latency {
+pub(crate) fn latency(histogram: &Histogram<u32>) -> Latency {
     let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
     Latency {
         mean: histogram.mean() / 1e3,

@@ -6,7 +6,7 @@
 
 use clap::{Parser, Subcommand};
 use speedmimi_bench::error::{Result, Trying};
-use speedmimi_bench::{attack, cert, compare, idle, load, origin, pin, relay};
+use speedmimi_bench::{attack, cert, compare, hold, idle, load, million, origin, pin, relay};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -27,13 +27,17 @@ enum Command {
     Relay(relay::Options),
     /// What an idle connection costs the proxy that holds it; prints a JSON report
     Idle(idle::Options),
+    /// So many connections at once, with a trickle of requests over them; prints a JSON report
+    Hold(hold::Options),
+    /// A million connections to one SpeedMimi process on this machine, with 20,000 requests a second over them (root)
+    Million(million::Options),
     /// SpeedMimi, nginx, HAProxy and a bare relay side by side; prints a Markdown table
     Compare(compare::Options),
     /// An abusive client of a proxy on this machine, and what it costs everybody else; prints a line an attack
     Attack(attack::Options),
     /// Makes a certificate for this machine: cert.pem, key.pem and both.pem
     Cert(cert::Options),
-    /// Becomes another program on one CPU, for as long as its parent lives
+    /// Becomes another program, on one CPU if one is given, for as long as its parent lives
     #[command(hide = true)]
     Pin(pin::PinOptions),
     /// Keeps a CPU awake at idle priority, for as long as its parent lives
@@ -60,6 +64,8 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Load(options) => print_json(&load::run(&options)?),
         Command::Idle(options) => print_json(&idle::run(&options)?),
+        Command::Hold(options) => print_json(&hold::run(&options)?),
+        Command::Million(options) => million::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Attack(options) => attack::run(&options),
         Command::Cert(options) => cert::run(&options),

@@ -51,3 +51,30 @@ pub fn choose_port_at_connect(socket: impl AsFd) -> io::Result<()> {
     };
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Moves the calling thread, and what it starts from now on, into a network namespace of its own, without any interface
+/// but a loopback one that is down.
+///
+/// # Errors
+/// What `unshare(2)` says: it needs `CAP_SYS_ADMIN`.
+pub fn private_network() -> io::Result<()> {
+    // SAFETY: no descriptor changes its meaning; sockets that are open stay in the namespace they were made in.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.map_err(io::Error::from)
+}
+
+/// Brings the loopback interface of the calling thread's network namespace up.
+///
+/// # Errors
+/// What `ioctl(2)` says: it needs `CAP_NET_ADMIN`.
+pub fn loopback_up() -> io::Result<()> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
+    // SAFETY: all zeroes is a valid value of this plain struct.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the descriptor is open for the call, and SIOCSIFFLAGS reads one `ifreq`, which outlives it.
+    let status = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -44,6 +44,12 @@ impl FromStr for Target {
 }
 
 impl Target {
+    /// Plain HTTP on this machine.
+    pub fn local(port: u16) -> Target {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Target { tls: false, address, host: address.to_string(), path: None }
+    }
+
     /// The scheme's name.
     pub fn scheme(&self) -> &'static str {
         if self.tls { "https" } else { "http" }

@@ -1,8 +1,10 @@
 //! As much of WebSocket (RFC 6455) as an echo needs: the key's answer and short frames.
 //!
-//! Owns their bytes. Never fragments, and refuses frames of 126 bytes and more.
+//! Owns their bytes, and what a client sends first. Never fragments, and refuses frames of 126 bytes and more.
 
+use crate::conns::{Expect, Job};
 use crate::http::Malformed;
+use crate::target::Target;
 use sha1::{Digest, Sha1};
 
 /// Largest payload of a frame, in bytes.
@@ -10,6 +12,20 @@ pub const PAYLOAD_BYTES_MAX: usize = 125;
 const FINAL: u8 = 0x80;
 const MASKED: u8 = 0x80;
 const CLOSE: u8 = 8;
+
+/// The upgrade, and then a frame that has to come back as often as it is sent.
+pub fn jobs(target: &Target) -> Vec<Job> {
+    let upgrade = format!(
+        "GET /websocket HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c3BlZWRtaW1pLWJlbmNoIQ==\r\n\r\n",
+        target.host
+    );
+    let payload = b"sixteen bytes !!";
+    vec![
+        Job { request: upgrade.into_bytes(), expect: Expect::Answer { status: 101, body: Vec::new() } },
+        Job { request: client_frame(payload, [0x21, 0x43, 0x65, 0x87]), expect: Expect::Bytes(server_frame(payload)) },
+    ]
+}
 
 /// The value of `Sec-WebSocket-Accept` for a key (RFC 6455, section 4.2.2).
 pub fn accept_value(key: &[u8]) -> String {

@@ -5,7 +5,7 @@
 //! it started.
 
 mod measure;
-mod program;
+pub(crate) mod program;
 mod table;
 mod template;
 

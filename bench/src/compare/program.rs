@@ -290,11 +290,20 @@ pub fn spawn_pinned(cpu: usize, command: impl IntoIterator<Item = String>, log: 
 /// # Errors
 /// When this program can't find itself.
 pub fn pinned(cpu: usize, command: impl IntoIterator<Item = String>) -> Result<Command> {
+    tied(Some(cpu), command)
+}
+
+/// A command that ends with this process, and runs on one CPU if one is given.
+///
+/// # Errors
+/// When this program can't find itself.
+pub fn tied(cpu: Option<usize>, command: impl IntoIterator<Item = String>) -> Result<Command> {
     let own = std::env::current_exe().trying(|| "finding this program".into())?;
-    let mut pinned = Command::new(own);
-    pinned.args(["pin", "--cpu", &cpu.to_string(), "--parent", &std::process::id().to_string(), "--"]);
-    pinned.args(command);
-    Ok(pinned)
+    let mut tied = Command::new(own);
+    tied.args(["pin", "--parent", &std::process::id().to_string()]);
+    tied.args(cpu.map(|cpu| format!("--cpu={cpu}")));
+    tied.arg("--").args(command);
+    Ok(tied)
 }
 
 /// Waits until a child accepts connections.

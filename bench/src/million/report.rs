@@ -1,0 +1,309 @@
+//! The report of a million connections as Markdown, in English and in Chinese.
+//!
+//! Owns the words and the arithmetic of its tables. Never measures.
+
+use super::Report;
+use crate::hold::{self, Trickle};
+use crate::load::Latency;
+use std::fmt::Write;
+
+/// The words of one language, in the order of the text.
+#[derive(Clone, Copy)]
+pub struct Words {
+    title: &'static str,
+    machine: &'static str,
+    settings: &'static str,
+    setting_columns: &'static str,
+    opening: &'static str,
+    opening_columns: &'static str,
+    asking: &'static str,
+    asking_columns: &'static str,
+    memory: &'static str,
+    memory_columns: &'static str,
+    user: &'static str,
+    user_after: &'static str,
+    private: &'static str,
+    kernel: &'static str,
+    per_connection: &'static str,
+    slabs: &'static str,
+    slab_columns: &'static str,
+    chains: &'static str,
+    goals: &'static str,
+    goal_columns: &'static str,
+    goal_held: &'static str,
+    goal_accepts: &'static str,
+    goal_answered: &'static str,
+    goal_user: &'static str,
+    goal_private: &'static str,
+    goal_p99: &'static str,
+    met: [&'static str; 2],
+    next: &'static str,
+    next_columns: &'static str,
+    next_user: &'static str,
+    next_kernel: &'static str,
+    next_buffers: &'static str,
+    next_tables: &'static str,
+    next_cpu: &'static str,
+    next_sum: &'static str,
+    config: &'static str,
+}
+
+/// English.
+pub const ENGLISH: Words = Words {
+    title: "A million connections on one machine",
+    machine: "Machine",
+    settings: "What was set",
+    setting_columns: "| setting | before | now | why |",
+    opening: "Opening",
+    opening_columns: "| connections | opened | s | a second | refused, reset or failed | lost while idle | p50 | p99 | max |",
+    asking: "Requests over them",
+    asking_columns: "| connections | wanted/s | answered/s | answered | failed | p50 | p95 | p99 | p99.9 | max | proxy's µs a request | proxy's CPUs |",
+    memory: "Memory",
+    memory_columns: "| | bytes | a connection |",
+    user: "the process, over what it had before the first connection",
+    user_after: "the process, over what it had after the last one was closed",
+    private: "the process, everything it has for itself",
+    kernel: "the kernel, for both ends of every connection",
+    per_connection: "Of the kernel's, by slab and for both ends:",
+    slabs: "Kernel memory by slab",
+    slab_columns: "| slab | bytes a connection |",
+    chains: "The connection hash of the namespace has {entries} entries for {sockets} sockets: a chain of {chain} on average. The machine's own has fewer, and every packet walks its chain.",
+    goals: "Goals",
+    goal_columns: "| | wanted | measured | |",
+    goal_held: "connections held at once by one process",
+    goal_accepts: "accepted a second while opening",
+    goal_answered: "requests a second over them, none failed",
+    goal_user: "user memory of an idle connection",
+    goal_private: "private memory of the process",
+    goal_p99: "p99 of the trickle, over that with few connections",
+    met: ["met", "missed"],
+    next: "What ten million would take",
+    next_columns: "| term | how | GB |",
+    next_user: "the proxy's entries",
+    next_kernel: "the kernel, one end each (half of what both took here)",
+    next_buffers: "socket buffers while 1 % are busy, 16 KiB each",
+    next_tables: "descriptor tables, 8 bytes a slot and their bitmaps",
+    next_cpu: "At {us} µs a request one CPU answers {rps} a second; 500,000 a second take {cpus} CPUs at 70 % for the proxy alone, beside what the network card's interrupts take.",
+    next_sum: "sum",
+    config: "The proxy's configuration",
+};
+
+/// Chinese, with the words of the forerunner's report.
+pub const CHINESE: Words = Words {
+    title: "单机一百万并发连接",
+    machine: "测试环境",
+    settings: "系统设置",
+    setting_columns: "| 设置 | 原值 | 现值 | 原因 |",
+    opening: "建立连接",
+    opening_columns: "| 并发数 | 已建立 | 秒 | 每秒 | 被拒、重置或失败 | 空闲时丢失 | p50 | p99 | 最大 |",
+    asking: "在这些连接上的请求",
+    asking_columns: "| 并发数 | 目标 RPS | RPS | 成功 | 失败 | p50 | p95 | p99 | p99.9 | 最大 | 代理每请求 µs | 代理占用 CPU |",
+    memory: "内存",
+    memory_columns: "| | 字节 | 每连接 |",
+    user: "进程，与第一个连接之前相比",
+    user_after: "进程，与全部关闭之后相比",
+    private: "进程的全部私有内存",
+    kernel: "内核，每个连接的两端合计",
+    per_connection: "内核部分按 slab 划分（两端合计）：",
+    slabs: "内核 slab 内存",
+    slab_columns: "| slab | 每连接字节 |",
+    chains: "命名空间的连接哈希表有 {entries} 项，容纳 {sockets} 个套接字：平均链长 {chain}。系统默认的表更小，而每个数据包都要走一遍链。",
+    goals: "目标",
+    goal_columns: "| | 目标 | 实测 | |",
+    goal_held: "单进程同时保持的连接数",
+    goal_accepts: "建立时每秒接受的连接数",
+    goal_answered: "每秒应答的请求数，无一失败",
+    goal_user: "每个空闲连接的用户态内存",
+    goal_private: "进程私有内存",
+    goal_p99: "少量请求的 p99，与少量连接时之比",
+    met: ["达到", "未达到"],
+    next: "一千万连接需要什么",
+    next_columns: "| 项 | 计算 | GB |",
+    next_user: "代理的连接记录",
+    next_kernel: "内核，每个连接一端（此处两端合计的一半）",
+    next_buffers: "1 % 的连接忙时的套接字缓冲，各 16 KiB",
+    next_tables: "描述符表，每项 8 字节，另有位图",
+    next_cpu: "每请求 {us} µs，即一个 CPU 每秒应答 {rps} 个；每秒 500,000 个请求，仅代理就需要 {cpus} 个 CPU（各用 70 %），网卡中断另计。",
+    next_sum: "合计",
+    config: "代理的配置",
+};
+
+/// The whole report.
+pub fn markdown(report: &Report, words: Words) -> String {
+    let mut text = format!("# {}\n\n`{}`\n", words.title, report.command);
+    // Writing to a string never fails.
+    let _ = write_all(&mut text, report, words);
+    text
+}
+
+fn write_all(text: &mut String, report: &Report, w: Words) -> std::fmt::Result {
+    let (few, many) = (&report.few, &report.many);
+    machine(text, report, w)?;
+    goals(text, report, w)?;
+    section(text, w.opening, w.opening_columns)?;
+    for held in [few, many] {
+        let Latency { p50, p99, max, .. } = held.open_latency_us;
+        let failed = held.open_failures.sum();
+        let (n, opened, s, rate, lost) =
+            (held.connections, held.opened, held.open_seconds, held.accepts_per_second, held.lost_idle);
+        let (n, opened, rate) = (grouped(n), grouped(opened), grouped(rate as u64));
+        writeln!(
+            text,
+            "| {n} | {opened} | {s:.1} | {rate} | {failed} | {lost} | {} | {} | {} |",
+            ms(p50),
+            ms(p99),
+            ms(max)
+        )?;
+    }
+    section(text, w.asking, w.asking_columns)?;
+    for (held, trickle) in [few, many].into_iter().flat_map(|held| held.trickles.iter().map(move |t| (held, t))) {
+        asked(text, held, trickle)?;
+    }
+    memory(text, report, w)?;
+    ten_million(text, report, w)?;
+    writeln!(text, "\n## {}\n\n```yaml\n{}```", w.config, report.config)
+}
+
+fn machine(text: &mut String, report: &Report, w: Words) -> std::fmt::Result {
+    writeln!(text, "\n## {}\n", w.machine)?;
+    let Report { version, cpu, cpus, kernel, descriptors, workers, .. } = report;
+    let gib = report.memory as f64 / f64::from(1 << 30);
+    writeln!(
+        text,
+        "{version}, {cpus} × {cpu}, {gib:.1} GiB, Linux {kernel}, RLIMIT_NOFILE {descriptors}; workers: {workers}"
+    )?;
+    section(text, w.settings, w.setting_columns)?;
+    for setting in &report.settings {
+        writeln!(text, "| `{}` | {} | {} | {} |", setting.name, setting.before, setting.value, setting.why)?;
+    }
+    Ok(())
+}
+
+fn goals(text: &mut String, report: &Report, w: Words) -> std::fmt::Result {
+    let (few, many) = (&report.few, &report.many);
+    let (Some(base), Some(trickle), Some(main)) = (few.trickles.first(), many.trickles.first(), many.trickles.last())
+    else {
+        return Ok(());
+    };
+    section(text, w.goals, w.goal_columns)?;
+    let ratio = trickle.latency_us.p99 / base.latency_us.p99;
+    let private = many.idle.private as f64 / f64::from(1 << 20);
+    let user = many.user_bytes_each();
+    let failed = many.open_failures.sum() + many.lost_idle + main.failures.sum();
+    let accepts = many.accepts_per_second;
+    let rows = [
+        (w.goal_held, "1,000,000".into(), grouped(many.opened), many.opened >= 1_000_000 && many.is_whole()),
+        (w.goal_accepts, "≥ 20,000".into(), grouped(accepts as u64), accepts >= 20_000.0),
+        (
+            w.goal_answered,
+            "≥ 20,000, 0".to_owned(),
+            format!("{}, {failed}", grouped(main.rps as u64)),
+            // The clock of a round runs a few ms longer than it.
+            main.rps >= 20_000.0 * 0.999 && failed == 0,
+        ),
+        (w.goal_user, "≤ 128 B".into(), format!("{user:.0} B"), user <= 128.0),
+        (w.goal_private, "< 300 MiB".into(), format!("{private:.0} MiB"), private < 300.0),
+        (w.goal_p99, "≤ 2".into(), format!("{ratio:.2}"), ratio <= 2.0),
+    ];
+    for (what, wanted, measured, is_met) in rows {
+        writeln!(text, "| {what} | {wanted} | {measured} | {} |", w.met[usize::from(!is_met)])?;
+    }
+    Ok(())
+}
+
+fn asked(text: &mut String, held: &hold::Report, trickle: &Trickle) -> std::fmt::Result {
+    let Latency { p50, p95, p99, p99_9, max, .. } = trickle.latency_us;
+    let (n, wanted, ok) = (grouped(held.connections), grouped(trickle.rate), grouped(trickle.ok));
+    let (rps, failed) = (grouped(trickle.rps.round() as u64), trickle.failures.sum());
+    let latencies = [p50, p95, p99, p99_9, max].map(ms).join(" | ");
+    let (us, cpus) = (trickle.cpu_us_per_request, trickle.utilisation);
+    writeln!(text, "| {n} | {wanted} | {rps} | {ok} | {failed} | {latencies} | {us:.1} | {cpus:.2} |")
+}
+
+fn memory(text: &mut String, report: &Report, w: Words) -> std::fmt::Result {
+    let many = &report.many;
+    section(text, w.memory, w.memory_columns)?;
+    let each = |bytes: f64| bytes / many.opened.max(1) as f64;
+    let user = many.idle.user as f64 - many.before.user as f64;
+    let user_after = many.idle.user as f64 - many.after.user as f64;
+    let kernel = many.idle.kernel.bytes() as f64 - many.before.kernel.bytes() as f64;
+    let rows = [(w.user, user), (w.user_after, user_after), (w.private, many.idle.private as f64), (w.kernel, kernel)];
+    for (what, bytes) in rows {
+        writeln!(text, "| {what} | {} | {:.0} |", grouped(bytes.max(0.0) as u64), each(bytes))?;
+    }
+    writeln!(text, "\n{}", w.per_connection)?;
+    section(text, w.slabs, w.slab_columns)?;
+    for (name, each) in many.slabs_each().into_iter().filter(|(_, each)| *each >= 8.0) {
+        writeln!(text, "| `{name}` | {each:.0} |")?;
+    }
+    let (before, idle) = (&many.before.kernel, &many.idle.kernel);
+    let others = [
+        ("PageTables", before.page_tables, idle.page_tables),
+        ("KernelStack", before.stacks, idle.stacks),
+        ("Percpu", before.per_cpu, idle.per_cpu),
+        ("VmallocUsed", before.vmalloc, idle.vmalloc),
+        ("TCP mem", before.tcp_buffers, idle.tcp_buffers),
+    ];
+    for (name, before, idle) in others {
+        writeln!(text, "| {name} | {:.0} |", each(idle as f64 - before as f64))?;
+    }
+    let sockets = idle.tcp_sockets;
+    let chain = sockets as f64 / report.hash_entries.max(1) as f64;
+    let chains = w.chains.replace("{entries}", &grouped(report.hash_entries));
+    writeln!(text, "\n{}", chains.replace("{sockets}", &grouped(sockets)).replace("{chain}", &format!("{chain:.2}")))
+}
+
+fn ten_million(text: &mut String, report: &Report, w: Words) -> std::fmt::Result {
+    const CONNECTIONS: f64 = 1e7;
+    let many = &report.many;
+    section(text, w.next, w.next_columns)?;
+    let (user, kernel) = (many.user_bytes_each(), many.kernel_bytes_each() / 2.0);
+    let rows = [
+        (w.next_user, format!("10⁷ × {user:.0} B"), CONNECTIONS * user),
+        (w.next_kernel, format!("10⁷ × {kernel:.0} B"), CONNECTIONS * kernel),
+        (w.next_buffers, "10⁵ × 16 KiB".to_owned(), CONNECTIONS / 100.0 * 16_384.0),
+        (w.next_tables, "10⁷ × 8.25 B × 4/3".to_owned(), CONNECTIONS * 8.25 * 4.0 / 3.0),
+    ];
+    let sum: f64 = rows.iter().map(|(_, _, bytes)| bytes).sum();
+    for (what, how, bytes) in rows {
+        writeln!(text, "| {what} | {how} | {:.1} |", bytes / 1e9)?;
+    }
+    writeln!(text, "| {} | | {:.1} |", w.next_sum, sum / 1e9)?;
+    let us = many.trickles.last().map_or(0.0, |main| main.cpu_us_per_request);
+    let cpus = 500_000.0 * us / 1e6 / 0.7;
+    let sentence = w.next_cpu.replace("{us}", &format!("{us:.1}")).replace("{cpus}", &format!("{cpus:.0}"));
+    writeln!(text, "\n{}", sentence.replace("{rps}", &grouped((1e6 / us.max(0.001)) as u64)))
+}
+
+fn section(text: &mut String, title: &str, columns: &str) -> std::fmt::Result {
+    let rule = "|---".repeat(columns.matches('|').count() - 1);
+    writeln!(text, "\n## {title}\n\n{columns}\n{rule}|")
+}
+
+/// µs as ms.
+fn ms(us: f64) -> String {
+    format!("{:.2} ms", us / 1e3)
+}
+
+/// `1234567` as `1,234,567`.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_grouped() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+    }
+}

@@ -1,0 +1,85 @@
+//! `hold`: every connection and every request is counted as what it was.
+//!
+//! Owns runs against an origin of this process. What memory it tells is not judged here: nobody else's is that exact.
+
+use speedmimi_bench::hold::{self, Options, Report};
+use speedmimi_bench::origin::{self, Origin, Spoil};
+use std::time::Duration;
+
+const CONNECTIONS: u64 = 200;
+
+fn hold(origin: &Origin, change: impl FnOnce(&mut Options)) -> Report {
+    let mut options = Options {
+        target: origin.url().parse().unwrap(),
+        connections: CONNECTIONS,
+        rate: vec![1000],
+        duration: vec![Duration::from_millis(500)],
+        settle: Duration::ZERO,
+        timeout: Duration::from_secs(20),
+        ..Options::default()
+    };
+    change(&mut options);
+    hold::run(&options).unwrap()
+}
+
+#[test]
+fn all_are_opened_and_each_is_asked_in_its_turn() {
+    let origin = Origin::start(&origin::Options::default()).unwrap();
+    let report = hold(&origin, |options| {
+        options.rate = vec![400, 2000];
+        options.threads = 2;
+    });
+    assert!(report.is_whole(), "{report:?}");
+    assert_eq!((report.opened, report.threads), (CONNECTIONS, 2));
+    let [few, many] = &report.trickles[..] else { panic!("two rates: {report:?}") };
+    // On the schedule, whatever the machine does: what is late is asked all the same.
+    assert!((195..=205).contains(&few.ok), "{few:?}");
+    assert!((990..=1010).contains(&many.ok), "{many:?}");
+    let stats = origin.stats();
+    assert_eq!(stats.requests, CONNECTIONS + few.ok + many.ok);
+    assert_eq!((stats.connections, stats.violations()), (CONNECTIONS, 0));
+}
+
+#[test]
+fn websockets_are_upgraded_once_and_echo_each_time() {
+    let origin = Origin::start(&origin::Options::default()).unwrap();
+    let report = hold(&origin, |options| options.websocket = true);
+    assert!(report.is_whole(), "{report:?}");
+    assert!(report.trickles[0].ok > 0);
+    assert_eq!(origin.stats().upgrades, CONNECTIONS);
+}
+
+#[test]
+fn what_fails_is_neither_hidden_nor_tried_again() {
+    let spoilt = |fail_with| {
+        let origin = Origin::start(&origin::Options { fail_every: 300, fail_with, ..origin::Options::default() });
+        let origin = origin.unwrap();
+        let report = hold(&origin, |_| {});
+        assert_eq!((report.opened, report.is_whole()), (CONNECTIONS, false), "{report:?}");
+        assert_eq!(origin.stats().connections, CONNECTIONS);
+        // The 300th of about 700 answers, and the 600th.
+        assert_eq!(report.trickles[0].failures.sum(), 2, "{report:?}");
+        report.trickles[0].failures.clone()
+    };
+    assert_eq!(spoilt(Spoil::Status).answer, 2);
+    assert_eq!(spoilt(Spoil::Close).closed, 2);
+}
+
+#[test]
+fn a_target_that_is_not_there_is_so_many_failures() {
+    let address = {
+        let origin = Origin::start(&origin::Options::default()).unwrap();
+        origin.address()
+    };
+    let options = Options {
+        target: format!("http://{address}").parse().unwrap(),
+        connections: 50,
+        duration: vec![Duration::from_millis(10)],
+        settle: Duration::ZERO,
+        ..Options::default()
+    };
+    let report = hold::run(&options).unwrap();
+    assert_eq!((report.opened, report.open_failures.connect), (0, 50));
+    // Nobody can be asked, and that is told as well.
+    assert!(report.trickles[0].failures.sum() > 0);
+}
