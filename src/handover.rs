@@ -66,9 +66,18 @@ impl Doors {
     /// The worker that should have `own`'s next new connection, if that is another one: the one with the fewest, once `own` has
     /// a quarter more than the mean. Reads the counter of each worker, so ask for a new connection only.
     pub fn better_than(&self, own: usize) -> Option<usize> {
-        better(own, self.stats.len(), |i| {
-            self.stats[i].connections_active.get().saturating_add(self.under_way[i].load(Ordering::Relaxed))
-        })
+        better(own, self.stats.len(), |i| self.count(i))
+    }
+
+    /// The worker with the fewest, unless that is `own`: for one whose table fills up.
+    pub fn emptier_than(&self, own: usize) -> Option<usize> {
+        let (fewest, to) = (0..self.stats.len()).map(|i| (self.count(i), i)).min()?;
+        (fewest < self.count(own)).then_some(to)
+    }
+
+    fn count(&self, worker: usize) -> u64 {
+        let under_way = self.under_way[worker].load(Ordering::Relaxed);
+        self.stats[worker].connections_active.get().saturating_add(under_way)
     }
 
     /// Worker `own` has taken in, and counted, a connection that was handed to it.
@@ -190,6 +199,16 @@ mod tests {
         assert_eq!(better(0, 2, counts(&[5, 0])), None, "too few to matter");
         assert_eq!(better(2, 4, counts(&[10, 3, 40, 7])), Some(1), "to the one with the fewest");
         assert_eq!(better(0, 1, counts(&[1000])), None);
+    }
+
+    #[test]
+    fn who_fills_up_looks_for_the_emptiest() {
+        let stats: [Arc<WorkerStats>; 3] = std::array::from_fn(|_| Arc::default());
+        let (doors, _insides) = Doors::new(&stats).unwrap();
+        (0..5).for_each(|_| stats[0].connections_active.inc());
+        (0..3).for_each(|_| stats[1].connections_active.inc());
+        doors.under_way[2].store(4, Ordering::Relaxed);
+        assert_eq!((doors.emptier_than(0), doors.emptier_than(1)), (Some(1), None));
     }
 
     #[test]

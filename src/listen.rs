@@ -410,6 +410,23 @@ impl Listener {
         }
     }
 
+    /// Of the group of this address, takes what comes in on `cpu`; `None`: anything. Nothing of a Unix socket comes in on
+    /// a CPU.
+    ///
+    /// The kernel keeps to it since Linux 6.2, whatever the order in which the sockets of the group were opened; of several
+    /// with the same CPU it chooses by hash, and where a CPU has none, among all.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn steer(&self, cpu: Option<usize>) -> io::Result<()> {
+        const ANY: u32 = u32::MAX;
+        if SockRef::from(self.fd.get_ref()).domain()? == Domain::UNIX {
+            return Ok(());
+        }
+        let cpu = cpu.and_then(|cpu| u32::try_from(cpu).ok()).unwrap_or(ANY);
+        rustix::net::sockopt::set_socket_incoming_cpu(self.fd.get_ref(), cpu).map_err(io::Error::from)
+    }
+
     /// Ends listening on the socket itself, also for copies of it in other tables. Empty the queue first.
     pub fn end(&self) {
         let _ = rustix::net::shutdown(self.fd.get_ref(), rustix::net::Shutdown::Both);

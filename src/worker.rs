@@ -106,7 +106,7 @@ pub fn run(setup: Setup, runtime: Runtime, ready: &std::sync::mpsc::Sender<io::R
 }
 
 async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
-    let Setup { id, workers, published, stats, open, mut commands, listeners, doors, inside, .. } = setup;
+    let Setup { id, workers, cpu, published, stats, open, mut commands, listeners, doors, inside, .. } = setup;
     let mut rng = Rng::new(fastrand::u64(..));
     let view = View::new(&published, id, workers, None, &mut rng);
     let slots = published.plan.server.listen.iter().enumerate();
@@ -114,7 +114,7 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
     // Held on to, the first plan would live as long as the worker.
     drop(published);
     let started = Local::new(id, workers, view, stats, open.clone(), rng).and_then(|local| {
-        let mut open = Listeners::new(Rc::new(local), doors.clone(), open);
+        let mut open = Listeners::new(Rc::new(local), cpu, doors.clone(), open);
         for (slot, fd) in slots.into_iter().zip(listeners) {
             open.open(slot, fd)?;
         }

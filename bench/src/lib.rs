@@ -4,7 +4,8 @@
 //! From the ground up: [`error`], [`amount`], [`body`], [`http`] and [`h2`] are pure; `sys` holds the unsafe code; [`net`],
 //! [`slab`], [`proc`], [`kernel`], [`target`], [`cert`] and [`tls`] are tools; [`conns`] (HTTP/1.1) and [`streams`] (HTTP/2), as
 //! [`clients`], ask for [`load`], [`idle`] and [`hold`];
-//! [`origin`] and [`relay`] serve; [`compare`] and [`million`] run all of them as child processes; [`attack`] is the client that nobody wants.
+//! [`origin`] and [`relay`] serve; [`compare`] and [`million`] run all of them as child processes;
+//! [`attack`] is the client that nobody wants.
 
 #![deny(unsafe_code)]
 

@@ -13,9 +13,9 @@ use ipnet::IpNet;
 use super::fault::{Faults, Position, Wrong, shown};
 use super::keys::one_of;
 use super::plan::{
-    AccessFormat, Backend, BackendAddr, ClientAuth, FdTables, HeaderEdits, HealthCheck, HealthCheckKind, KeyPair,
-    Listen, ListenAddr, Log, LogFormat, LogLevel, Management, Plan, Queue, Route, Scheme, Secret, Server, Sticky,
-    Target, Tls, TlsVersion, Upstream, UpstreamId, UpstreamTls,
+    AccessFormat, Backend, BackendAddr, ClientAuth, CpuAffinity, FdTables, HeaderEdits, HealthCheck, HealthCheckKind,
+    KeyPair, Listen, ListenAddr, Log, LogFormat, LogLevel, Management, Plan, Queue, Route, Scheme, Secret, Server,
+    Steering, Sticky, Target, Tls, TlsVersion, Upstream, UpstreamId, UpstreamTls,
 };
 use super::suggest::did_you_mean;
 use super::tree::push_name;
@@ -54,6 +54,7 @@ fn server(section: &Section, ssl: &Section, faults: &mut Faults) -> Server {
         trusted_proxies,
         workers: *section.workers("workers"),
         cpu_affinity: section.affinity("cpu_affinity").clone(),
+        steering: if *section.choice("steering") == "cpu" { Steering::Cpu } else { Steering::Hash },
         fd_tables: match *section.choice("fd_tables") {
             "shared" => FdTables::Shared,
             "private" => FdTables::Private,
@@ -92,6 +93,11 @@ fn server_rules(section: &Section, server: &Server, faults: &mut Faults) {
     if server.client_ip_header.is_some() && nobody_trusted {
         let text = "has no effect while server.trusted_proxies is empty: the header is believed from nobody";
         faults.notice(section.entry("client_ip_header").at, &section.path_of("client_ip_header"), text);
+    }
+    if server.steering == Steering::Cpu && server.cpu_affinity == CpuAffinity::Off {
+        let wrong = Wrong::new("no worker has a CPU of its own while server.cpu_affinity is off");
+        let wrong = wrong.cure("write cpu_affinity: auto, or steering: hash");
+        faults.push(section.entry("steering").at, &section.path_of("steering"), wrong);
     }
     let park_after = section.entry("park_after");
     if server.park_after >= server.idle_timeout {

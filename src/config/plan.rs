@@ -74,6 +74,15 @@ pub enum CpuAffinity {
     List(Vec<usize>),
 }
 
+/// `server.steering`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steering {
+    /// By a hash of the addresses, evenly over all workers.
+    Hash,
+    /// To the worker on the CPU that the connection came in on.
+    Cpu,
+}
+
 /// `server.fd_tables`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FdTables {
@@ -101,6 +110,8 @@ pub struct Server {
     pub trusted_proxies: Vec<IpNet>,
     pub workers: Workers,
     pub cpu_affinity: CpuAffinity,
+    /// [`Steering::Cpu`] only with an affinity.
+    pub steering: Steering,
     pub fd_tables: FdTables,
     pub park_after: Duration,
     pub normalize: bool,

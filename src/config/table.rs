@@ -95,6 +95,14 @@ pub const KEYS: &[Key] = &[
          to its n-th entry, wrapping around.",
     ),
     key(
+        "server.steering",
+        Kind::Choice(&["hash", "cpu"]),
+        "hash",
+        "Which worker the kernel gives a new connection. `hash`: any, evenly. `cpu`: the one on the CPU that the \
+         connection came in on, which spares caches where the network card spreads its queues over the CPUs; needs \
+         `server.cpu_affinity`, a queue for each of these CPUs, and Linux 6.2.",
+    ),
+    key(
         "server.fd_tables",
         Kind::Choice(&["auto", "shared", "private"]),
         "auto",

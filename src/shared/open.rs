@@ -4,6 +4,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+/// Of its places a worker keeps one in so many free as long as another has more.
+const NEARLY_DIVISOR: u64 = 8;
+
 /// Client connections of the whole process against their limit.
 #[derive(Debug)]
 pub struct OpenCount {
@@ -53,6 +56,11 @@ impl OpenCount {
         own < self.max_per_worker && self.open() < self.max.load(Ordering::Relaxed)
     }
 
+    /// Whether a worker that has `own` connections should look for another that has fewer, before it is full.
+    pub fn is_nearly_full(&self, own: u64) -> bool {
+        own >= self.max_per_worker - self.max_per_worker / NEARLY_DIVISOR
+    }
+
     /// Asks the other workers to make room for one that has `own` connections, unless it is at a limit of its own.
     pub fn want_room(&self, own: u64) {
         if own < self.max_per_worker {
@@ -68,5 +76,18 @@ impl OpenCount {
     /// Changes how many may be open in all.
     pub fn set_max(&self, max: u64) {
         self.max.store(max, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_looks_for_another_before_it_is_full() {
+        let open = OpenCount::new(1_000_000, 16_000);
+        assert!(!open.is_nearly_full(13_999));
+        assert!(open.is_nearly_full(14_000) && open.has_room(14_000));
+        assert!(!open.has_room(16_000));
     }
 }

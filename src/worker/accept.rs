@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tokio::task::AbortHandle;
 
+use crate::config::plan::Steering;
 use crate::handover::{Doors, Handed, Inside};
 use crate::listen::{self, Listener};
 use crate::park::{Parked, Waiting};
@@ -36,6 +37,8 @@ pub(super) fn socket(opening: &Opening) -> io::Result<OwnedFd> {
 /// The listeners of one worker.
 pub(super) struct Listeners {
     local: Rc<Local>,
+    /// Where the worker runs, if it has a CPU of its own.
+    cpu: Option<usize>,
     doors: Arc<Doors>,
     open: Arc<OpenCount>,
     listening: Vec<Listening>,
@@ -49,8 +52,8 @@ struct Listening {
 
 impl Listeners {
     /// None yet.
-    pub fn new(local: Rc<Local>, doors: Arc<Doors>, open: Arc<OpenCount>) -> Self {
-        Listeners { local, doors, open, listening: Vec::new() }
+    pub fn new(local: Rc<Local>, cpu: Option<usize>, doors: Arc<Doors>, open: Arc<OpenCount>) -> Self {
+        Listeners { local, cpu, doors, open, listening: Vec::new() }
     }
 
     /// Whose they are.
@@ -64,6 +67,7 @@ impl Listeners {
     /// When the event loop can't take it.
     pub fn open(&mut self, slot: u16, fd: OwnedFd) -> io::Result<()> {
         let listener = Rc::new(Listener::new(fd)?);
+        self.steer(&listener);
         let door = (self.doors.clone(), self.open.clone());
         let task = tokio::task::spawn_local(accept(self.local.clone(), listener.clone(), slot, door)).abort_handle();
         self.listening.push(Listening { slot, listener, task });
@@ -84,13 +88,22 @@ impl Listeners {
         }
     }
 
-    /// Gives the sockets what the plan says now of backlog and congestion control.
+    /// A listener that can't be steered is given connections of any CPU, which is no reason not to listen.
+    fn steer(&self, listener: &Listener) {
+        let is_steered = self.local.view().server.steering == Steering::Cpu;
+        if let Err(error) = listener.steer(self.cpu.filter(|_| is_steered)) {
+            tracing::warn!(worker = self.local.id, %error, "a listener is not steered; see server.steering");
+        }
+    }
+
+    /// Gives the sockets what the plan says now of backlog, congestion control and steering.
     pub fn retune(&self) {
         let view = self.local.view();
         for listening in &self.listening {
             if let Err(error) = listening.listener.retune(&view.server) {
                 tracing::warn!(worker = self.local.id, %error, "a listener keeps its backlog or congestion control");
             }
+            self.steer(&listening.listener);
         }
     }
 }
@@ -113,7 +126,7 @@ async fn accept(local: Rc<Local>, listener: Rc<Listener>, slot: u16, (doors, ope
                 Ok((fd, peer)) => {
                     let handed = Handed { fd, peer, listener: slot };
                     // Refused, it stays: the other worker has not taken in the last ones yet.
-                    let kept = match doors.better_than(local.id).filter(|_| !local.draining.get()) {
+                    let kept = match better(&local, &doors, &open) {
                         Some(to) => doors.hand(to, handed).err(),
                         None => Some(handed),
                     };
@@ -139,6 +152,19 @@ async fn accept(local: Rc<Local>, listener: Rc<Listener>, slot: u16, (doors, ope
         }
         tokio::task::yield_now().await;
     }
+}
+
+/// The worker that should have the next connection, if it is another one. What is steered here stays, unless this table
+/// fills up.
+fn better(local: &Local, doors: &Doors, open: &OpenCount) -> Option<usize> {
+    if local.draining.get() {
+        return None;
+    }
+    if open.is_nearly_full(local.clients() as u64) {
+        return doors.emptier_than(local.id);
+    }
+    let is_steered = local.view().server.steering == Steering::Cpu;
+    if is_steered { None } else { doors.better_than(local.id) }
 }
 
 /// Waits until one more client connection is allowed. For each that knocks, the one that has been parked longest goes;

@@ -57,7 +57,8 @@ pub const ENGLISH: Words = Words {
     opening: "Opening",
     opening_columns: "| connections | opened | s | a second | refused, reset or failed | lost while idle | p50 | p99 | max |",
     asking: "Requests over them",
-    asking_columns: "| connections | wanted/s | answered/s | answered | failed | p50 | p95 | p99 | p99.9 | max | proxy's µs a request | proxy's CPUs |",
+    asking_columns: "| connections | wanted/s | answered/s | answered | failed \
+                     | p50 | p95 | p99 | p99.9 | max | proxy's µs a request | proxy's CPUs |",
     memory: "Memory",
     memory_columns: "| | bytes | a connection |",
     user: "the process, over what it had before the first connection",
@@ -67,7 +68,8 @@ pub const ENGLISH: Words = Words {
     per_connection: "Of the kernel's, by slab and for both ends:",
     slabs: "Kernel memory by slab",
     slab_columns: "| slab | bytes a connection |",
-    chains: "The connection hash of the namespace has {entries} entries for {sockets} sockets: a chain of {chain} on average. The machine's own has fewer, and every packet walks its chain.",
+    chains: "The connection hash of the namespace has {entries} entries for {sockets} sockets: a chain of {chain} on average. \
+             The machine's own has fewer, and every packet walks its chain.",
     goals: "Goals",
     goal_columns: "| | wanted | measured | |",
     goal_held: "connections held at once by one process",
@@ -83,7 +85,8 @@ pub const ENGLISH: Words = Words {
     next_kernel: "the kernel, one end each (half of what both took here)",
     next_buffers: "socket buffers while 1 % are busy, 16 KiB each",
     next_tables: "descriptor tables, 8 bytes a slot and their bitmaps",
-    next_cpu: "At {us} µs a request one CPU answers {rps} a second; 500,000 a second take {cpus} CPUs at 70 % for the proxy alone, beside what the network card's interrupts take.",
+    next_cpu: "At {us} µs a request one CPU answers {rps} a second; \
+               500,000 a second take {cpus} CPUs at 70 % for the proxy alone, beside what the network card's interrupts take.",
     next_sum: "sum",
     config: "The proxy's configuration",
 };
