@@ -96,6 +96,19 @@ fn close_range(first: u32, last: u32) -> io::Result<()> {
     }
 }
 
+/// Whether two threads, of whatever process, have the same descriptor table (kcmp(2)).
+///
+/// # Errors
+/// `EPERM` for processes of others, `ESRCH` for none, `ENOSYS` for a kernel that was built without it.
+pub fn have_one_descriptor_table(a: u32, b: u32) -> io::Result<bool> {
+    const KCMP_FILES: libc::c_int = 2;
+    // SAFETY: kcmp touches no memory.
+    match unsafe { libc::syscall(libc::SYS_kcmp, a, b, KCMP_FILES, 0usize, 0usize) } {
+        -1 => Err(io::Error::last_os_error()),
+        order => Ok(order == 0),
+    }
+}
+
 /// Blocks every signal that is sent to the process on the calling thread, so that control's thread alone takes them: with private
 /// tables the signal handler's write to a pipe *number* must not run on a worker.
 pub fn block_signals_on_this_thread() {

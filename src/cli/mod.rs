@@ -2,11 +2,16 @@
 //!
 //! Owns the command line and the words for people at a terminal. Never runs on a worker.
 
+pub mod amount;
 pub mod check;
 pub mod demo;
+pub mod doctor;
 pub mod init;
 pub mod run;
+pub mod snapshot;
 pub mod top;
+pub mod tune;
+pub mod wanted;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -68,6 +73,10 @@ enum Verb {
     Check(ConfigArgument),
     /// Show the figures of a running proxy in this terminal, live
     Top(top::Options),
+    /// Tell what of this machine is in the way of so many connections, what it costs, and the cure
+    Doctor(doctor::Options),
+    /// Make this machine ready for so many connections, or put back what was; prints only, unless told to
+    Tune(tune::Options),
 }
 
 /// Does what the command line says. The body of the program's `main`.
@@ -87,6 +96,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Init { file } => init::run(Some(&file), &mut out),
         Verb::Check(file) => check::run(file.config.as_deref(), &mut out),
         Verb::Top(options) => top::run(&options, &mut out),
+        Verb::Doctor(options) => doctor::run(&options, &mut out),
+        Verb::Tune(options) => tune::run(&options, &mut out),
     };
     crate::logging::finish();
     match done {

@@ -1,0 +1,368 @@
+//! What the kernel says of a machine, read once, so that whoever judges it needs no machine.
+//!
+//! Owns the values and the reading. Never changes anything and never judges; what can't be read is `None` or empty.
+
+pub mod files;
+pub mod interfaces;
+pub mod process;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use self::files::Files;
+use self::interfaces::Interface;
+use self::process::Limits;
+use crate::control::machine::parse;
+
+/// The keys of sysctl(8) that are looked at.
+pub const SYSCTLS: &[&str] = &[
+    "fs.file-max",
+    "fs.file-nr",
+    "fs.nr_open",
+    "kernel.numa_balancing",
+    "kernel.osrelease",
+    "net.core.default_qdisc",
+    "net.core.netdev_max_backlog",
+    "net.core.rmem_max",
+    "net.core.somaxconn",
+    "net.core.wmem_max",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_available_congestion_control",
+    "net.ipv4.tcp_child_ehash_entries",
+    "net.ipv4.tcp_congestion_control",
+    "net.ipv4.tcp_ehash_entries",
+    "net.ipv4.tcp_max_orphans",
+    "net.ipv4.tcp_max_syn_backlog",
+    "net.ipv4.tcp_max_tw_buckets",
+    "net.ipv4.tcp_mem",
+    "net.ipv4.tcp_moderate_rcvbuf",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_sack",
+    "net.ipv4.tcp_slow_start_after_idle",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_timestamps",
+    "net.ipv4.tcp_tw_reuse",
+    "net.ipv4.tcp_window_scaling",
+    "net.ipv4.tcp_wmem",
+    "net.netfilter.nf_conntrack_buckets",
+    "net.netfilter.nf_conntrack_count",
+    "net.netfilter.nf_conntrack_max",
+    "vm.overcommit_memory",
+    "vm.swappiness",
+    "vm.zone_reclaim_mode",
+];
+
+/// Bytes of a page: what `tcp_mem` counts in on every machine that this runs on but some of ARM's and IBM's.
+pub const PAGE_BYTES: u64 = 4096;
+
+/// A machine at one moment, as one process sees it.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Values of [`SYSCTLS`], those that are there.
+    pub sysctls: BTreeMap<String, String>,
+    /// `ListenDrops` and the like, of this network namespace, since it began.
+    pub counters: BTreeMap<String, u64>,
+    /// Of all sockets in this namespace.
+    pub sockets: Sockets,
+    /// Packets dropped because a CPU's queue was full, since the machine started.
+    pub packets_dropped: Option<u64>,
+    /// Network interfaces with hardware behind them.
+    pub interfaces: Vec<Interface>,
+    /// CPUs that are there.
+    pub cpus: Vec<usize>,
+    /// CPUs that the process may run on.
+    pub allowed: Vec<usize>,
+    /// CPUs by NUMA node.
+    pub nodes: Vec<Vec<usize>>,
+    pub memory: Memory,
+    /// The word in brackets of `transparent_hugepage/enabled` and of `defrag`.
+    pub huge_pages: Option<(String, String)>,
+    /// In use, and those that could be.
+    pub clock: Option<(String, String)>,
+    /// Of the process; of this one, a new one started from the same shell has the same.
+    pub limits: Limits,
+    pub group: Group,
+    /// Whether irqbalance(1) runs.
+    pub irqbalance: bool,
+    /// Whether `nft` is to be found.
+    pub nft: bool,
+}
+
+/// What `/proc/net/sockstat` counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sockets {
+    pub in_use: u64,
+    pub orphan: u64,
+    pub time_wait: u64,
+    /// Pages of buffered data, of the whole machine.
+    pub pages: u64,
+}
+
+/// Of the machine, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    pub total: u64,
+    pub available: u64,
+    pub swap: u64,
+    pub swap_free: u64,
+}
+
+/// The tightest limits of the control groups that the process is in.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Group {
+    /// CPUs that a quota grants.
+    pub cpus: Option<f64>,
+    /// Periods of that quota, and those of them in which the group was held up.
+    pub throttled: Option<(u64, u64)>,
+    /// Bytes: limit and use.
+    pub memory: Option<(u64, u64)>,
+    /// Threads: limit and use.
+    pub threads: Option<(u64, u64)>,
+}
+
+impl Snapshot {
+    /// Reads what `subject` sees: the directory of a process below `/proc`, or `self`.
+    pub fn read(files: &Files, subject: &str) -> Snapshot {
+        let proc = |path: &str| format!("proc/{subject}/{path}");
+        let status = files.text(&proc("status"));
+        Snapshot {
+            sysctls: sysctls(files),
+            counters: [proc("net/netstat"), proc("net/snmp")].iter().flat_map(|f| counters(&files.text(f))).collect(),
+            sockets: sockets(&files.text(&proc("net/sockstat"))),
+            packets_dropped: packets_dropped(&files.text("proc/net/softnet_stat")),
+            interfaces: interfaces::read(files),
+            cpus: parse::cpu_list(&files.text("sys/devices/system/cpu/online")),
+            allowed: parse::field(&status, "Cpus_allowed_list").map(parse::cpu_list).unwrap_or_default(),
+            nodes: nodes(files),
+            memory: memory(&files.text("proc/meminfo")),
+            huge_pages: huge_pages(files),
+            clock: clock(files),
+            limits: process::limits(&files.text(&proc("limits"))),
+            group: Group::read(files, subject),
+            irqbalance: is_running(files, "irqbalance"),
+            nft: ["usr/sbin/nft", "sbin/nft", "usr/bin/nft"].iter().any(|path| files.path(path).exists()),
+        }
+    }
+
+    /// The text of a sysctl.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.sysctls.get(key).map(String::as_str)
+    }
+
+    /// The first number of a sysctl.
+    pub fn number(&self, key: &str) -> Option<i64> {
+        self.numbers(key).first().copied()
+    }
+
+    /// All numbers of a sysctl.
+    pub fn numbers(&self, key: &str) -> Vec<i64> {
+        let words = self.text(key).unwrap_or_default().split_ascii_whitespace();
+        words.map_while(|word| word.parse().ok()).collect()
+    }
+
+    /// A counter; 0 when there is none of that name.
+    pub fn counter(&self, name: &str) -> u64 {
+        self.counters.get(name).copied().unwrap_or(0)
+    }
+
+    /// The kernel's version, as two numbers.
+    pub fn kernel(&self) -> Option<(u32, u32)> {
+        let mut parts = self.text("kernel.osrelease")?.split(|c: char| !c.is_ascii_digit());
+        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    }
+
+    /// Memory that may be used, in bytes: a group's limit or the machine's, whichever is smaller.
+    pub fn memory_bytes(&self) -> u64 {
+        let limit = self.group.memory.map_or(u64::MAX, |(limit, _)| limit);
+        if self.memory.total == 0 { limit } else { limit.min(self.memory.total) }
+    }
+
+    /// Ports that the kernel takes for outgoing connections, without those set aside.
+    pub fn local_ports(&self) -> Option<u64> {
+        let range = self.numbers("net.ipv4.ip_local_port_range");
+        let &[first, last] = &range[..] else { return None };
+        let reserved = self.reserved_ports();
+        Some((first..=last).filter(|&port| !reserved.iter().any(|r| (r.0..=r.1).contains(&port))).count() as u64)
+    }
+
+    /// Ranges of ports that are set aside.
+    pub fn reserved_ports(&self) -> Vec<(i64, i64)> {
+        let range = |part: &str| {
+            let (first, last) = part.trim().split_once('-').unwrap_or((part.trim(), part.trim()));
+            Some((first.parse().ok()?, last.parse().ok()?))
+        };
+        self.text("net.ipv4.ip_local_reserved_ports").unwrap_or_default().split(',').filter_map(range).collect()
+    }
+}
+
+/// The file of a sysctl, below the root.
+pub fn sysctl_path(key: &str) -> String {
+    format!("proc/sys/{}", key.replace('.', "/"))
+}
+
+fn sysctls(files: &Files) -> BTreeMap<String, String> {
+    let value = |key: &&str| {
+        let text = files.text(&sysctl_path(key));
+        (!text.is_empty()).then(|| ((*key).to_owned(), words(&text)))
+    };
+    SYSCTLS.iter().filter_map(value).collect()
+}
+
+/// With one space between words, as people write it.
+pub fn words(text: &str) -> String {
+    text.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Pairs of lines, names above numbers.
+fn counters(text: &str) -> BTreeMap<String, u64> {
+    let lines: Vec<&str> = text.lines().collect();
+    let pairs = lines.as_chunks::<2>().0.iter().flat_map(|[names, numbers]| {
+        let (names, numbers) = (names.split_ascii_whitespace(), numbers.split_ascii_whitespace());
+        names.zip(numbers).skip(1)
+    });
+    pairs.filter_map(|(name, number)| Some((name.to_owned(), number.parse().ok()?))).collect()
+}
+
+fn sockets(text: &str) -> Sockets {
+    let line = text.lines().find_map(|line| line.strip_prefix("TCP:")).unwrap_or_default();
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let of = |name: &str| words.as_chunks::<2>().0.iter().find(|pair| pair[0] == name)?[1].parse().ok();
+    let of = |name| of(name).unwrap_or(0);
+    Sockets { in_use: of("inuse"), orphan: of("orphan"), time_wait: of("tw"), pages: of("mem") }
+}
+
+/// The second column of `/proc/net/softnet_stat`, over all CPUs.
+fn packets_dropped(text: &str) -> Option<u64> {
+    let dropped = |line: &str| u64::from_str_radix(line.split_ascii_whitespace().nth(1)?, 16).ok();
+    let all: Vec<u64> = text.lines().filter_map(dropped).collect();
+    (!all.is_empty()).then(|| all.iter().sum())
+}
+
+fn memory(text: &str) -> Memory {
+    let kib = |name| parse::field(text, name).and_then(parse::kib).unwrap_or(0);
+    Memory {
+        total: kib("MemTotal"),
+        available: kib("MemAvailable"),
+        swap: kib("SwapTotal"),
+        swap_free: kib("SwapFree"),
+    }
+}
+
+fn nodes(files: &Files) -> Vec<Vec<usize>> {
+    const DIR: &str = "sys/devices/system/node";
+    let is_node = |name: &String| {
+        name.strip_prefix("node").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let nodes = files.names(DIR).into_iter().filter(is_node);
+    let cpus = nodes.map(|node| parse::cpu_list(&files.text(&format!("{DIR}/{node}/cpulist"))));
+    cpus.filter(|cpus| !cpus.is_empty()).collect()
+}
+
+fn huge_pages(files: &Files) -> Option<(String, String)> {
+    let chosen = |name: &str| {
+        let text = files.text(&format!("sys/kernel/mm/transparent_hugepage/{name}"));
+        Some(text.split_once('[')?.1.split_once(']')?.0.to_owned())
+    };
+    Some((chosen("enabled")?, chosen("defrag")?))
+}
+
+fn clock(files: &Files) -> Option<(String, String)> {
+    const DIR: &str = "sys/devices/system/clocksource/clocksource0";
+    let current = files.text(&format!("{DIR}/current_clocksource"));
+    let available = files.text(&format!("{DIR}/available_clocksource"));
+    (!current.is_empty()).then(|| (words(&current), words(&available)))
+}
+
+/// Whether a process of that name is there.
+fn is_running(files: &Files, name: &str) -> bool {
+    let is_process = |id: &String| id.bytes().all(|b| b.is_ascii_digit());
+    files
+        .names("proc")
+        .iter()
+        .filter(|id| is_process(id))
+        .any(|id| files.text(&format!("proc/{id}/comm")).trim() == name)
+}
+
+impl Group {
+    fn read(files: &Files, subject: &str) -> Group {
+        let own = files.text(&format!("proc/{subject}/cgroup"));
+        let mounts = files.text(&format!("proc/{subject}/mountinfo"));
+        // Where both versions are in use, a controller is in one of them.
+        let levels = |controller| match parse::group_levels(&own, &mounts, Some(controller), files.root()) {
+            none if none.is_empty() => (true, parse::group_levels(&own, &mounts, None, files.root())),
+            levels => (false, levels),
+        };
+        let (cpus, throttled) = cpu(levels("cpu"));
+        let pair = |controller, v2: [&str; 2], v1: [&str; 2]| {
+            let (is_v2, levels) = levels(controller);
+            tightest(&levels, if is_v2 { v2 } else { v1 })
+        };
+        let memory =
+            pair("memory", ["memory.max", "memory.current"], ["memory.limit_in_bytes", "memory.usage_in_bytes"]);
+        Group {
+            cpus,
+            throttled,
+            // Version 1 says a number near 2⁶³ where there is no limit.
+            memory: memory.filter(|&(limit, _)| limit < 1 << 60),
+            threads: pair("pids", ["pids.max", "pids.current"], ["pids.max", "pids.current"]),
+        }
+    }
+}
+
+/// The quota of the group that has the tightest, and how often it held the group up.
+fn cpu((is_v2, levels): (bool, Vec<PathBuf>)) -> (Option<f64>, Option<(u64, u64)>) {
+    let read = |dir: &Path, name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+    let quota = |dir: &Path| match is_v2 {
+        true => parse::cpu_max(&read(dir, "cpu.max")),
+        false => parse::cfs_quota(&read(dir, "cpu.cfs_quota_us"), &read(dir, "cpu.cfs_period_us")),
+    };
+    let quotas = levels.iter().filter_map(|dir| Some((dir, quota(dir)?)));
+    let Some((dir, cpus)) = quotas.min_by(|a, b| a.1.total_cmp(&b.1)) else { return (None, None) };
+    let stat = read(dir, "cpu.stat");
+    let throttled = parse::counter(&stat, "nr_periods").zip(parse::counter(&stat, "nr_throttled"));
+    (Some(cpus), throttled)
+}
+
+/// The smallest limit of all levels, with what is used of it.
+fn tightest(levels: &[PathBuf], [limit, used]: [&str; 2]) -> Option<(u64, u64)> {
+    let number = |path: PathBuf| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let limited = levels.iter().filter_map(|dir| Some((number(dir.join(limit))?, number(dir.join(used)).unwrap_or(0))));
+    limited.min_by_key(|&(limit, _)| limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_stand_in_pairs_of_lines() {
+        let all = counters("TcpExt: A ListenDrops B\nTcpExt: 1 7 -3\nIpExt: C\nIpExt: 9\n");
+        assert_eq!((all.get("ListenDrops"), all.get("C"), all.get("B")), (Some(&7), Some(&9), None));
+        assert!(counters("TcpExt: A\n").is_empty());
+    }
+
+    #[test]
+    fn sockets_are_read_by_name() {
+        let text = "sockets: used 12\nTCP: inuse 5 orphan 1 tw 7 alloc 9 mem 185\nUDP: inuse 0 mem 0\n";
+        assert_eq!(sockets(text), Sockets { in_use: 5, orphan: 1, time_wait: 7, pages: 185 });
+        assert_eq!(sockets(""), Sockets::default());
+    }
+
+    #[test]
+    fn dropped_packets_are_hexadecimal() {
+        assert_eq!(packets_dropped("23a6edd3 00000010 0\n23a6edd3 00000001 0\n"), Some(17));
+        assert_eq!(packets_dropped(""), None);
+    }
+
+    #[test]
+    fn reserved_ports_are_no_local_ports() {
+        let mut snapshot = Snapshot::default();
+        assert_eq!(snapshot.local_ports(), None);
+        let mut set = |key: &str, value: &str| snapshot.sysctls.insert(key.to_owned(), value.to_owned());
+        set("net.ipv4.ip_local_port_range", "1000 1009");
+        set("net.ipv4.ip_local_reserved_ports", "1001,1005-1006,9000");
+        set("kernel.osrelease", "6.18.44-fc");
+        assert_eq!((snapshot.local_ports(), snapshot.kernel()), (Some(7), Some((6, 18))));
+    }
+}

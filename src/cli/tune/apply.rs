@@ -1,0 +1,231 @@
+//! Setting what is to be set, and putting back what was.
+//!
+//! Owns the state file: what was before is in it, on the disk, before anything is set. A step is set whole or not at
+//! all. Never sets a key that [`change::is_settable`] does not know, whatever the state file says.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::change::{self, Change, Step};
+use crate::cli::snapshot::files::Files;
+use crate::cli::snapshot::interfaces::cpus_of_mask;
+use crate::cli::snapshot::words;
+
+/// What was set, by what it was before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    pub entries: Vec<Entry>,
+    /// Whether rules of nft were loaded.
+    #[serde(default)]
+    pub nft: bool,
+    /// The text that was written for the next boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persisted: Option<String>,
+}
+
+/// One key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    pub step: Step,
+    pub key: String,
+    pub before: String,
+    pub after: String,
+}
+
+/// What became of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub step: Step,
+    /// Keys that were set.
+    pub count: usize,
+    /// Why it was not: all keys of the step are then as they were.
+    pub failure: Option<String>,
+}
+
+/// What became of a key that was to be put back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Undone {
+    /// It is as it was before.
+    Restored { key: String, value: String },
+    /// It was so already.
+    Unchanged { key: String },
+    /// There is no such file any more.
+    Gone { key: String },
+    /// Somebody else has set it since: it was left as it is.
+    Changed { key: String, now: String, set: String },
+    /// It could not be set.
+    Failed { key: String, why: String },
+}
+
+impl State {
+    /// Reads the file; an empty state when there is none.
+    ///
+    /// # Errors
+    /// When it can't be read, makes no sense, or belongs to somebody else: what it says is done by root.
+    pub fn load(path: &Path) -> io::Result<State> {
+        let meta = match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(State::default()),
+            other => other?,
+        };
+        let refused = |why: &str| Err(io::Error::new(ErrorKind::InvalidData, why));
+        if !meta.is_file() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
+            return refused("it is no plain file that only its owner, you, may write");
+        }
+        let state: State = serde_json::from_slice(&fs::read(path)?)?;
+        match state.entries.iter().find(|entry| !change::is_settable(&entry.key)) {
+            Some(entry) => refused(&format!("`{}` is nothing that is set here", entry.key)),
+            None => Ok(state),
+        }
+    }
+
+    /// Writes the file whole, or leaves what was; on the disk when this returns. An empty state is no file.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if *self == State::default() {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                Err(_) => return Ok(()),
+                Ok(()) => return File::open(directory)?.sync_all(),
+            }
+        }
+        fs::create_dir_all(directory)?;
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}", std::process::id()));
+        let temporary = path.with_file_name(name);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let written = serde_json::to_writer_pretty(&mut file, self).map_err(io::Error::from);
+        let done = written.and_then(|()| writeln!(file)).and_then(|()| file.sync_all());
+        done.and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
+            // The error of writing is the one to tell.
+            let _ = fs::remove_file(&temporary);
+        })?;
+        File::open(directory)?.sync_all()
+    }
+}
+
+/// Sets all changes, step by step; `state` and its file know what was before, also when this is cut short.
+///
+/// # Errors
+/// When the state can't be kept: nothing was set then. A step that fails is an [`Outcome`].
+pub fn apply(files: &Files, changes: &[Change], state: &mut State, path: &Path) -> io::Result<Vec<Outcome>> {
+    let earlier = state.clone();
+    for change in changes {
+        let now = read(files, &change.key).unwrap_or_else(|_| change.now.clone());
+        match state.entries.iter_mut().find(|entry| entry.key == change.key) {
+            Some(entry) => entry.after.clone_from(&change.wanted),
+            None => state.entries.push(Entry {
+                step: change.step,
+                key: change.key.clone(),
+                before: now,
+                after: change.wanted.clone(),
+            }),
+        }
+    }
+    state.save(path)?;
+    let mut outcomes = Vec::new();
+    for step in Step::ALL {
+        let of_step: Vec<&Change> = changes.iter().filter(|change| change.step == step).collect();
+        if of_step.is_empty() {
+            continue;
+        }
+        let failure = set_all(files, &of_step).err();
+        if failure.is_some() {
+            // Its keys are as they were, and what was known of them before is what holds.
+            state.entries.retain(|entry| !of_step.iter().any(|change| change.key == entry.key));
+            let known = earlier.entries.iter().filter(|entry| of_step.iter().any(|change| change.key == entry.key));
+            state.entries.extend(known.cloned());
+        }
+        outcomes.push(Outcome { step, count: of_step.len(), failure });
+    }
+    state.save(path)?;
+    Ok(outcomes)
+}
+
+/// Sets all, or none.
+fn set_all(files: &Files, changes: &[&Change]) -> Result<(), String> {
+    let mut done: Vec<(&str, String)> = Vec::new();
+    for change in changes {
+        let set = read(files, &change.key).and_then(|now| {
+            done.push((&change.key, now));
+            set(files, &change.key, &change.wanted)
+        });
+        if let Err(error) = set {
+            let mut why = format!("{}: {error}", change.key);
+            for (key, before) in done.into_iter().rev() {
+                if let Err(error) = self::set(files, key, &before) {
+                    why.push_str(&format!("; {key} could not be put back to {before}: {error}"));
+                }
+            }
+            return Err(why);
+        }
+    }
+    Ok(())
+}
+
+/// Puts back what was before, the last first. What somebody else has set since stays, unless `force`.
+///
+/// # Errors
+/// When the state can't be kept.
+pub fn undo(files: &Files, state: &mut State, path: &Path, force: bool) -> io::Result<Vec<Undone>> {
+    let mut all = Vec::new();
+    let mut left = Vec::new();
+    for entry in state.entries.drain(..).rev() {
+        let undone = undo_one(files, &entry, force);
+        if matches!(undone, Undone::Changed { .. } | Undone::Failed { .. }) {
+            left.push(entry);
+        }
+        all.push(undone);
+    }
+    left.reverse();
+    state.entries = left;
+    state.save(path)?;
+    Ok(all)
+}
+
+fn undo_one(files: &Files, entry: &Entry, force: bool) -> Undone {
+    let key = entry.key.clone();
+    let now = match read(files, &key) {
+        Ok(now) => now,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Undone::Gone { key },
+        Err(error) => return Undone::Failed { key, why: error.to_string() },
+    };
+    if are_same(&key, &now, &entry.before) {
+        return Undone::Unchanged { key };
+    }
+    if !force && !are_same(&key, &now, &entry.after) {
+        return Undone::Changed { key, now, set: entry.after.clone() };
+    }
+    match set(files, &key, &entry.before) {
+        Ok(()) => Undone::Restored { key, value: entry.before.clone() },
+        Err(error) => Undone::Failed { key, why: error.to_string() },
+    }
+}
+
+fn read(files: &Files, key: &str) -> io::Result<String> {
+    Ok(words(&fs::read_to_string(files.path(&change::path_of(key)))?))
+}
+
+/// Sets a key and looks whether the kernel took it: some values it cuts without a word.
+fn set(files: &Files, key: &str, value: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).truncate(true).open(files.path(&change::path_of(key)))?;
+    // In one call, and with the line's end: without it an empty value is no write at all.
+    file.write_all(format!("{value}\n").as_bytes())?;
+    drop(file);
+    let now = read(files, key)?;
+    match are_same(key, &now, value) {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("{value} was written, and it is {now}"))),
+    }
+}
+
+/// Whether two texts are the same value: masks may have leading zeros.
+fn are_same(key: &str, a: &str, b: &str) -> bool {
+    if key.ends_with("_cpus") { cpus_of_mask(a) == cpus_of_mask(b) } else { words(a) == words(b) }
+}
