@@ -397,6 +397,17 @@ impl Handle {
         self.order(Order::Drain);
     }
 
+    /// A number that moves while it goes on, for control and then for each worker; `None` for a worker that has ended on
+    /// the way out.
+    pub fn pulses(&self) -> Vec<Option<u64>> {
+        let may_end = !self.board.is_ready();
+        let workers = self.workers.iter().zip(&self.board.workers);
+        let worker = |(thread, stats): (&JoinHandle<()>, &Arc<WorkerStats>)| {
+            (!(may_end && thread.is_finished())).then(|| stats.pulse.get())
+        };
+        std::iter::once(Some(self.board.pulse())).chain(workers.map(worker)).collect()
+    }
+
     /// Whether all workers have ended.
     pub fn is_finished(&self) -> bool {
         self.workers.iter().all(JoinHandle::is_finished)

@@ -59,6 +59,17 @@ pub fn open_descriptors() -> io::Result<Vec<RawFd>> {
     Ok(numbers)
 }
 
+/// Removes variables from the environment, so that no process started later takes them for its own. Does nothing, and
+/// returns `false`, once there is a second thread: it might read the environment at the same moment.
+pub fn forget_variables(names: &[&str]) -> bool {
+    let is_alone = std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
+    for name in names.iter().filter(|_| is_alone) {
+        // SAFETY: this thread is the only one of the process, and starts none meanwhile.
+        unsafe { std::env::remove_var(name) };
+    }
+    is_alone
+}
+
 /// Gives the calling thread a descriptor table of its own, in which only the descriptors numbered in `kept` and those
 /// in `own` are open, each under the number it had.
 ///

@@ -210,6 +210,7 @@ fn cut_off(local: &Local) {
 }
 
 fn tick(local: &Rc<Local>, now: u32) {
+    local.stats.pulse.inc();
     local.wheel.advance_to(now);
     local.tick();
     let view = local.view();

@@ -5,6 +5,7 @@
 pub mod check;
 pub mod demo;
 pub mod init;
+pub mod report;
 pub mod run;
 pub mod top;
 

@@ -38,6 +38,8 @@ use crate::tls::{Connector, Loaded};
 
 /// Paths that the log of changes tells of one change at most.
 const CHANGED_PATHS_COUNT_MAX: usize = 20;
+/// Between two signs that control's thread goes on.
+const PULSE: Duration = Duration::from_millis(500);
 
 /// A change that somebody asks for.
 #[derive(Clone, Debug)]
@@ -307,6 +309,8 @@ impl Control {
     }
 
     async fn obey_until_stopped(&mut self, orders: &mut UnboundedReceiver<Order>) {
+        // A task of its own: a change may take its time, a thread that stands still is another matter.
+        tokio::spawn(beat(self.board.clone()));
         let mut clock = tokio::time::interval(Duration::from_secs(1));
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -336,6 +340,7 @@ impl Control {
             Order::Reload => {
                 self.board.begin_reload();
                 self.reload("signal").await;
+                self.board.end_reload();
             }
             Order::Certificates => self.certificates_have_changed().await,
             Order::ReopenLogs => self.access.iter().for_each(Writer::reopen),
@@ -619,6 +624,16 @@ impl Control {
                 upstream.state.offer(clock::now_ms());
             }
         }
+    }
+}
+
+/// Shows for good that control's thread goes on.
+async fn beat(board: Arc<Board>) {
+    let mut clock = tokio::time::interval(PULSE);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        board.beat();
     }
 }
 
