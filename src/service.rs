@@ -6,8 +6,10 @@
 pub mod life;
 pub mod notify;
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use crate::listen::given::{Given, GivenFault};
 use crate::sys;
 use notify::Notifier;
 
@@ -22,15 +24,47 @@ pub struct Service {
     pub notifier: Option<Notifier>,
     /// How long it waits for a sign of life, if it wants any.
     pub watchdog: Option<Duration>,
+    /// The listening sockets that it gave.
+    pub given: Sockets,
     /// What makes no sense and was left out of account.
     pub notices: Vec<String>,
 }
 
+/// Listening sockets as they were handed down.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    descriptors: Vec<OwnedFd>,
+    names: String,
+}
+
+impl Sockets {
+    /// What they are.
+    ///
+    /// # Errors
+    /// One that is of no use.
+    pub fn look(self) -> Result<Given, GivenFault> {
+        Given::new(self.descriptors, &self.names)
+    }
+}
+
 impl Service {
-    /// Takes all of it, and the variables out of the environment. To be called once, before any thread is started.
+    /// Takes all of it, and the variables out of the environment. To be called once, before any thread is started or
+    /// anything is opened.
     pub fn take() -> Service {
         let variable = |name: &str| std::env::var(name).ok();
-        let service = Service::read(variable, std::process::id());
+        let count = sockets_count(variable, std::process::id());
+        let sockets = count.and_then(|count| {
+            let told = |error| format!("LISTEN_FDS: {count}, and not all of them are open ({error}); none is used");
+            sys::take_inherited(count).map_err(told)
+        });
+        let mut service = Service::read(variable, std::process::id());
+        match sockets {
+            Ok(descriptors) => {
+                let names = variable("LISTEN_FDNAMES").unwrap_or_default();
+                service.given = Sockets { descriptors, names };
+            }
+            Err(notice) => service.notices.push(notice),
+        }
         sys::forget_variables(&VARIABLES);
         service
     }
@@ -48,6 +82,15 @@ impl Service {
         }
         service
     }
+}
+
+/// How many sockets were given, where it is this process that they are for.
+fn sockets_count(variable: impl Fn(&str) -> Option<String>, pid: u32) -> Result<u16, String> {
+    let (Some(count), Some(of)) = (variable("LISTEN_FDS"), variable("LISTEN_PID")) else { return Ok(0) };
+    if of.parse() != Ok(pid) {
+        return Ok(0);
+    }
+    count.parse().map_err(|_| format!("LISTEN_FDS: {count:?} is no number; no socket is taken"))
 }
 
 /// The time between two signs of life at most, where it is of this process that they are wanted.
@@ -70,6 +113,24 @@ fn watchdog(variable: impl Fn(&str) -> Option<String>, pid: u32) -> Result<Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sockets_are_for_this_process_or_none() {
+        let of = |count: &'static str, pid: Option<&'static str>| {
+            let variable = move |name: &str| match name {
+                "LISTEN_FDS" => Some(count.to_owned()),
+                "LISTEN_PID" => pid.map(str::to_owned),
+                _ => None,
+            };
+            sockets_count(variable, 7)
+        };
+        assert_eq!(of("3", Some("7")), Ok(3));
+        for (count, pid) in [("3", None), ("3", Some("8")), ("3", Some("me")), ("many", Some("8"))] {
+            assert_eq!(of(count, pid), Ok(0), "{count} {pid:?}");
+        }
+        assert!(of("many", Some("7")).is_err() && of("-1", Some("7")).is_err() && of("70000", Some("7")).is_err());
+        assert_eq!(sockets_count(|_| None, 7), Ok(0));
+    }
 
     #[test]
     fn the_watchdog_is_that_of_this_process_or_none() {

@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod demo;
+pub mod healthcheck;
 pub mod init;
 pub mod report;
 pub mod run;
@@ -67,6 +68,8 @@ enum Verb {
     },
     /// Read and check a configuration, and print every fault in it
     Check(ConfigArgument),
+    /// Ask a running proxy whether it is ready, and tell by the exit status
+    Healthcheck(healthcheck::Options),
     /// Show the figures of a running proxy in this terminal, live
     Top(top::Options),
 }
@@ -87,6 +90,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Demo { port, management } => demo::run(port, management, &mut out),
         Verb::Init { file } => init::run(Some(&file), &mut out),
         Verb::Check(file) => check::run(file.config.as_deref(), &mut out),
+        Verb::Healthcheck(options) => healthcheck::run(&options, &mut out),
         Verb::Top(options) => top::run(&options, &mut out),
     };
     crate::logging::finish();

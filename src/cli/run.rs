@@ -23,7 +23,7 @@ use crate::service::Service;
 /// # Errors
 /// Those of writing to `out`.
 pub fn run(path: Option<&Path>, out: &mut impl Write) -> io::Result<ExitStatus> {
-    let service = Service::take();
+    let mut service = Service::take();
     let loaded = load::find(path).and_then(|path| load::load(&path).map(|loaded| (path, loaded)));
     let (path, (text, document)) = match loaded {
         Ok(loaded) => loaded,
@@ -35,7 +35,14 @@ pub fn run(path: Option<&Path>, out: &mut impl Write) -> io::Result<ExitStatus> 
     logging::start(&document.plan().log);
     document.notices().iter().for_each(|notice| tracing::warn!("{notice}"));
     service.notices.iter().for_each(|notice| tracing::warn!("{notice}"));
-    serve(Start { document, file: Some((path, text)) }, service, |_| Ok(()))
+    let given = match std::mem::take(&mut service.given).look() {
+        Ok(given) => given,
+        Err(fault) => {
+            tracing::error!("{fault}");
+            return Ok(ExitStatus::BadConfig);
+        }
+    };
+    serve(Start { document, file: Some((path, text)), given }, service, |_| Ok(()))
 }
 
 /// Starts, tells `service`, calls `started`, and serves until a signal ends it.
@@ -61,6 +68,10 @@ pub fn serve(
     let handle = match server::start(start) {
         Ok(handle) => handle,
         Err(StartError::Change(ChangeError::Tls(faults))) => {
+            faults.iter().for_each(|fault| tracing::error!("{fault}"));
+            return Ok(ExitStatus::BadConfig);
+        }
+        Err(StartError::Given(faults)) => {
             faults.iter().for_each(|fault| tracing::error!("{fault}"));
             return Ok(ExitStatus::BadConfig);
         }

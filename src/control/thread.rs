@@ -30,6 +30,7 @@ use crate::config::document::Document;
 use crate::config::load;
 use crate::config::plan::{self, BackendAddr, HealthCheck, Listen, ListenAddr};
 use crate::listen::SocketFile;
+use crate::listen::given::Given;
 use crate::shared::backend::{BackendState, Mark};
 use crate::shared::command::{AccessSink, Command, Published};
 use crate::shared::open::OpenCount;
@@ -131,6 +132,8 @@ pub struct Control {
     pub board: Arc<Board>,
     /// Where is listened.
     pub listening: Vec<Listening>,
+    /// The sockets that a service manager gave.
+    pub given: Given,
     /// What was made of the files of TLS.
     pub tls: Arc<Loaded>,
     pub(super) looking: Option<Looking>,
@@ -212,6 +215,8 @@ pub struct Beginning {
     pub registry: Registry,
     /// Where is listened.
     pub listening: Vec<Listening>,
+    /// The sockets that a service manager gave.
+    pub given: Given,
 }
 
 /// What the descriptor tables allow.
@@ -233,7 +238,7 @@ impl Control {
         stats: Vec<Arc<WorkerStats>>,
         (orders, entrances): (WeakUnboundedSender<Order>, UnboundedSender<entrance::Opening>),
     ) -> Self {
-        let Beginning { document, file, published, registry, listening } = beginning;
+        let Beginning { document, file, published, registry, listening, given } = beginning;
         let source = file.map(|(path, text)| Source::new(path, text, document.clone()));
         let boot = fastrand::u32(..);
         let shown = Shown {
@@ -254,6 +259,7 @@ impl Control {
             limits,
             board,
             listening,
+            given,
             tls: Arc::default(),
             looking: None,
             expiry_told: 0,
@@ -665,7 +671,8 @@ mod tests {
         let document = Arc::new(document(backend));
         let mut registry = Registry::new(1);
         let published = Arc::new(registry.apply(&Arc::new(document.plan().clone()), &Loaded::default(), 0));
-        let beginning = Beginning { document, file: None, published, registry, listening: Vec::new() };
+        let beginning =
+            Beginning { document, file: None, published, registry, listening: Vec::new(), given: Given::default() };
         let limits = Limits { clients_of_tables: 1, tables_are_private: false };
         let channels = (unbounded_channel().0.downgrade(), unbounded_channel().0);
         let open = Arc::new(OpenCount::new(1, 1));
