@@ -20,6 +20,7 @@ pub mod park;
 pub mod proxy;
 pub mod route;
 pub mod server;
+pub mod service;
 pub mod shared;
 pub mod stamp;
 pub mod stream;

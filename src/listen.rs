@@ -3,6 +3,8 @@
 //! Owns how a listening socket is set up and how one connection is taken from it. Never counts connections and never
 //! decides whether one more is wanted.
 
+pub mod given;
+
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener};
@@ -19,6 +21,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::io::unix::AsyncFd;
 
 use crate::config::plan::{Listen, ListenAddr, Server};
+use given::Given;
 
 /// Management is for few at once.
 const MANAGEMENT_BACKLOG: i32 = 128;
@@ -43,7 +46,7 @@ pub const fn is_secure(slot: u16) -> bool {
 pub struct Bound {
     /// As bound: the real port where port 0 was asked for.
     pub addr: ListenAddr,
-    /// One per worker, in order.
+    /// One per worker, in order; none where the service manager gave a socket.
     pub sockets: Vec<OwnedFd>,
     /// Of a Unix socket.
     pub file: Option<SocketFile>,
@@ -136,16 +139,17 @@ impl std::error::Error for BindError {
     }
 }
 
-/// Binds every address of `server`, `workers` sockets each.
+/// Binds every address of `server` that is not `given`, `workers` sockets each.
 ///
 /// # Errors
 /// The first address that cannot be had; all sockets made so far are closed again.
-pub fn bind_all(server: &Server, workers: usize) -> Result<Vec<Bound>, BindError> {
+pub fn bind_all(server: &Server, workers: usize, given: &Given) -> Result<Vec<Bound>, BindError> {
     server
         .listen
         .iter()
         .map(|listen| {
             let bound = match &listen.addr {
+                addr if given.has(addr) => Ok(Bound { addr: addr.clone(), sockets: Vec::new(), file: None }),
                 ListenAddr::Tcp(addr) => bind_tcp(*addr, server, workers),
                 ListenAddr::Unix(path) => bind_unix(path, server, workers),
             };

@@ -27,6 +27,7 @@ use crate::control::registry::Registry;
 use crate::control::thread::{Beginning, Control, Done, Limits, Listening, Order};
 use crate::control::verb::{Refusal, RefusalKind};
 use crate::handover::Doors;
+use crate::listen::given::{Given, GivenFault, Share};
 use crate::listen::{self, BindError, Bound};
 use crate::shared::command::{Command, Published};
 use crate::shared::open::OpenCount;
@@ -48,6 +49,8 @@ pub enum StartError {
     Bind(BindError),
     /// What control needs for the configuration can't be had.
     Change(ChangeError),
+    /// The service manager gave sockets that the configuration has no use for.
+    Given(Vec<GivenFault>),
     /// The system refused a thread, an event loop, a file.
     System(io::Error),
 }
@@ -57,6 +60,10 @@ impl fmt::Display for StartError {
         match self {
             StartError::Bind(error) => error.fmt(f),
             StartError::Change(error) => error.fmt(f),
+            StartError::Given(faults) => {
+                let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+                f.write_str(&faults.join("; "))
+            }
             StartError::System(error) => write!(f, "cannot start: {error}"),
         }
     }
@@ -109,11 +116,13 @@ pub struct Start {
     pub document: Document,
     /// The file it was read from, with its text; `None`: changes are kept nowhere.
     pub file: Option<(PathBuf, String)>,
+    /// Listening sockets that a service manager gave.
+    pub given: Given,
 }
 
 impl From<Document> for Start {
     fn from(document: Document) -> Self {
-        Start { document, file: None }
+        Start { document, file: None, given: Given::default() }
     }
 }
 
@@ -137,13 +146,17 @@ pub struct Handle {
 /// # Errors
 /// [`StartError`]; nothing is left running.
 pub fn start(start: impl Into<Start>) -> Result<Handle, StartError> {
-    let Start { document, file } = start.into();
+    let Start { document, file, given } = start.into();
     let plan = document.plan();
     let cpus = sys::allowed_cpus();
     let workers = match plan.server.workers {
         Workers::Auto => cpus.len().clamp(1, limits::WORKERS_COUNT_MAX),
         Workers::Count(n) => n.clamp(1, limits::WORKERS_COUNT_MAX),
     };
+    let unmatched = given.unmatched(&plan.server.listen);
+    if !unmatched.is_empty() {
+        return Err(StartError::Given(unmatched));
+    }
     let descriptors = Descriptors::new(sys::descriptor_limit(), &plan.server, workers);
     let runtimes = (0..workers).map(|_| runtime()).collect::<io::Result<Vec<_>>>()?;
     let (control_runtime, management_runtime) = (runtime()?, runtime()?);
@@ -153,7 +166,9 @@ pub fn start(start: impl Into<Start>) -> Result<Handle, StartError> {
     let kept: Arc<[RawFd]> = sys::open_descriptors()?.into();
     let tls = Loaded::load(plan, &Loaded::default(), Reading::All);
     let tls = tls.map_err(|faults| StartError::Change(ChangeError::Tls(faults)))?;
-    let mut bound = listen::bind_all(&plan.server, workers).map_err(StartError::Bind)?;
+    let mut bound = listen::bind_all(&plan.server, workers, &given).map_err(StartError::Bind)?;
+    given.tune(&plan.server)?;
+    let shares = given.shares(workers)?;
     let opening = entrance::prepare(plan.management.as_ref(), None);
     let opening = opening.map_err(|error| StartError::Change(ChangeError::Management(error)))?.opening;
     let listening = listening(plan, &mut bound);
@@ -174,8 +189,9 @@ pub fn start(start: impl Into<Start>) -> Result<Handle, StartError> {
         stats: stats.clone(),
         doors,
     };
-    let threads = base.spawn(bound, runtimes, receivers, insides)?;
-    let beginning = Beginning { document: Arc::new(document), file, published, registry, listening };
+    let sockets = Sockets { bound, shares };
+    let threads = base.spawn(sockets, runtimes, receivers, insides)?;
+    let beginning = Beginning { document: Arc::new(document), file, published, registry, listening, given };
     let limits =
         Limits { clients_of_tables: descriptors.clients_of_tables, tables_are_private: descriptors.is_private };
     let (orders, receiver) = unbounded_channel();
@@ -207,6 +223,26 @@ fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().thread_name("control-blocking").build()
 }
 
+/// What the workers listen on.
+struct Sockets {
+    /// In the order of the plan.
+    bound: Vec<Bound>,
+    /// Of what was given, by worker.
+    shares: Vec<Vec<Share>>,
+}
+
+impl Sockets {
+    /// Those of each worker, with their slots.
+    fn by_worker(self, listen: &[Listen]) -> impl Iterator<Item = (Vec<(u16, OwnedFd)>, Vec<Share>)> {
+        let slots = listen.iter().enumerate().map(|(at, listen)| listen::slot(at as u16, listen.secure));
+        let mut bound: Vec<_> = slots.zip(self.bound.into_iter().map(|b| b.sockets.into_iter())).collect();
+        self.shares.into_iter().map(move |shares| {
+            let next = |(slot, sockets): &mut (u16, std::vec::IntoIter<OwnedFd>)| Some((*slot, sockets.next()?));
+            (bound.iter_mut().filter_map(next).collect(), shares)
+        })
+    }
+}
+
 /// What all workers are made of.
 struct Base {
     workers: usize,
@@ -222,17 +258,18 @@ struct Base {
 impl Base {
     fn spawn(
         self,
-        bound: Vec<Bound>,
+        sockets: Sockets,
         runtimes: Vec<Runtime>,
         receivers: Vec<UnboundedReceiver<Command>>,
         insides: Vec<OwnedFd>,
     ) -> io::Result<Vec<JoinHandle<()>>> {
-        let mut sockets: Vec<_> = bound.into_iter().map(|b| b.sockets.into_iter()).collect();
+        let published = self.published.clone();
+        let sockets = sockets.by_worker(&published.plan.server.listen);
         let barrier = Arc::new(Barrier::new(self.workers));
         let (ready, readies) = std::sync::mpsc::channel();
         let mut threads = Vec::with_capacity(self.workers);
-        let parts = runtimes.into_iter().zip(receivers).zip(insides);
-        for (id, ((runtime, commands), inside)) in parts.enumerate() {
+        let parts = runtimes.into_iter().zip(receivers).zip(insides).zip(sockets);
+        for (id, (((runtime, commands), inside), (listeners, given))) in parts.enumerate() {
             let setup = Setup {
                 id,
                 workers: self.workers,
@@ -241,7 +278,8 @@ impl Base {
                     true => Table::Private { kept: self.kept.clone() },
                     false => Table::Shared,
                 },
-                listeners: sockets.iter_mut().filter_map(Iterator::next).collect(),
+                listeners,
+                given,
                 published: self.published.clone(),
                 stats: self.stats[id].clone(),
                 open: self.open.clone(),
@@ -395,6 +433,17 @@ impl Handle {
     /// Stops accepting and lets what runs finish, for `server.shutdown_timeout` at most.
     pub fn drain(&self) {
         self.order(Order::Drain);
+    }
+
+    /// A number that moves while it goes on, for control and then for each worker; `None` for a worker that has ended on
+    /// the way out.
+    pub fn pulses(&self) -> Vec<Option<u64>> {
+        let may_end = !self.board.is_ready();
+        let workers = self.workers.iter().zip(&self.board.workers);
+        let worker = |(thread, stats): (&JoinHandle<()>, &Arc<WorkerStats>)| {
+            (!(may_end && thread.is_finished())).then(|| stats.pulse.get())
+        };
+        std::iter::once(Some(self.board.pulse())).chain(workers.map(worker)).collect()
     }
 
     /// Whether all workers have ended.

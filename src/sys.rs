@@ -3,7 +3,8 @@
 //! Owns every `unsafe` block of the proxy, each with its proof. Never holds state and never decides policy.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -59,6 +60,38 @@ pub fn open_descriptors() -> io::Result<Vec<RawFd>> {
     Ok(numbers)
 }
 
+/// Takes the `count` descriptors that whoever started the program has left open from 3 on (`sd_listen_fds(3)`); no
+/// program started later gets them. Only the first call gets any, and it has to come before anything else is opened.
+///
+/// # Errors
+/// `EBADF` when one of them is not open: somebody else's count. None is taken then.
+pub fn take_inherited(count: u16) -> io::Result<Vec<OwnedFd>> {
+    /// Descriptors are given from here on.
+    const FIRST: RawFd = 3;
+    static IS_TAKEN: AtomicBool = AtomicBool::new(false);
+    let count = if IS_TAKEN.swap(true, Ordering::Relaxed) { 0 } else { RawFd::from(count) };
+    let numbers = FIRST..FIRST + count;
+    for number in numbers.clone() {
+        // SAFETY: fcntl(F_SETFD) touches no memory, and an open number is one that was left to us.
+        if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // SAFETY: all are open, no value owns them as nothing was opened yet, and nobody takes them a second time.
+    Ok(numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect())
+}
+
+/// Removes variables from the environment, so that no process started later takes them for its own. Does nothing, and
+/// returns `false`, once there is a second thread: it might read the environment at the same moment.
+pub fn forget_variables(names: &[&str]) -> bool {
+    let is_alone = std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1);
+    for name in names.iter().filter(|_| is_alone) {
+        // SAFETY: this thread is the only one of the process, and starts none meanwhile.
+        unsafe { std::env::remove_var(name) };
+    }
+    is_alone
+}
+
 /// Gives the calling thread a descriptor table of its own, in which only the descriptors numbered in `kept` and those
 /// in `own` are open, each under the number it had.
 ///
@@ -67,7 +100,7 @@ pub fn open_descriptors() -> io::Result<Vec<RawFd>> {
 ///
 /// # Errors
 /// `ENOMEM`, `EMFILE`; `ENOSYS` on kernels before 5.9.
-pub fn take_own_table(kept: &[RawFd], own: &[OwnedFd]) -> io::Result<()> {
+pub fn take_own_table(kept: &[RawFd], own: &[BorrowedFd<'_>]) -> io::Result<()> {
     // SAFETY: unshare(CLONE_FILES) changes no memory. Descriptors held by values of this thread keep their numbers and
     // stay open in the copy; the tables of other threads are as before.
     if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {

@@ -7,7 +7,7 @@ mod accept;
 
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use tokio::task::LocalSet;
 
 use crate::balance::rng::Rng;
 use crate::handover::{Doors, Inside};
+use crate::listen::given::Share;
 use crate::park::Waiting;
 use crate::proxy::client::Client;
 use crate::proxy::local::Local;
@@ -60,8 +61,10 @@ pub struct Setup {
     pub cpu: Option<usize>,
     /// Its descriptor table.
     pub table: Table,
-    /// In the order of the plan.
-    pub listeners: Vec<OwnedFd>,
+    /// Its own listening sockets, each with its slot.
+    pub listeners: Vec<(u16, OwnedFd)>,
+    /// What it has of the sockets that a service manager gave.
+    pub given: Vec<Share>,
     /// What it routes by at first.
     pub published: Arc<Published>,
     /// Its counters.
@@ -91,7 +94,11 @@ pub fn run(setup: Setup, runtime: Runtime, ready: &std::sync::mpsc::Sender<io::R
     }
     let taken = match &setup.table {
         Table::Shared => Ok(()),
-        Table::Private { kept } => crate::sys::take_own_table(kept, &setup.listeners),
+        Table::Private { kept } => {
+            let listeners = setup.listeners.iter().map(|(_, socket)| socket.as_fd());
+            let own: Vec<_> = listeners.chain(setup.given.iter().map(|share| share.socket.as_fd())).collect();
+            crate::sys::take_own_table(kept, &own)
+        }
     };
     // Nobody opens anything before all tables are apart: what is opened now would be copied into others.
     setup.barrier.wait();
@@ -106,17 +113,22 @@ pub fn run(setup: Setup, runtime: Runtime, ready: &std::sync::mpsc::Sender<io::R
 }
 
 async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
-    let Setup { id, workers, cpu, published, stats, open, mut commands, listeners, doors, inside, .. } = setup;
+    let Setup { id, workers, cpu, published, stats, open, mut commands, listeners, given, doors, inside, .. } = setup;
     let mut rng = Rng::new(fastrand::u64(..));
     let view = View::new(&published, id, workers, None, &mut rng);
-    let slots = published.plan.server.listen.iter().enumerate();
-    let slots: Vec<u16> = slots.map(|(at, listen)| crate::listen::slot(at as u16, listen.secure)).collect();
+    let addrs = published.plan.server.listen.iter().enumerate();
+    let of_given = addrs.filter(|(_, listen)| given.iter().any(|share| share.addr == listen.addr));
+    let of_given: Vec<_> =
+        of_given.map(|(at, listen)| (crate::listen::slot(at as u16, listen.secure), listen.addr.clone())).collect();
     // Held on to, the first plan would live as long as the worker.
     drop(published);
     let started = Local::new(id, workers, view, stats, open.clone(), rng).and_then(|local| {
-        let mut open = Listeners::new(Rc::new(local), cpu, doors.clone(), open);
-        for (slot, fd) in slots.into_iter().zip(listeners) {
+        let mut open = Listeners::new(Rc::new(local), cpu, (doors.clone(), open), given);
+        for (slot, fd) in listeners {
             open.open(slot, fd)?;
+        }
+        for (slot, addr) in of_given {
+            open.open_given(slot, &addr)?;
         }
         Ok((open, Inside::new(inside)?))
     });
@@ -151,7 +163,7 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
                     let _ = done.send(Err(io::Error::other("the proxy is shutting down and accepts nobody new")));
                 }
                 Some(Command::Listen { slot, opening, done }) => {
-                    let _ = done.send(accept::socket(&opening).and_then(|fd| listeners.open(slot, fd)));
+                    let _ = done.send(listeners.listen(slot, &opening));
                 }
                 Some(Command::EndListening(slot)) => listeners.close(slot),
                 Some(Command::Cut) => cut_off(&local),
@@ -210,6 +222,7 @@ fn cut_off(local: &Local) {
 }
 
 fn tick(local: &Rc<Local>, now: u32) {
+    local.stats.pulse.inc();
     local.wheel.advance_to(now);
     local.tick();
     let view = local.view();

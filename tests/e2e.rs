@@ -11,6 +11,8 @@ mod dir;
 #[allow(dead_code)]
 #[path = "it/origin.rs"]
 mod origin;
+#[path = "it/service.rs"]
+mod service;
 #[path = "it/signals.rs"]
 mod signals;
 #[path = "it/traffic.rs"]
@@ -73,6 +75,11 @@ mod program {
                     shell
                 }
             };
+            Program::spawn(&mut command)
+        }
+
+        /// Starts it by a command that has its standard error piped.
+        pub fn spawn(command: &mut Command) -> Program {
             let mut child = command.spawn().expect("the program");
             let said = Arc::new(Mutex::new(String::new()));
             let (text, stderr) = (said.clone(), child.stderr.take().expect("a pipe"));

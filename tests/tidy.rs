@@ -25,6 +25,7 @@ const FLOORS: &[&str] = &[
     "tls",
     "shared",
     "listen",
+    "service",
     "stream",
     "handover",
     "park",
@@ -71,6 +72,7 @@ const PURE: &[&str] = &[
     "src/config/json",
     "src/config/place",
     "src/config/spell",
+    "src/service/life",
 ];
 
 /// What a pure module does not name.

@@ -12,6 +12,7 @@ use super::{ExitStatus, run};
 use crate::config::document::Document;
 use crate::logging;
 use crate::server::Start;
+use crate::service::Service;
 
 /// Name, weight and time to answer of each backend.
 const BACKENDS: [(&str, u32, Duration); 3] = [
@@ -36,7 +37,7 @@ pub fn run(port: u16, management: u16, out: &mut impl Write) -> io::Result<ExitS
         }
     };
     logging::start(&document.plan().log);
-    run::serve(Start::from(document), |handle| {
+    run::serve(Start::from(document), Service::default(), |handle| {
         // After the proxy has started: what they open stays out of the workers' descriptor tables.
         for (listener, backend) in listeners.into_iter().zip(BACKENDS) {
             std::thread::Builder::new().name(format!("demo-{}", backend.0)).spawn(move || serve(&listener, backend))?;

@@ -6,7 +6,9 @@ pub mod amount;
 pub mod check;
 pub mod demo;
 pub mod doctor;
+pub mod healthcheck;
 pub mod init;
+pub mod report;
 pub mod run;
 pub mod snapshot;
 pub mod top;
@@ -71,6 +73,8 @@ enum Verb {
     },
     /// Read and check a configuration, and print every fault in it
     Check(ConfigArgument),
+    /// Ask a running proxy whether it is ready, and tell by the exit status
+    Healthcheck(healthcheck::Options),
     /// Show the figures of a running proxy in this terminal, live
     Top(top::Options),
     /// Tell what of this machine is in the way of so many connections, what it costs, and the cure
@@ -95,6 +99,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Demo { port, management } => demo::run(port, management, &mut out),
         Verb::Init { file } => init::run(Some(&file), &mut out),
         Verb::Check(file) => check::run(file.config.as_deref(), &mut out),
+        Verb::Healthcheck(options) => healthcheck::run(&options, &mut out),
         Verb::Top(options) => top::run(&options, &mut out),
         Verb::Doctor(options) => doctor::run(&options, &mut out),
         Verb::Tune(options) => tune::run(&options, &mut out),

@@ -9,18 +9,21 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::report::Reporter;
 use super::{ExitStatus, check};
 use crate::config::load;
 use crate::control::change::ChangeError;
 use crate::error::Reason;
 use crate::logging;
 use crate::server::{self, Handle, Start, StartError};
+use crate::service::Service;
 
 /// Runs by the named file, or the one that is found.
 ///
 /// # Errors
 /// Those of writing to `out`.
 pub fn run(path: Option<&Path>, out: &mut impl Write) -> io::Result<ExitStatus> {
+    let mut service = Service::take();
     let loaded = load::find(path).and_then(|path| load::load(&path).map(|loaded| (path, loaded)));
     let (path, (text, document)) = match loaded {
         Ok(loaded) => loaded,
@@ -30,17 +33,27 @@ pub fn run(path: Option<&Path>, out: &mut impl Write) -> io::Result<ExitStatus> 
         }
     };
     logging::start(&document.plan().log);
-    for notice in document.notices() {
-        tracing::warn!("{notice}");
-    }
-    serve(Start { document, file: Some((path, text)) }, |_| Ok(()))
+    document.notices().iter().for_each(|notice| tracing::warn!("{notice}"));
+    service.notices.iter().for_each(|notice| tracing::warn!("{notice}"));
+    let given = match std::mem::take(&mut service.given).look() {
+        Ok(given) => given,
+        Err(fault) => {
+            tracing::error!("{fault}");
+            return Ok(ExitStatus::BadConfig);
+        }
+    };
+    serve(Start { document, file: Some((path, text)), given }, service, |_| Ok(()))
 }
 
-/// Starts, calls `started`, and serves until a signal ends it.
+/// Starts, tells `service`, calls `started`, and serves until a signal ends it.
 ///
 /// # Errors
 /// Those of `started`.
-pub fn serve(start: Start, started: impl FnOnce(&Handle) -> io::Result<()>) -> io::Result<ExitStatus> {
+pub fn serve(
+    start: Start,
+    service: Service,
+    started: impl FnOnce(&Handle) -> io::Result<()>,
+) -> io::Result<ExitStatus> {
     // The kernel's collapsing of small pages into huge ones fills in again what was given back after a burst: measured,
     // an idle process grew from 31 to 66 MB by itself. What is hot here is small, huge pages would not speed it up.
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
@@ -58,11 +71,16 @@ pub fn serve(start: Start, started: impl FnOnce(&Handle) -> io::Result<()>) -> i
             faults.iter().for_each(|fault| tracing::error!("{fault}"));
             return Ok(ExitStatus::BadConfig);
         }
+        Err(StartError::Given(faults)) => {
+            faults.iter().for_each(|fault| tracing::error!("{fault}"));
+            return Ok(ExitStatus::BadConfig);
+        }
         Err(error) => return failed(&error),
     };
     tell(&handle);
     started(&handle)?;
-    runtime.block_on(signals.obey(handle));
+    let reporter = Reporter::begin(service, &handle);
+    runtime.block_on(signals.obey(handle, reporter));
     Ok(ExitStatus::Fine)
 }
 
@@ -109,33 +127,47 @@ impl Signals {
         })
     }
 
-    async fn obey(mut self, handle: Handle) {
+    async fn obey(mut self, handle: Handle, mut reporter: Reporter) {
         loop {
             tokio::select! {
-                _ = self.hangup.recv() => handle.reload_file(),
+                _ = self.hangup.recv() => {
+                    reporter.reload();
+                    handle.reload_file();
+                }
+                () = reporter.due() => reporter.beat(&handle),
                 _ = self.user1.recv() => handle.reopen_logs(),
                 _ = self.interrupt.recv() => break,
                 _ = self.terminate.recv() => break,
             }
         }
-        self.finish(handle).await;
+        self.finish(handle, reporter).await;
     }
 
     /// Drains; a second signal ends at once.
-    async fn finish(mut self, handle: Handle) {
+    async fn finish(mut self, handle: Handle, mut reporter: Reporter) {
         let delay = handle.shutdown_delay();
         handle.retire();
+        reporter.stop(&handle);
         tracing::info!(?delay, "stopping: running requests may finish; a second signal ends at once");
+        let drain_at = tokio::time::Instant::now() + delay;
         let mut is_hurried = false;
-        tokio::select! {
-            () = tokio::time::sleep(delay) => handle.drain(),
-            _ = self.interrupt.recv() => is_hurried = true,
-            _ = self.terminate.recv() => is_hurried = true,
+        let mut is_draining = false;
+        while !is_hurried && !is_draining {
+            tokio::select! {
+                () = tokio::time::sleep_until(drain_at) => is_draining = true,
+                () = reporter.due() => reporter.beat(&handle),
+                _ = self.interrupt.recv() => is_hurried = true,
+                _ = self.terminate.recv() => is_hurried = true,
+            }
+        }
+        if is_draining {
+            handle.drain();
         }
         let began = Instant::now();
         while !is_hurried && !handle.is_finished() {
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(20)) => {}
+                () = reporter.due() => reporter.beat(&handle),
                 _ = self.interrupt.recv() => break,
                 _ = self.terminate.recv() => break,
             }

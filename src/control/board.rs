@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -72,6 +72,8 @@ pub struct Board {
     tls: ArcSwap<Loaded>,
     is_ready: AtomicBool,
     is_reload_asked: AtomicBool,
+    is_reload_under_way: AtomicBool,
+    pulse: AtomicU64,
     changes: Mutex<VecDeque<ChangeRecord>>,
 }
 
@@ -90,6 +92,8 @@ impl Board {
             tls: ArcSwap::default(),
             is_ready: AtomicBool::new(false),
             is_reload_asked: AtomicBool::new(false),
+            is_reload_under_way: AtomicBool::new(false),
+            pulse: AtomicU64::new(0),
             changes: Mutex::default(),
         }
     }
@@ -135,9 +139,29 @@ impl Board {
         !self.is_reload_asked.swap(true, Ordering::AcqRel)
     }
 
+    /// Whether a reload that was asked for by [`Board::ask_to_reload`] is still to come or to end.
+    pub fn is_reloading(&self) -> bool {
+        self.is_reload_asked.load(Ordering::Acquire) || self.is_reload_under_way.load(Ordering::Acquire)
+    }
+
+    /// A number that moves at least once a second while control's thread goes on.
+    pub fn pulse(&self) -> u64 {
+        self.pulse.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn beat(&self) {
+        self.pulse.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// From here on, a change of the file needs another reading.
     pub(super) fn begin_reload(&self) {
+        // In this order: at no moment there seems to be none.
+        self.is_reload_under_way.store(true, Ordering::Release);
         self.is_reload_asked.store(false, Ordering::Release);
+    }
+
+    pub(super) fn end_reload(&self) {
+        self.is_reload_under_way.store(false, Ordering::Release);
     }
 
     pub(super) fn show(&self, shown: Shown) {

@@ -196,6 +196,7 @@ impl Control {
         // Held until the workers listen: whether the address can be had is known before anybody tries.
         let mut reserved = None;
         let (actual, opening, file) = match &asked.addr {
+            addr if self.given.has(addr) => (addr.clone(), Opening::Given(addr.clone()), None),
             ListenAddr::Tcp(addr) => {
                 let addr = reserved.insert(listen::reserve(*addr)?).addr;
                 (ListenAddr::Tcp(addr), Opening::Tcp(addr, server.clone()), None)
@@ -239,6 +240,12 @@ impl Control {
             }
         }
         before.iter().for_each(|gone| self.end_listener(gone));
+        for gone in before.iter().filter(|gone| self.given.has(&gone.asked.addr)) {
+            if !self.listening.iter().any(|listening| listening.asked.addr == gone.asked.addr) {
+                tracing::warn!(listen = %gone.asked, "no longer accepted from, and the service manager goes on listening: \
+                     who connects waits for nobody; stop its socket unit");
+            }
+        }
         self.board.show_listening(self.listening.iter().map(|l| l.actual.clone()).collect());
     }
 

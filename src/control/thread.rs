@@ -30,6 +30,7 @@ use crate::config::document::Document;
 use crate::config::load;
 use crate::config::plan::{self, BackendAddr, HealthCheck, Listen, ListenAddr};
 use crate::listen::SocketFile;
+use crate::listen::given::Given;
 use crate::shared::backend::{BackendState, Mark};
 use crate::shared::command::{AccessSink, Command, Published};
 use crate::shared::open::OpenCount;
@@ -38,6 +39,8 @@ use crate::tls::{Connector, Loaded};
 
 /// Paths that the log of changes tells of one change at most.
 const CHANGED_PATHS_COUNT_MAX: usize = 20;
+/// Between two signs that control's thread goes on.
+const PULSE: Duration = Duration::from_millis(500);
 
 /// A change that somebody asks for.
 #[derive(Clone, Debug)]
@@ -129,6 +132,8 @@ pub struct Control {
     pub board: Arc<Board>,
     /// Where is listened.
     pub listening: Vec<Listening>,
+    /// The sockets that a service manager gave.
+    pub given: Given,
     /// What was made of the files of TLS.
     pub tls: Arc<Loaded>,
     pub(super) looking: Option<Looking>,
@@ -210,6 +215,8 @@ pub struct Beginning {
     pub registry: Registry,
     /// Where is listened.
     pub listening: Vec<Listening>,
+    /// The sockets that a service manager gave.
+    pub given: Given,
 }
 
 /// What the descriptor tables allow.
@@ -231,7 +238,7 @@ impl Control {
         stats: Vec<Arc<WorkerStats>>,
         (orders, entrances): (WeakUnboundedSender<Order>, UnboundedSender<entrance::Opening>),
     ) -> Self {
-        let Beginning { document, file, published, registry, listening } = beginning;
+        let Beginning { document, file, published, registry, listening, given } = beginning;
         let source = file.map(|(path, text)| Source::new(path, text, document.clone()));
         let boot = fastrand::u32(..);
         let shown = Shown {
@@ -252,6 +259,7 @@ impl Control {
             limits,
             board,
             listening,
+            given,
             tls: Arc::default(),
             looking: None,
             expiry_told: 0,
@@ -307,6 +315,8 @@ impl Control {
     }
 
     async fn obey_until_stopped(&mut self, orders: &mut UnboundedReceiver<Order>) {
+        // A task of its own: a change may take its time, a thread that stands still is another matter.
+        tokio::spawn(beat(self.board.clone()));
         let mut clock = tokio::time::interval(Duration::from_secs(1));
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -336,6 +346,7 @@ impl Control {
             Order::Reload => {
                 self.board.begin_reload();
                 self.reload("signal").await;
+                self.board.end_reload();
             }
             Order::Certificates => self.certificates_have_changed().await,
             Order::ReopenLogs => self.access.iter().for_each(Writer::reopen),
@@ -622,6 +633,16 @@ impl Control {
     }
 }
 
+/// Shows for good that control's thread goes on.
+async fn beat(board: Arc<Board>) {
+    let mut clock = tokio::time::interval(PULSE);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        clock.tick().await;
+        board.beat();
+    }
+}
+
 /// A strong entity tag (RFC 9110, section 8.8.3).
 fn etag(boot: u32, version: u64) -> String {
     format!("\"{boot:08x}-{version}\"")
@@ -650,7 +671,8 @@ mod tests {
         let document = Arc::new(document(backend));
         let mut registry = Registry::new(1);
         let published = Arc::new(registry.apply(&Arc::new(document.plan().clone()), &Loaded::default(), 0));
-        let beginning = Beginning { document, file: None, published, registry, listening: Vec::new() };
+        let beginning =
+            Beginning { document, file: None, published, registry, listening: Vec::new(), given: Given::default() };
         let limits = Limits { clients_of_tables: 1, tables_are_private: false };
         let channels = (unbounded_channel().0.downgrade(), unbounded_channel().0);
         let open = Arc::new(OpenCount::new(1, 1));

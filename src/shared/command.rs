@@ -76,6 +76,8 @@ pub enum Opening {
     Tcp(SocketAddr, Arc<plan::Server>),
     /// All workers share the queue of this one; only while they share a descriptor table.
     Shared(Arc<OwnedFd>),
+    /// What each worker has of the sockets that a service manager gave for this address.
+    Given(plan::ListenAddr),
 }
 
 /// One message to a worker.

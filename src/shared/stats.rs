@@ -178,6 +178,8 @@ counted! {
     /// What all workers have counted.
     Totals,
     numbers {
+        /// Ticks of its clock, ten a second: while it moves, the worker goes on.
+        pulse,
         /// Client connections accepted.
         connections_accepted,
         /// Client connections open now, parked ones and tunnels included.

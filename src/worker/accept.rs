@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use tokio::task::AbortHandle;
 
-use crate::config::plan::Steering;
+use crate::config::plan::{ListenAddr, Steering};
 use crate::handover::{Doors, Handed, Inside};
+use crate::listen::given::Share;
 use crate::listen::{self, Listener};
 use crate::park::{Parked, Waiting};
 use crate::proxy::client::Client;
@@ -26,14 +27,6 @@ const ROOM_BATCH: usize = 16;
 /// Of its parked connections a worker closes one in so many, and no more than [`ROOM_BATCH`], for another worker's clients.
 const YIELD_DIVISOR: usize = 64;
 
-/// The socket that a command is about. To be called on the worker's own thread, as the socket comes into its table.
-pub(super) fn socket(opening: &Opening) -> io::Result<OwnedFd> {
-    match opening {
-        Opening::Tcp(addr, server) => listen::open_tcp(*addr, server),
-        Opening::Shared(socket) => socket.try_clone(),
-    }
-}
-
 /// The listeners of one worker.
 pub(super) struct Listeners {
     local: Rc<Local>,
@@ -41,19 +34,35 @@ pub(super) struct Listeners {
     cpu: Option<usize>,
     doors: Arc<Doors>,
     open: Arc<OpenCount>,
+    given: Vec<Share>,
     listening: Vec<Listening>,
+}
+
+/// Whose a listening socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// The proxy's: it ends with its listening.
+    Proxy,
+    /// A service manager's: who waits in its queue is somebody else's then.
+    Manager,
 }
 
 struct Listening {
     slot: u16,
+    owner: Owner,
     listener: Rc<Listener>,
     task: AbortHandle,
 }
 
 impl Listeners {
-    /// None yet.
-    pub fn new(local: Rc<Local>, cpu: Option<usize>, doors: Arc<Doors>, open: Arc<OpenCount>) -> Self {
-        Listeners { local, cpu, doors, open, listening: Vec::new() }
+    /// None yet; `given` is what can be listened on beside what is opened.
+    pub fn new(
+        local: Rc<Local>,
+        cpu: Option<usize>,
+        (doors, open): (Arc<Doors>, Arc<OpenCount>),
+        given: Vec<Share>,
+    ) -> Self {
+        Listeners { local, cpu, doors, open, given, listening: Vec::new() }
     }
 
     /// Whose they are.
@@ -61,20 +70,47 @@ impl Listeners {
         &self.local
     }
 
-    /// Accepts from a listening socket from now on.
+    /// Accepts from the socket that a command is about. It comes into this thread's descriptor table.
+    ///
+    /// # Errors
+    /// When it can't be had, or the event loop can't take it.
+    pub fn listen(&mut self, slot: u16, opening: &Opening) -> io::Result<()> {
+        match opening {
+            Opening::Tcp(addr, server) => self.open(slot, listen::open_tcp(*addr, server)?),
+            Opening::Shared(socket) => self.open(slot, socket.try_clone()?),
+            Opening::Given(addr) => self.open_given(slot, addr),
+        }
+    }
+
+    /// Accepts from a listening socket of the proxy's own from now on.
     ///
     /// # Errors
     /// When the event loop can't take it.
     pub fn open(&mut self, slot: u16, fd: OwnedFd) -> io::Result<()> {
+        self.accept_from(slot, fd, Owner::Proxy)
+    }
+
+    /// Accepts from what was given for `addr`; it can be closed and opened again.
+    ///
+    /// # Errors
+    /// When descriptors have run out, or the event loop can't take it.
+    pub fn open_given(&mut self, slot: u16, addr: &ListenAddr) -> io::Result<()> {
+        let shares = self.given.iter().filter(|share| share.addr == *addr);
+        let sockets = shares.map(|share| share.socket.try_clone()).collect::<io::Result<Vec<_>>>()?;
+        sockets.into_iter().try_for_each(|fd| self.accept_from(slot, fd, Owner::Manager))
+    }
+
+    fn accept_from(&mut self, slot: u16, fd: OwnedFd, owner: Owner) -> io::Result<()> {
         let listener = Rc::new(Listener::new(fd)?);
-        self.steer(&listener);
+        self.steer(owner, &listener);
         let door = (self.doors.clone(), self.open.clone());
         let task = tokio::task::spawn_local(accept(self.local.clone(), listener.clone(), slot, door)).abort_handle();
-        self.listening.push(Listening { slot, listener, task });
+        self.listening.push(Listening { slot, owner, listener, task });
         Ok(())
     }
 
-    /// Ends listening there, after taking in who waits in the accept queue: the end of listening would reset them.
+    /// Ends listening there, after taking in who waits in the accept queue: the end of listening would reset them. A socket
+    /// that was given goes on listening, and its queue waits for whoever accepts next.
     pub fn close(&mut self, slot: u16) {
         for closed in self.listening.extract_if(.., |listening| listening.slot == slot) {
             closed.end(&self.local);
@@ -88,8 +124,12 @@ impl Listeners {
         }
     }
 
-    /// A listener that can't be steered is given connections of any CPU, which is no reason not to listen.
-    fn steer(&self, listener: &Listener) {
+    /// A listener that can't be steered is given connections of any CPU, which is no reason not to listen. What a service
+    /// manager gave, all workers may share: it belongs to no CPU.
+    fn steer(&self, owner: Owner, listener: &Listener) {
+        if owner == Owner::Manager {
+            return;
+        }
         let is_steered = self.local.view().server.steering == Steering::Cpu;
         if let Err(error) = listener.steer(self.cpu.filter(|_| is_steered)) {
             tracing::warn!(worker = self.local.id, %error, "a listener is not steered; see server.steering");
@@ -103,13 +143,17 @@ impl Listeners {
             if let Err(error) = listening.listener.retune(&view.server) {
                 tracing::warn!(worker = self.local.id, %error, "a listener keeps its backlog or congestion control");
             }
-            self.steer(&listening.listener);
+            self.steer(listening.owner, &listening.listener);
         }
     }
 }
 
 impl Listening {
     fn end(self, local: &Rc<Local>) {
+        if self.owner == Owner::Manager {
+            self.task.abort();
+            return;
+        }
         while let Ok((fd, peer)) = self.listener.accept() {
             admit(local, Handed { fd, peer, listener: self.slot });
         }

@@ -48,7 +48,7 @@ impl Proxy {
     pub fn from_file(path: &Path) -> Proxy {
         let text = std::fs::read_to_string(path).expect("a configuration file");
         let document = checked(&text);
-        let start = Start { document, file: Some((path.to_owned(), text)) };
+        let start = Start { file: Some((path.to_owned(), text)), ..Start::from(document) };
         let handle = server::start(start).unwrap_or_else(|e| panic!("starting the proxy: {e}"));
         Proxy { handle: Some(handle) }
     }
