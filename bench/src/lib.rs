@@ -2,8 +2,8 @@
 //! side. Never depends on the proxy that it measures and shares no code with it.
 //!
 //! From the ground up: [`error`], [`amount`], [`body`], [`http`] and [`h2`] are pure; `sys` holds the unsafe code; [`net`],
-//! [`slab`], [`proc`], [`target`], [`cert`] and [`tls`] are tools; [`conns`] (HTTP/1.1) and [`streams`] (HTTP/2), as
-//! [`clients`], ask for [`load`] and [`idle`];
+//! [`slab`], [`proc`], [`target`], [`cert`] and [`tls`] are tools; [`conns`] (HTTP/1.1), [`streams`] (HTTP/2) and [`events`],
+//! as [`clients`], ask for [`load`] and [`idle`] what [`traffic`] says;
 //! [`origin`] and [`relay`] serve; [`compare`] runs all of them as child processes; [`attack`] is the client that nobody wants.
 
 #![deny(unsafe_code)]
@@ -16,10 +16,12 @@ pub mod clients;
 pub mod compare;
 pub mod conns;
 pub mod error;
+pub mod events;
 pub mod h2;
 pub mod http;
 pub mod idle;
 pub mod load;
+mod namespace;
 pub mod net;
 pub mod origin;
 pub mod pin;
@@ -31,4 +33,5 @@ pub mod streams;
 mod sys;
 pub mod target;
 pub mod tls;
+pub mod traffic;
 pub mod websocket;
