@@ -4,6 +4,7 @@
 //! From the ground up: [`error`], [`amount`], [`body`], [`http`] and [`h2`] are pure; `sys` holds the unsafe code; [`net`],
 //! [`slab`], [`proc`], [`target`], [`cert`] and [`tls`] are tools; [`conns`] (HTTP/1.1), [`streams`] (HTTP/2) and [`events`],
 //! as [`clients`], ask for [`load`] and [`idle`] what [`traffic`] says;
+//! [`stages`] loads more and more, and makes a [`report`] of it with what [`machine`] it was on;
 //! [`origin`] and [`relay`] serve; [`compare`] runs all of them as child processes; [`attack`] is the client that nobody wants.
 
 #![deny(unsafe_code)]
@@ -12,6 +13,7 @@ pub mod amount;
 pub mod attack;
 pub mod body;
 pub mod cert;
+mod children;
 pub mod clients;
 pub mod compare;
 pub mod conns;
@@ -20,14 +22,18 @@ pub mod events;
 pub mod h2;
 pub mod http;
 pub mod idle;
+pub mod interrupt;
 pub mod load;
+pub mod machine;
 mod namespace;
 pub mod net;
 pub mod origin;
 pub mod pin;
 pub mod proc;
 pub mod relay;
+pub mod report;
 pub mod slab;
+pub mod stages;
 pub mod stats;
 pub mod streams;
 mod sys;

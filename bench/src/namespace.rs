@@ -5,10 +5,18 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether this process is in another network namespace than the machine's first process, and the address is one of
-/// the interfaces there: what is sent to it can't leave.
+/// Whether this process is in another network namespace than the machine's first process, or in one that nothing can
+/// leave, and the address is one of the interfaces there.
 pub fn is_private_address(ip: IpAddr) -> bool {
-    is_elsewhere() && is_own(ip)
+    let devices = fs::read_to_string("/proc/net/dev").unwrap_or_default();
+    (is_elsewhere() || has_loopback_alone(&devices)) && is_own(ip)
+}
+
+/// Whether there is no interface but `lo`.
+fn has_loopback_alone(devices: &str) -> bool {
+    // Two lines of heads, then one for each interface.
+    let mut names = devices.lines().skip(2).filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+    names.next() == Some("lo") && names.next().is_none()
 }
 
 /// Whether this network namespace is not the one of process 1. In a container they are the same; without the right to
@@ -56,6 +64,14 @@ mod tests {
         assert!(!listed([10, 9, 0, 0]) && !listed([10, 9, 0, 255]) && !listed([0, 0, 0, 0]) && !listed([10, 9, 0, 2]));
         let list = "fd000000000000000000000000000001 02 40 00 80     eth0\n";
         assert!(is_listed_v6(list, "fd00::1".parse().unwrap()) && !is_listed_v6(list, "fd00::2".parse().unwrap()));
+    }
+
+    #[test]
+    fn one_more_interface_leads_somewhere() {
+        let heads = "Inter-|   Receive\n face |bytes\n";
+        assert!(has_loopback_alone(&format!("{heads}    lo:   0 0\n")));
+        assert!(!has_loopback_alone(&format!("{heads}    lo:   0 0\n  eth0: 0 0\n")));
+        assert!(!has_loopback_alone(&format!("{heads}  eth0: 0 0\n")) && !has_loopback_alone(""));
     }
 
     #[test]

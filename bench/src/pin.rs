@@ -18,9 +18,9 @@ pub const SPIN_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
 /// A program to become, and where.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PinOptions {
-    /// The CPU to run on
+    /// The CPU to run on; any without it
     #[arg(long)]
-    pub cpu: usize,
+    pub cpu: Option<usize>,
     /// End when this process, the parent, does
     #[arg(long)]
     pub parent: u32,
@@ -76,13 +76,13 @@ pub fn end_with(parent: u32) -> Result<()> {
     }
 }
 
-/// Becomes another program on one CPU.
+/// Becomes another program, on one CPU when it is given.
 ///
 /// # Errors
 /// When it can't be started.
 pub fn become_program(options: &PinOptions) -> Result<Infallible> {
     end_with(options.parent)?;
-    stay_on(options.cpu)?;
+    options.cpu.map_or(Ok(()), stay_on)?;
     let (program, arguments) =
         options.command.split_first().ok_or_else(|| Error::Usage("no program to become".into()))?;
     let error = Command::new(program).args(arguments).exec();

@@ -4,6 +4,7 @@
 
 use crate::error::{Error, Result, Trying};
 use crate::namespace;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
@@ -85,6 +86,13 @@ impl Url {
             )));
         }
         Ok(Target { tls: self.tls, address, host: self.host.clone(), path: self.path.clone() })
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.host, self.path.as_deref().unwrap_or_default())
     }
 }
 

@@ -18,6 +18,8 @@ use std::time::Duration;
 pub const SOURCES_MAX: usize = 250;
 /// Requests per second over all connections, at most.
 pub const RATE_MAX: u64 = 10_000_000;
+/// How long a request may take, unless somebody says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Fields that make the framing: they can't be given.
 const FRAMING: [&str; 5] = ["connection", "content-length", "transfer-encoding", "upgrade", "te"];
 
@@ -49,9 +51,9 @@ pub struct Traffic {
     /// How long to load before measuring
     #[arg(long, default_value = "500ms", value_parser = amount::duration)]
     pub warmup: Duration,
-    /// A request without a whole answer after so long has failed
-    #[arg(long, default_value = "10s", value_parser = amount::duration)]
-    pub timeout: Duration,
+    /// A request without a whole answer after so long has failed [default: 10s; in stages 60s]
+    #[arg(long, value_parser = amount::duration)]
+    pub timeout: Option<Duration>,
     /// Source addresses (127.0.0.1 and up) to connect from; 0: one per 10,000 connections
     #[arg(long, default_value_t = 0)]
     pub sources: usize,
@@ -135,7 +137,7 @@ impl Default for Traffic {
             expect_status: 200,
             any_body: false,
             warmup: Duration::from_millis(500),
-            timeout: Duration::from_secs(10),
+            timeout: None,
             sources: 0,
             pid: None,
             new_connections: false,
@@ -168,7 +170,7 @@ impl Traffic {
         if self.streams == 0 || self.streams > 1 && !self.speech.http2 {
             return wrong("--streams is at least 1, and more than 1 with --http2 only".into());
         }
-        if self.timeout.is_zero() {
+        if self.timeout().is_zero() {
             return wrong("--timeout has to be above 0".into());
         }
         if !fields::is_token(self.method.as_bytes()) || matches!(self.method.as_str(), "HEAD" | "CONNECT") {
@@ -184,6 +186,11 @@ impl Traffic {
             return wrong(format!("--rate: outside 1..={RATE_MAX}"));
         }
         Ok(())
+    }
+
+    /// How long a request may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(TIMEOUT)
     }
 
     /// What is asked, in order: with WebSockets the upgrade, then the frame; else one request.

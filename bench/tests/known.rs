@@ -221,7 +221,7 @@ fn more_than_can_be_sent_fails_and_is_told() {
     let server = Scripted::start(&[50], 0, None);
     let mut options = server.options();
     (options.connections, options.duration) = (2, Duration::from_secs(1));
-    let timeout = Duration::from_millis(500);
+    let timeout = Some(Duration::from_millis(500));
     options.traffic = Traffic { rate: Some(400), timeout, warmup: Duration::ZERO, ..Traffic::default() };
     let report = measure(&options).report;
     let open = report.open_loop.unwrap();

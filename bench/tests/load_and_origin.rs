@@ -17,7 +17,7 @@ fn origin(fail_every: u64, fail_with: Spoil) -> Origin {
 fn load_with(origin: &Origin, change: impl FnOnce(&mut load::Options)) -> Report {
     let mut options = load::Options::new(origin.url().parse().unwrap());
     (options.connections, options.requests) = (20, Some(REQUESTS));
-    options.traffic = Traffic { body: 1000, timeout: Duration::from_secs(30), ..Traffic::default() };
+    options.traffic = Traffic { body: 1000, timeout: Some(Duration::from_secs(30)), ..Traffic::default() };
     change(&mut options);
     load::run(&options).unwrap()
 }
@@ -71,7 +71,7 @@ fn an_answer_that_comes_too_late_is_a_timeout() {
     let origin = origin(0, Spoil::Status);
     let report = load_with(&origin, |o| {
         o.target = format!("{}/1000?delay=60s", origin.url()).parse().unwrap();
-        (o.connections, o.requests, o.traffic.timeout) = (3, Some(3), Duration::from_millis(100));
+        (o.connections, o.requests, o.traffic.timeout) = (3, Some(3), Some(Duration::from_millis(100)));
     });
     assert_eq!(report.total, Counts { failed: 3, timeout: 3, ..Counts::default() });
 }

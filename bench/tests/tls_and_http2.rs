@@ -26,7 +26,7 @@ fn load_with(origin: &Origin, change: impl FnOnce(&mut load::Options)) -> Report
     let tls = tls::Options { insecure: true, ..tls::Options::default() };
     let mut options = load::Options::new(origin.url().parse().unwrap());
     (options.connections, options.requests) = (8, Some(REQUESTS));
-    options.traffic = Traffic { body: 1000, timeout: Duration::from_secs(30), ..Traffic::default() };
+    options.traffic = Traffic { body: 1000, timeout: Some(Duration::from_secs(30)), ..Traffic::default() };
     options.traffic.speech.tls = tls;
     change(&mut options);
     load::run(&options).unwrap()
@@ -114,7 +114,7 @@ fn an_answer_that_comes_too_late_is_a_timeout_and_is_given_up() {
     let origin = origin(|_| ());
     let report = load_with(&origin, |o| {
         o.target = format!("{}/1000?delay=60s", origin.url()).parse().unwrap();
-        (o.connections, o.requests, o.traffic.timeout) = (1, Some(3), Duration::from_millis(100));
+        (o.connections, o.requests, o.traffic.timeout) = (1, Some(3), Some(Duration::from_millis(100)));
         (o.traffic.speech.http2, o.traffic.streams) = (true, 3);
     });
     assert_eq!(report.total, Counts { failed: 3, timeout: 3, ..Counts::default() });
@@ -160,7 +160,7 @@ fn a_server_that_speaks_no_tls_or_no_http2_is_counted() {
     let target = format!("https://{}", plain.address()).parse().unwrap();
     let report = load_with(&plain, |o| {
         // It waits for the end of what it takes for a head.
-        (o.target, o.requests, o.traffic.timeout) = (target, Some(8), Duration::from_millis(100));
+        (o.target, o.requests, o.traffic.timeout) = (target, Some(8), Some(Duration::from_millis(100)));
     });
     assert_eq!((report.total.ok, report.total.connect), (0, 8));
     let http1 = origin(|o| (o.tls, o.http2) = (true, false));

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// Connections of a thread that may be opening, or waiting for their first answer, at once: under any backlog.
-const RAMP_COUNT_MAX: usize = 200;
+pub(crate) const RAMP_COUNT_MAX: usize = 200;
 /// Pause before a connection that was refused or lost is opened again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(10);
 /// Statuses that are told apart: below this.

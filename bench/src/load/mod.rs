@@ -24,6 +24,7 @@ use crate::sys;
 use crate::target::{Target, Url};
 use crate::tls::ClientSide;
 use crate::traffic::{SOURCES_MAX, Traffic};
+pub(crate) use book::RAMP_COUNT_MAX;
 use book::{Book, Manner, Outcome, Pace};
 use closed::Closed;
 use hdrhistogram::Histogram;
@@ -349,7 +350,7 @@ impl Work {
                 // A thread sleeps until a request is due: the usual 50 µs of grace would be in every latency.
                 let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
                 let schedule = Schedule::new(traffic.arrivals, rate, self.share, traffic.seed);
-                self.turns(clients, Open::new(book, schedule, traffic.timeout))
+                self.turns(clients, Open::new(book, schedule, traffic.timeout()))
             }
             None => self.turns(clients, Closed::new(book)),
         }
@@ -358,15 +359,15 @@ impl Work {
     fn clients(&self, side: Option<ClientSide>) -> Result<Clients> {
         let (traffic, conns) = (&self.options.traffic, self.mine.len());
         if traffic.events {
-            return Clients::subscribing(&self.target, side, conns, &self.asks[0], traffic.timeout);
+            return Clients::subscribing(&self.target, side, conns, &self.asks[0], traffic.timeout());
         }
         let count = Count { conns, streams: traffic.streams };
-        Clients::new(&self.target, &traffic.speech, side, count, &self.asks, traffic.timeout)
+        Clients::new(&self.target, &traffic.speech, side, count, &self.asks, traffic.timeout())
     }
 
     fn turns<'a>(&self, mut clients: Clients, mut pace: impl Pace<'a>) -> Result<Outcome> {
         let (mut expire_at, mut drain_end) = (Instant::now() + EXPIRE_EVERY, None);
-        let timeout = self.options.traffic.timeout;
+        let timeout = self.options.traffic.timeout();
         loop {
             let now = Instant::now();
             pace.book().look()?;

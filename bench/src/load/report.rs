@@ -135,7 +135,7 @@ pub struct Counts {
 }
 
 /// Latencies in µs.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Latency {
     pub mean: f64,
