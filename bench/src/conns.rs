@@ -64,8 +64,20 @@ pub enum Expect {
         /// Every byte of it.
         body: Vec<u8>,
     },
+    /// This status, with any body.
+    Status(u16),
     /// Exactly these bytes, without HTTP (a WebSocket frame).
     Bytes(Vec<u8>),
+}
+
+impl Expect {
+    /// What the body is compared with; of no use when any is good.
+    fn body(&self) -> &[u8] {
+        match self {
+            Expect::Answer { body, .. } => body,
+            Expect::Status(_) | Expect::Bytes(_) => &[],
+        }
+    }
 }
 
 /// What happened on a connection.
@@ -421,7 +433,7 @@ impl Connections {
         }
         let bytes = &self.scratch[..len];
         let answer = match &self.jobs[s.job].expect {
-            Expect::Answer { body, .. } => match s.reader.feed(bytes, body) {
+            expect @ (Expect::Answer { .. } | Expect::Status(_)) => match s.reader.feed(bytes, expect.body()) {
                 Ok((used, None)) if used == len => None,
                 Ok((used, Some(answer))) if used == len => Some(answer),
                 _ => return self.lose(slot, Failure::Malformed, script),
@@ -442,7 +454,8 @@ impl Connections {
     fn ended<S: Script>(&mut self, slot: usize, script: &mut S) {
         let s = &mut self.slots[slot];
         let answer = match &self.jobs[s.job].expect {
-            Expect::Answer { body, .. } if s.asked_at.is_some() => s.reader.end(body),
+            Expect::Bytes(_) => None,
+            expect if s.asked_at.is_some() => s.reader.end(expect.body()),
             _ => None,
         };
         match answer {
@@ -455,7 +468,7 @@ impl Connections {
         let s = &mut self.slots[slot];
         let Some(asked_at) = s.asked_at.take() else { return };
         let verdict = match &self.jobs[s.job].expect {
-            Expect::Answer { status, .. } if *status != answer.status => Err(Failure::Status),
+            Expect::Answer { status, .. } | Expect::Status(status) if *status != answer.status => Err(Failure::Status),
             Expect::Answer { .. } if !answer.body_ok => Err(Failure::Body),
             _ => Ok(()),
         };

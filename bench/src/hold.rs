@@ -9,7 +9,7 @@ use crate::amount;
 use crate::clients::Speech;
 use crate::error::{Error, Result, Trying};
 use crate::kernel::{self, Kernel};
-use crate::load::{self, Latency};
+use crate::load::Latency;
 use crate::net::descriptors_max;
 use crate::proc;
 use crate::sys;
@@ -546,7 +546,7 @@ fn report(
         opened,
         open_seconds: led.open_seconds,
         accepts_per_second: opened as f64 / led.open_seconds,
-        open_latency_us: load::latency(&sum.opening),
+        open_latency_us: Latency::of(&sum.opening),
         open_failures: sum.open_failures.clone(),
         lost_idle: shared.lost_idle.load(Relaxed),
         threads: shared.threads,
@@ -567,7 +567,7 @@ fn trickle_of(rate: u64, round: &Round, asking: &Asking) -> Trickle {
         ok: round.ok,
         failures: asking.failures.clone(),
         rps: round.ok as f64 / round.seconds,
-        latency_us: load::latency(&asking.latency),
+        latency_us: Latency::of(&asking.latency),
         skipped: round.skipped,
         cpu_us_per_request: each(round.cpu_ns as f64 / 1e3),
         utilisation: round.cpu_ns as f64 / 1e9 / round.seconds,

@@ -15,7 +15,6 @@ use crate::proc;
 use crate::sys;
 use crate::target::Target;
 use crate::tls::ClientSide;
-use crate::websocket;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::Arc;
@@ -258,7 +257,8 @@ fn work(
 fn clients(options: &Options, side: Option<ClientSide>, count: usize, timeout: Duration) -> Result<Clients> {
     let target = &options.target;
     if options.websocket {
-        let conns = Connections::new(target.address, side, count, websocket::jobs(target), timeout)?;
+        let jobs = Ask::websocket().iter().map(|ask| ask.http1(target)).collect::<Result<_>>()?;
+        let conns = Connections::new(target.address, side, count, jobs, timeout)?;
         return Ok(Clients::Http1(conns));
     }
     let held_back = format!("/{BODY_BYTES}?delay={}ms", options.busy.as_millis());

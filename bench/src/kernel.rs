@@ -61,11 +61,6 @@ pub fn private_bytes(pid: u32) -> Option<u64> {
     ["Private_Clean:", "Private_Dirty:", "Swap:"].iter().map(|name| field(&text, name).map(|kib| kib * 1024)).sum()
 }
 
-/// `MemTotal`, in bytes.
-pub fn memory_bytes() -> u64 {
-    field(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemTotal:").unwrap_or(0) * 1024
-}
-
 /// Entries of the connection hash of this network namespace.
 pub fn hash_entries() -> Option<u64> {
     let entries: i64 = fs::read_to_string("/proc/sys/net/ipv4/tcp_ehash_entries").ok()?.trim().parse().ok()?;

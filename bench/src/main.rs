@@ -4,17 +4,25 @@
 
 #![forbid(unsafe_code)]
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use speedmimi_bench::error::{Result, Trying};
-use speedmimi_bench::{attack, cert, compare, hold, idle, load, million, origin, pin, relay};
+use speedmimi_bench::report::file;
+use speedmimi_bench::{attack, cert, compare, hold, idle, interrupt, load, million, origin, pin, relay, stages};
 use std::io::Write;
 use std::process::ExitCode;
 
 #[derive(Parser)]
-#[command(name = "speedmimi-bench", version, about = "Measures HTTP proxies from the outside")]
+#[command(
+    name = "speedmimi-bench",
+    version,
+    about = "Measures HTTP proxies from the outside: without a command, in stages of more and more connections",
+    args_conflicts_with_subcommands = true
+)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    #[command(flatten)]
+    stages: stages::Options,
 }
 
 #[derive(Subcommand)]
@@ -46,7 +54,16 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Some(command) => run(command),
+        None if cli.stages.is_empty() => {
+            eprintln!("{}", Cli::command().render_help());
+            return ExitCode::from(2);
+        }
+        None => stages::run(&cli.stages, std::env::args().collect()).and_then(|table| print(&table)),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("speedmimi-bench: {error}");
@@ -62,7 +79,10 @@ fn run(command: Command) -> Result<()> {
             eprintln!("listening on {}", origin.url());
             origin.serve()
         }
-        Command::Load(options) => print_json(&load::run(&options)?),
+        Command::Load(options) => {
+            let stop = interrupt::flag()?;
+            print_json(&load::measure(&options, &mut load::Watch { stop: &stop, glimpse: &mut |_| () })?.report)
+        }
         Command::Idle(options) => print_json(&idle::run(&options)?),
         Command::Hold(options) => print_json(&hold::run(&options)?),
         Command::Million(options) => million::run(&options),
@@ -76,8 +96,9 @@ fn run(command: Command) -> Result<()> {
 }
 
 fn print_json(report: &impl serde::Serialize) -> Result<()> {
-    let mut text =
-        serde_json::to_string_pretty(report).map_err(std::io::Error::from).trying(|| "writing JSON".into())?;
-    text.push('\n');
+    print(&file::json(report)?)
+}
+
+fn print(text: &str) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes()).trying(|| "writing the report".into())
 }

@@ -7,19 +7,18 @@
 mod report;
 
 use crate::amount;
-use crate::compare::program::{Ended, free_address, tied, wait_until_accepting};
+use crate::children::{Ended, free_address, spawn_tied, version, wait_until_accepting};
 use crate::error::{Error, Result, Trying};
 use crate::hold;
 use crate::kernel::{self, Kernel};
-use crate::namespace::{self, Namespace, Setting};
 use crate::net::descriptors_max;
+use crate::network::{self, Namespace, Setting};
 use crate::proc;
 use crate::target::Target;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 /// Client connections that a worker of SpeedMimi takes, of the descriptors of its table: the rest is its reserve.
@@ -108,7 +107,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let speedmimi = find(options.speedmimi.as_deref())?;
     check_memory(options.connections)?;
-    let space = namespace::enter(options.connections)?;
+    let space = network::enter(options.connections)?;
     for Setting { name, before, value, why } in &space.settings {
         eprintln!("{name} = {value} (was {before}): {why}");
     }
@@ -175,11 +174,11 @@ fn measure(options: &Options, speedmimi: &Path, space: &Namespace) -> Result<Rep
     Ok(Report {
         command: std::env::args().collect::<Vec<_>>().join(" "),
         at: std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
-        version: version(speedmimi),
+        version: version(speedmimi, "--version"),
         cpu: proc::cpu_model(),
         cpus: crate::pin::allowed_cpus()?.len(),
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-        memory: kernel::memory_bytes(),
+        memory: proc::memory_bytes("MemTotal:"),
         descriptors,
         workers,
         settings: space.settings.clone(),
@@ -196,12 +195,8 @@ const KEPT: usize = 8192;
 
 fn start(program: &Path, arguments: &[String], address: SocketAddr, name: &str, dir: &Path) -> Result<Ended> {
     let log = dir.join(name);
-    let file = File::create(&log).trying(|| format!("writing {}", log.display()))?;
-    let second = file.try_clone().trying(|| "dup".into())?;
     let command = [program.display().to_string()].into_iter().chain(arguments.iter().cloned());
-    let mut command = tied(None, command)?;
-    command.stdin(Stdio::null()).stdout(file).stderr(second);
-    let mut child = Ended(command.spawn().trying(|| format!("starting {name}"))?);
+    let mut child = Ended(spawn_tied(command, &log)?);
     wait_until_accepting(&mut child, address, name, &log)?;
     Ok(child)
 }
@@ -229,11 +224,6 @@ fn check_memory(connections: u64) -> Result<()> {
         mib(needed),
         mib(available)
     )))
-}
-
-fn version(program: &Path) -> String {
-    let output = std::process::Command::new(program).arg("--version").stdin(Stdio::null()).output();
-    output.map_or_else(|_| "unknown".into(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 fn write(dir: &Path, name: &str, text: &str) -> Result<()> {

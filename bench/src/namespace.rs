@@ -1,112 +1,81 @@
-//! A network namespace for one run, with a connection hash, ports and backlogs for very many connections.
+//! Whether an address belongs to this machine alone: one of its own, in a network namespace that somebody made for a test.
 //!
-//! Owns what is set, and puts back what the whole machine sees. Never touches the network that the machine is reached by:
-//! the namespace has a loopback interface and nothing else, and goes away with the last process in it.
+//! Owns that judgement; when it can't be made, the answer is no. Never changes a namespace.
 
-use crate::error::{Result, Trying};
-use crate::sys;
-use serde::{Deserialize, Serialize};
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// One setting, as `sysctl` names it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Setting {
-    /// E.g. `net.core.somaxconn`.
-    pub name: String,
-    /// What it was before.
-    pub before: String,
-    /// What it is now.
-    pub value: String,
-    /// Why.
-    pub why: String,
+/// Whether this process is in another network namespace than the machine's first process, or in one that nothing can
+/// leave, and the address is one of the interfaces there.
+pub fn is_private_address(ip: IpAddr) -> bool {
+    let devices = fs::read_to_string("/proc/net/dev").unwrap_or_default();
+    (is_elsewhere() || has_loopback_alone(&devices)) && is_own(ip)
 }
 
-/// Being in a namespace of one's own. Dropping it puts back what is not the namespace's; the thread stays inside.
-pub struct Namespace {
-    /// Everything that was set.
-    pub settings: Vec<Setting>,
-    /// Of these, what the whole machine sees.
-    global: Vec<Setting>,
+/// Whether there is no interface but `lo`.
+fn has_loopback_alone(devices: &str) -> bool {
+    // Two lines of heads, then one for each interface.
+    let mut names = devices.lines().skip(2).filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+    names.next() == Some("lo") && names.next().is_none()
 }
 
-/// Where so many connections are to be opened, both of their ends here.
-///
-/// To be called before any thread is started: only the caller, and what it starts then, is inside.
-///
-/// # Errors
-/// When it is not allowed: it needs root.
-pub fn enter(connections: u64) -> Result<Namespace> {
-    let mut space = Namespace { settings: Vec::new(), global: Vec::new() };
-    let files = 2 * connections + FILES_SPARE;
-    if read("fs.file-max")?.parse::<u64>().is_ok_and(|max| max < files) {
-        space.set_global("fs.file-max", &files.to_string(), "two open files a connection, one an end")?;
-    }
-    // Only the namespace that is made next has its own hash; later ones share the machine's as before.
-    let entries = (2 * connections).next_power_of_two().clamp(HASH_ENTRIES_MIN, HASH_ENTRIES_MAX).to_string();
-    let name = "net.ipv4.tcp_child_ehash_entries";
-    let before = read(name)?;
-    write(name, &entries)?;
-    let inside = sys::private_network().trying(|| "making a network namespace (root is needed)".into());
-    write(name, &before)?;
-    inside?;
-    let why = "the namespace's connection hash: a chain of about one, where two ends of every connection are kept";
-    space.settings.push(Setting { name: name.into(), before, value: entries, why: why.into() });
-    sys::loopback_up().trying(|| "bringing the loopback interface up".into())?;
-    for (name, value, why) in INSIDE {
-        space.set(name, value, why)?;
-    }
-    Ok(space)
+/// Whether this network namespace is not the one of process 1. In a container they are the same; without the right to
+/// look at process 1 nobody can tell.
+fn is_elsewhere() -> bool {
+    let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    matches!((of("1"), of("self")), (Some(first), Some(own)) if first != own)
 }
 
-/// Files of everything else.
-const FILES_SPARE: u64 = 500_000;
-const HASH_ENTRIES_MIN: u64 = 1 << 16;
-/// What the kernel takes at most.
-const HASH_ENTRIES_MAX: u64 = 1 << 24;
-
-/// Set inside the namespace, seen by nobody else.
-const INSIDE: [(&str, &str, &str); 4] = [
-    ("net.ipv4.ip_local_port_range", "1024 65535", "64,512 ports for each source address"),
-    ("net.core.somaxconn", "65535", "the most that may wait to be accepted"),
-    ("net.ipv4.tcp_max_syn_backlog", "65535", "the most that may be half open"),
-    ("net.ipv4.tcp_congestion_control", "reno", "BBR paces, which costs timers and brings nothing on a loopback"),
-];
-
-impl Namespace {
-    fn set(&mut self, name: &str, value: &str, why: &str) -> Result<()> {
-        let before = read(name)?;
-        write(name, value)?;
-        let text = |text: &str| text.to_owned();
-        self.settings.push(Setting { name: text(name), before, value: text(value), why: text(why) });
-        Ok(())
-    }
-
-    fn set_global(&mut self, name: &str, value: &str, why: &str) -> Result<()> {
-        self.set(name, value, why)?;
-        self.global.extend(self.settings.last().cloned());
-        Ok(())
+fn is_own(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => is_listed_v4(&fs::read_to_string("/proc/net/fib_trie").unwrap_or_default(), ip),
+        IpAddr::V6(ip) => is_listed_v6(&fs::read_to_string("/proc/net/if_inet6").unwrap_or_default(), ip),
     }
 }
 
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        for setting in &self.global {
-            if let Err(error) = write(&setting.name, &setting.before) {
-                eprintln!("speedmimi-bench: {} stays {}: {error}", setting.name, setting.value);
-            }
+/// In the trie an address of an interface is a leaf with `/32 host LOCAL` under it.
+fn is_listed_v4(trie: &str, ip: Ipv4Addr) -> bool {
+    let leaf = format!("|-- {ip}");
+    let mut lines = trie.lines();
+    while let Some(line) = lines.next() {
+        if line.trim() == leaf && lines.clone().next().is_some_and(|next| next.trim() == "/32 host LOCAL") {
+            return true;
         }
     }
+    false
 }
 
-fn path(name: &str) -> String {
-    format!("/proc/sys/{}", name.replace('.', "/"))
+fn is_listed_v6(list: &str, ip: Ipv6Addr) -> bool {
+    let digits = format!("{:032x}", u128::from(ip));
+    list.lines().any(|line| line.split(' ').next() == Some(&digits))
 }
 
-fn read(name: &str) -> Result<String> {
-    let text = fs::read_to_string(path(name)).trying(|| format!("reading {name}"))?;
-    Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn write(name: &str, value: &str) -> Result<()> {
-    fs::write(path(name), value).trying(|| format!("setting {name} to {value}"))
+    #[test]
+    fn addresses_of_interfaces_are_told_from_routes() {
+        let trie = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n     +-- 10.9.0.0/24 2 0 2\n\
+                    \x20       |-- 10.9.0.0\n           /24 link UNICAST\n        |-- 10.9.0.1\n           /32 host LOCAL\n\
+                    \x20       |-- 10.9.0.255\n           /32 link BROADCAST\n";
+        let listed = |ip: [u8; 4]| is_listed_v4(trie, ip.into());
+        assert!(listed([10, 9, 0, 1]));
+        assert!(!listed([10, 9, 0, 0]) && !listed([10, 9, 0, 255]) && !listed([0, 0, 0, 0]) && !listed([10, 9, 0, 2]));
+        let list = "fd000000000000000000000000000001 02 40 00 80     eth0\n";
+        assert!(is_listed_v6(list, "fd00::1".parse().unwrap()) && !is_listed_v6(list, "fd00::2".parse().unwrap()));
+    }
+
+    #[test]
+    fn one_more_interface_leads_somewhere() {
+        let heads = "Inter-|   Receive\n face |bytes\n";
+        assert!(has_loopback_alone(&format!("{heads}    lo:   0 0\n")));
+        assert!(!has_loopback_alone(&format!("{heads}    lo:   0 0\n  eth0: 0 0\n")));
+        assert!(!has_loopback_alone(&format!("{heads}  eth0: 0 0\n")) && !has_loopback_alone(""));
+    }
+
+    #[test]
+    fn an_address_of_documentation_is_nobodys() {
+        assert!(!is_private_address("192.0.2.1".parse().unwrap()));
+    }
 }

@@ -5,6 +5,7 @@
 use crate::error::{Error, Result, Trying};
 use crate::sys;
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Socket, Type};
@@ -95,7 +96,15 @@ impl Poller {
     /// # Errors
     /// What `epoll_wait(2)` says, interruption apart.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<usize> {
-        let timeout = timeout.map(epoll_timeout);
+        let mut timeout = timeout.map(epoll_timeout);
+        if let Some(time) = timeout.as_mut().filter(|time| time.tv_nsec % 1_000_000 != 0) {
+            // epoll_wait(2) rounds up to whole milliseconds; what is due earlier would be late.
+            let mut own = [PollFd::new(&self.epoll, PollFlags::IN)];
+            match poll(&mut own, Some(time)) {
+                Ok(_) | Err(Errno::INTR) => *time = epoll_timeout(Duration::ZERO),
+                Err(e) => return Err(Error::Io { what: "ppoll".into(), source: e.into() }),
+            }
+        }
         self.events.clear();
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(self.events.len()),

@@ -18,7 +18,7 @@ pub const SPIN_TIME_MAX: Duration = Duration::from_secs(4 * 3600);
 /// A program to become, and where.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PinOptions {
-    /// The CPU to run on; without it, any
+    /// The CPU to run on; any without it
     #[arg(long)]
     pub cpu: Option<usize>,
     /// End when this process, the parent, does
@@ -76,7 +76,7 @@ pub fn end_with(parent: u32) -> Result<()> {
     }
 }
 
-/// Becomes another program, on one CPU if one is given.
+/// Becomes another program, on one CPU when it is given.
 ///
 /// # Errors
 /// When it can't be started.

@@ -4,7 +4,9 @@
 
 use crate::error::{Error, Result, Trying};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// What a process tree took so far.
@@ -39,7 +41,89 @@ pub fn own_cpu() -> Duration {
 
 /// Kernel memory in slabs, of the whole machine, in bytes.
 pub fn slab_bytes() -> u64 {
-    fs::read_to_string("/proc/meminfo").ok().and_then(|text| kib_field(&text, "Slab:")).unwrap_or(0) * 1024
+    memory_bytes("Slab:")
+}
+
+/// A field of `/proc/meminfo`, like `MemTotal:`, in bytes; 0 when there is none.
+pub fn memory_bytes(field: &str) -> u64 {
+    fs::read_to_string("/proc/meminfo").ok().and_then(|text| kib_field(&text, field)).unwrap_or(0) * 1024
+}
+
+/// Sockets of TCP that wait for their last packets to die out, in this network namespace.
+pub fn time_wait_count() -> u64 {
+    let text = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("TCP: ")).unwrap_or_default();
+    let mut words = line.split(' ').skip_while(|word| *word != "tw").skip(1);
+    words.next().and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// Name of a process, as the kernel knows it.
+pub fn name(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+}
+
+/// The process that listens on an address, by its port: of several the one that is nobody's child among them. `None`
+/// when there is none, when it may not be looked at, or when it is this process.
+pub fn listening_on(address: SocketAddr) -> Option<u32> {
+    let listeners = listening_sockets(address);
+    let mut found: Vec<u32> = numbers("/proc").filter(|pid| holds_any(*pid, &listeners)).collect();
+    found.retain(|pid| *pid != std::process::id());
+    let all = found.clone();
+    found.into_iter().find(|pid| parent(*pid).is_none_or(|parent| !all.contains(&parent)))
+}
+
+/// Inodes of the sockets that listen on a port, there or on all addresses.
+fn listening_sockets(address: SocketAddr) -> HashSet<u64> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    tables.iter().flat_map(|table| table.lines()).filter_map(|line| listener(line, address)).collect()
+}
+
+/// The inode in a line of `/proc/net/tcp`, when it is a listener for the address.
+fn listener(line: &str, address: SocketAddr) -> Option<u64> {
+    const LISTEN: &str = "0A";
+    let mut words = line.split_whitespace().skip(1);
+    let (local, state) = (words.next()?, words.nth(1)?);
+    let (ip, port) = local.split_once(':')?;
+    // Addresses are groups of four bytes as the machine has them in memory.
+    let groups = |bytes: &[u8]| -> String {
+        let group = |four: &[u8]| format!("{:08X}", u32::from_ne_bytes([four[0], four[1], four[2], four[3]]));
+        bytes.chunks_exact(4).map(group).collect()
+    };
+    let own = match address.ip() {
+        IpAddr::V4(v4) => [groups(&v4.octets()), groups(&v4.to_ipv6_mapped().octets())],
+        IpAddr::V6(v6) => [groups(&v6.octets()), String::new()],
+    };
+    let fits = ip.bytes().all(|digit| digit == b'0') || own.iter().any(|own| own == ip);
+    let is_it = state == LISTEN && fits && u16::from_str_radix(port, 16) == Ok(address.port());
+    is_it.then(|| words.nth(5)?.parse().ok()).flatten()
+}
+
+/// Whether one of a process's descriptor tables holds one of these sockets.
+fn holds_any(pid: u32, sockets: &HashSet<u64>) -> bool {
+    let holds = |dir: &str| {
+        let links = fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+        let inode = |link: std::path::PathBuf| -> Option<u64> {
+            link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+        };
+        links.filter_map(inode).any(|inode| sockets.contains(&inode))
+    };
+    if sockets.is_empty() {
+        return false;
+    }
+    // Threads may have tables of their own.
+    holds(&format!("/proc/{pid}/fd"))
+        || numbers(&format!("/proc/{pid}/task"))
+            .any(|task| task != pid && holds(&format!("/proc/{pid}/task/{task}/fd")))
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+}
+
+/// The entries of a directory whose names are numbers.
+fn numbers(dir: &str) -> impl Iterator<Item = u32> {
+    fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// The model of the first CPU, or what is known.
@@ -90,6 +174,31 @@ mod tests {
         let usage = usage(std::process::id()).unwrap();
         assert!(usage.user_bytes > 0);
         assert!(slab_bytes() > 0);
+    }
+
+    #[test]
+    fn listeners_are_told_by_address_and_state() {
+        let line = |local: &str, state: &str| {
+            format!(
+                "   0: {local} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 4711 1 0\n"
+            )
+        };
+        let address = "127.0.0.1:8080".parse().unwrap();
+        assert_eq!(listener(&line("0100007F:1F90", "0A"), address), Some(4711));
+        assert_eq!(listener(&line("00000000:1F90", "0A"), address), Some(4711));
+        assert_eq!(listener(&line("0000000000000000FFFF00000100007F:1F90", "0A"), address), Some(4711));
+        assert_eq!(listener(&line("0100007F:1F90", "01"), address), None);
+        assert_eq!(listener(&line("0200007F:1F90", "0A"), address), None);
+        assert_eq!(listener(&line("0100007F:1F91", "0A"), address), None);
+        assert_eq!(listener("  sl  local_address rem_address   st", address), None);
+    }
+
+    #[test]
+    fn this_process_is_not_what_is_looked_for() {
+        let own = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = own.local_addr().unwrap();
+        assert!(holds_any(std::process::id(), &listening_sockets(address)));
+        assert_eq!(listening_on(address), None);
     }
 
     #[test]

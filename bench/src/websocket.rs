@@ -1,31 +1,19 @@
-//! As much of WebSocket (RFC 6455) as an echo needs: the key's answer and short frames.
+//! As much of WebSocket (RFC 6455) as an echo needs: the key's answer and frames of up to 65,535 bytes.
 //!
-//! Owns their bytes, and what a client sends first. Never fragments, and refuses frames of 126 bytes and more.
+//! Owns their bytes. Never fragments, and refuses longer frames.
 
-use crate::conns::{Expect, Job};
 use crate::http::Malformed;
-use crate::target::Target;
 use sha1::{Digest, Sha1};
 
 /// Largest payload of a frame, in bytes.
-pub const PAYLOAD_BYTES_MAX: usize = 125;
+pub const PAYLOAD_BYTES_MAX: usize = 65_535;
+/// Largest payload whose length stands in the second byte.
+const SHORT_BYTES_MAX: usize = 125;
+/// Stands there for a length in the two bytes that follow.
+const TWO_BYTES: u8 = 126;
 const FINAL: u8 = 0x80;
 const MASKED: u8 = 0x80;
 const CLOSE: u8 = 8;
-
-/// The upgrade, and then a frame that has to come back as often as it is sent.
-pub fn jobs(target: &Target) -> Vec<Job> {
-    let upgrade = format!(
-        "GET /websocket HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c3BlZWRtaW1pLWJlbmNoIQ==\r\n\r\n",
-        target.host
-    );
-    let payload = b"sixteen bytes !!";
-    vec![
-        Job { request: upgrade.into_bytes(), expect: Expect::Answer { status: 101, body: Vec::new() } },
-        Job { request: client_frame(payload, [0x21, 0x43, 0x65, 0x87]), expect: Expect::Bytes(server_frame(payload)) },
-    ]
-}
 
 /// The value of `Sec-WebSocket-Accept` for a key (RFC 6455, section 4.2.2).
 pub fn accept_value(key: &[u8]) -> String {
@@ -33,19 +21,30 @@ pub fn accept_value(key: &[u8]) -> String {
     base64(&digest)
 }
 
-/// A frame from a client: final, text, masked.
-pub fn client_frame(payload: &[u8; 16], mask: [u8; 4]) -> Vec<u8> {
-    let mut frame = vec![FINAL | 1, MASKED | payload.len() as u8];
+/// A frame from a client: final, text, masked. Up to [`PAYLOAD_BYTES_MAX`] bytes.
+pub fn client_frame(payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
+    let mut frame = head(FINAL | 1, MASKED, payload.len());
     frame.extend_from_slice(&mask);
     frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     frame
 }
 
 /// The frame that a server answers it with: the same payload, unmasked.
-pub fn server_frame(payload: &[u8; 16]) -> Vec<u8> {
-    let mut frame = vec![FINAL | 1, payload.len() as u8];
+pub fn server_frame(payload: &[u8]) -> Vec<u8> {
+    let mut frame = head(FINAL | 1, 0, payload.len());
     frame.extend_from_slice(payload);
     frame
+}
+
+/// A frame's first bytes, up to its mask.
+fn head(first: u8, masked: u8, len: usize) -> Vec<u8> {
+    match len {
+        0..=SHORT_BYTES_MAX => vec![first, masked | len as u8],
+        _ => {
+            let [high, low] = (len.min(PAYLOAD_BYTES_MAX) as u16).to_be_bytes();
+            vec![first, masked | TWO_BYTES, high, low]
+        }
+    }
 }
 
 /// A frame's echo.
@@ -64,18 +63,21 @@ pub struct Echo {
 /// # Errors
 /// When it is no final, masked frame of up to [`PAYLOAD_BYTES_MAX`] bytes.
 pub fn echo(bytes: &[u8]) -> Result<Option<Echo>, Malformed> {
-    let [head, length, rest @ ..] = bytes else { return Ok(None) };
-    if head & 0xf0 != FINAL || length & MASKED == 0 {
+    let [first, length, rest @ ..] = bytes else { return Ok(None) };
+    if first & 0xf0 != FINAL || length & MASKED == 0 {
         return Err(Malformed("a frame that is not final and masked"));
     }
-    let len = usize::from(length & !MASKED);
-    if len > PAYLOAD_BYTES_MAX {
-        return Err(Malformed("a frame of more than 125 bytes"));
-    }
+    let (len, rest) = match (length & !MASKED, rest) {
+        (short, rest) if usize::from(short) <= SHORT_BYTES_MAX => (usize::from(short), rest),
+        (TWO_BYTES, [high, low, rest @ ..]) => (usize::from(u16::from_be_bytes([*high, *low])), rest),
+        (TWO_BYTES, _) => return Ok(None),
+        _ => return Err(Malformed("a frame of more than 65,535 bytes")),
+    };
     let (Some(mask), Some(payload)) = (rest.get(..4), rest.get(4..4 + len)) else { return Ok(None) };
-    let mut frame = vec![*head, len as u8];
+    let mut frame = head(*first, 0, len);
+    let used = frame.len() + 4 + len;
     frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    Ok(Some(Echo { used: 2 + 4 + len, frame, closes: head & 0x0f == CLOSE }))
+    Ok(Some(Echo { used, frame, closes: first & 0x0f == CLOSE }))
 }
 
 /// Base64 with padding (RFC 4648, section 4).
@@ -103,12 +105,15 @@ mod tests {
 
     #[test]
     fn a_frame_comes_back_unmasked() {
-        let frame = client_frame(b"sixteen bytes !!", [1, 2, 3, 4]);
-        for len in 0..frame.len() {
-            assert_eq!(echo(&frame[..len]), Ok(None), "{len} bytes");
+        for payload in [&b"sixteen bytes !!"[..], &[7; 125], &[7; 126], &[7; 300]] {
+            let frame = client_frame(payload, [1, 2, 3, 4]);
+            for len in 0..frame.len() {
+                assert_eq!(echo(&frame[..len]), Ok(None), "{len} bytes");
+            }
+            let expected = Echo { used: frame.len(), frame: server_frame(payload), closes: false };
+            assert_eq!(echo(&frame), Ok(Some(expected)));
+            assert!(echo(&server_frame(payload)).is_err());
         }
-        let expected = Echo { used: frame.len(), frame: server_frame(b"sixteen bytes !!"), closes: false };
-        assert_eq!(echo(&frame), Ok(Some(expected)));
-        assert!(echo(&server_frame(b"sixteen bytes !!")).is_err());
+        assert!(echo(&[FINAL | 1, MASKED | 127, 0, 0]).is_err());
     }
 }

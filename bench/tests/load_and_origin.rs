@@ -1,8 +1,8 @@
 //! The load generator against the origin: every request is answered, and every failure is counted as what it is.
 
-use speedmimi_bench::clients::Speech;
 use speedmimi_bench::load::{self, Counts, Report};
 use speedmimi_bench::origin::{Options, Origin, Spoil};
+use speedmimi_bench::traffic::Traffic;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -15,22 +15,9 @@ fn origin(fail_every: u64, fail_with: Spoil) -> Origin {
 }
 
 fn load_with(origin: &Origin, change: impl FnOnce(&mut load::Options)) -> Report {
-    let mut options = load::Options {
-        target: origin.url().parse().unwrap(),
-        connections: 20,
-        body: 1000,
-        duration: Duration::from_secs(1),
-        warmup: Duration::ZERO,
-        requests: Some(REQUESTS),
-        threads: 1,
-        timeout: Duration::from_secs(30),
-        sources: 0,
-        pid: None,
-        new_connections: false,
-        streams: 1,
-        grpc: false,
-        speech: Speech::default(),
-    };
+    let mut options = load::Options::new(origin.url().parse().unwrap());
+    (options.connections, options.requests) = (20, Some(REQUESTS));
+    options.traffic = Traffic { body: 1000, timeout: Some(Duration::from_secs(30)), ..Traffic::default() };
     change(&mut options);
     load::run(&options).unwrap()
 }
@@ -49,7 +36,7 @@ fn every_request_is_answered() {
 fn large_bodies_come_whole_over_threads_and_source_addresses() {
     let origin = origin(0, Spoil::Status);
     let report = load_with(&origin, |o| {
-        (o.body, o.requests, o.threads, o.sources) = (1 << 20, Some(60), 3, 4);
+        (o.traffic.body, o.requests, o.threads, o.traffic.sources) = (1 << 20, Some(60), 3, 4);
     });
     assert_eq!(report.total, Counts { ok: 60, ..Counts::default() });
 }
@@ -83,8 +70,8 @@ fn nobody_listening_is_counted_and_ends() {
 fn an_answer_that_comes_too_late_is_a_timeout() {
     let origin = origin(0, Spoil::Status);
     let report = load_with(&origin, |o| {
-        o.target.path = Some("/1000?delay=60s".into());
-        (o.connections, o.requests, o.timeout) = (3, Some(3), Duration::from_millis(100));
+        o.target = format!("{}/1000?delay=60s", origin.url()).parse().unwrap();
+        (o.connections, o.requests, o.traffic.timeout) = (3, Some(3), Some(Duration::from_millis(100)));
     });
     assert_eq!(report.total, Counts { failed: 3, timeout: 3, ..Counts::default() });
 }
@@ -130,4 +117,86 @@ fn what_a_proxy_must_not_send_is_counted() {
     assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
     let stats = origin.stats();
     assert_eq!((stats.no_forwarded_for, stats.no_forwarded_proto, stats.malformed), (0, 1, 1));
+}
+
+#[test]
+fn websockets_are_upgraded_once_and_echo_frames_of_any_length() {
+    let origin = origin(0, Spoil::Status);
+    for bytes in [16, 125, 126, 5_000] {
+        let report = load_with(&origin, |o| {
+            o.requests = Some(200);
+            (o.traffic.websocket, o.traffic.body) = (true, bytes);
+        });
+        assert_eq!(report.total, Counts { ok: 200, ..Counts::default() }, "frames of {bytes}");
+    }
+    assert_eq!(origin.stats().upgrades, 4 * 20);
+}
+
+#[test]
+fn a_refused_upgrade_is_a_failure() {
+    let origin = Origin::start(&Options { http2: true, ..Options::default() }).unwrap();
+    let refusing = load_with(&origin, |o| {
+        // What is no key is no upgrade.
+        o.traffic.headers = vec!["Sec-WebSocket-Key: short".parse().unwrap()];
+        (o.traffic.websocket, o.requests) = (true, Some(50));
+        o.target = format!("{}/100", origin.url()).parse().unwrap();
+    });
+    assert_eq!(refusing.total.ok, 0);
+    assert_eq!(refusing.total.failed, 50);
+}
+
+#[test]
+fn events_come_at_their_pace_and_ended_streams_are_opened_again() {
+    let origin = origin(0, Spoil::Status);
+    for (query, ended) in [("every=20ms", false), ("every=5ms&count=3", true)] {
+        let report = load_with(&origin, |o| {
+            o.target = format!("{}/events?{query}", origin.url()).parse().unwrap();
+            (o.requests, o.duration, o.traffic.events) = (None, Duration::from_secs(1), true);
+        });
+        assert_eq!(report.total.failed, 0, "{query}: {:?}", report.total);
+        assert!(report.window.ok > 200 && report.latency_us.p50 > 0.0, "{query}: {:?}", report.window);
+        assert_eq!(report.answered_connections, 20);
+        assert_eq!(origin.stats().requests > 20, ended, "{query}");
+    }
+}
+
+#[test]
+fn requests_are_sent_as_told() {
+    use std::io::BufRead;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("http://{}/x?y=1", listener.local_addr().unwrap()).parse().unwrap();
+    let server = std::thread::spawn(move || {
+        let mut stream = std::io::BufReader::new(listener.accept().unwrap().0);
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_until(b'\n', &mut head).unwrap();
+        }
+        let mut body = [0; 10];
+        stream.read_exact(&mut body).unwrap();
+        stream.get_mut().write_all(b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\nno").unwrap();
+        (String::from_utf8(head).unwrap(), body)
+    });
+    let mut options = load::Options::new(target);
+    (options.connections, options.requests) = (1, Some(1));
+    options.traffic.headers = ["host: other", "X-A: 1", "x-a: 2"].map(|field| field.parse().unwrap()).into();
+    (options.traffic.method, options.traffic.send, options.traffic.expect_status) = ("PATCH".into(), Some(10), 404);
+    let report = load::run(&options).unwrap();
+    assert_eq!(report.total, Counts { ok: 1, ..Counts::default() });
+    let (head, body) = server.join().unwrap();
+    let expected = "PATCH /x?y=1 HTTP/1.1\r\nUser-Agent: speedmimi-bench\r\nAccept: */*\r\nhost: other\r\nX-A: 1\r\n\
+                    x-a: 2\r\nContent-Length: 10\r\n\r\n";
+    assert_eq!((head.as_str(), &body[..]), (expected, &speedmimi_bench::body::pattern(10)[..]));
+}
+
+#[test]
+fn many_fields_over_http2_arrive_each_time() {
+    let origin = Origin::start(&Options { http2: true, ..Options::default() }).unwrap();
+    let report = load_with(&origin, |o| {
+        o.traffic.speech.http2 = true;
+        (o.requests, o.traffic.send) = (Some(100), Some(3));
+        // More than the table of HPACK holds.
+        o.traffic.headers = (0..100).map(|i| format!("X-{i}: {}", "v".repeat(50)).parse().unwrap()).collect();
+    });
+    assert_eq!(report.total, Counts { ok: 100, ..Counts::default() });
+    assert_eq!((origin.stats().requests, origin.stats().violations()), (100, 0));
 }

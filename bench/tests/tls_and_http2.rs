@@ -2,13 +2,13 @@
 //! it is, and neither end takes for granted what the other sends.
 
 use speedmimi_bench::cert::Pair;
-use speedmimi_bench::clients::Speech;
 use speedmimi_bench::h2::frame::{self, flag, kind};
 use speedmimi_bench::h2::hpack;
 use speedmimi_bench::h2::server::{Answer, Event, Server};
 use speedmimi_bench::load::{self, Counts, Report};
 use speedmimi_bench::origin::{Options, Origin, Spoil};
 use speedmimi_bench::tls;
+use speedmimi_bench::traffic::Traffic;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
@@ -24,22 +24,10 @@ fn origin(change: impl FnOnce(&mut Options)) -> Origin {
 
 fn load_with(origin: &Origin, change: impl FnOnce(&mut load::Options)) -> Report {
     let tls = tls::Options { insecure: true, ..tls::Options::default() };
-    let mut options = load::Options {
-        target: origin.url().parse().unwrap(),
-        connections: 8,
-        body: 1000,
-        duration: Duration::from_secs(1),
-        warmup: Duration::ZERO,
-        requests: Some(REQUESTS),
-        threads: 1,
-        timeout: Duration::from_secs(30),
-        sources: 0,
-        pid: None,
-        new_connections: false,
-        streams: 1,
-        grpc: false,
-        speech: Speech { http2: false, tls },
-    };
+    let mut options = load::Options::new(origin.url().parse().unwrap());
+    (options.connections, options.requests) = (8, Some(REQUESTS));
+    options.traffic = Traffic { body: 1000, timeout: Some(Duration::from_secs(30)), ..Traffic::default() };
+    options.traffic.speech.tls = tls;
     change(&mut options);
     load::run(&options).unwrap()
 }
@@ -53,7 +41,7 @@ fn kept_connections_shake_hands_once() {
     let origin = origin(|o| o.tls = true);
     for (tls12, http2, streams) in [(false, false, 1), (true, false, 1), (false, true, 16), (true, true, 16)] {
         let report = load_with(&origin, |o| {
-            (o.speech.tls.tls12, o.speech.http2, o.streams) = (tls12, http2, streams);
+            (o.traffic.speech.tls.tls12, o.traffic.speech.http2, o.traffic.streams) = (tls12, http2, streams);
         });
         assert_eq!(report.total, all_good(REQUESTS), "TLS 1.2 {tls12}, HTTP/2 {http2}");
         let shaken = (report.handshakes, report.resumed, report.certificates);
@@ -65,13 +53,13 @@ fn kept_connections_shake_hands_once() {
 #[test]
 fn new_connections_shake_hands_each_and_resume_when_told() {
     let origin = origin(|o| o.tls = true);
-    let full = load_with(&origin, |o| (o.new_connections, o.requests) = (true, Some(200)));
+    let full = load_with(&origin, |o| (o.traffic.new_connections, o.requests) = (true, Some(200)));
     assert_eq!((full.total.clone(), full.handshakes, full.resumed), (all_good(200), 200, 0));
     assert_eq!(origin.stats().connections, 200);
     for tls12 in [false, true] {
         let resumed = load_with(&origin, |o| {
-            (o.new_connections, o.requests, o.connections) = (true, Some(200), 20);
-            (o.speech.tls.resume, o.speech.tls.tls12) = (true, tls12);
+            (o.traffic.new_connections, o.requests, o.connections) = (true, Some(200), 20);
+            (o.traffic.speech.tls.resume, o.traffic.speech.tls.tls12) = (true, tls12);
         });
         assert_eq!(resumed.total, all_good(200));
         // Of each connection only the first is opened without a session, if that.
@@ -84,8 +72,8 @@ fn large_bodies_come_whole_on_all_ways() {
     for (tls, http2, streams) in [(true, false, 1), (true, true, 5), (false, true, 5)] {
         let origin = origin(|o| o.tls = tls);
         let report = load_with(&origin, |o| {
-            (o.body, o.requests, o.threads) = (3 << 20, Some(40), 2);
-            (o.speech.http2, o.streams) = (http2, streams);
+            (o.traffic.body, o.requests, o.threads) = (3 << 20, Some(40), 2);
+            (o.traffic.speech.http2, o.traffic.streams) = (http2, streams);
         });
         assert_eq!(report.total, all_good(40), "TLS {tls}, HTTP/2 {http2}");
     }
@@ -97,8 +85,8 @@ fn calls_get_their_message_back() {
         let origin = origin(|o| o.tls = tls);
         for (body, requests) in [(0, 100), (100, REQUESTS), (1 << 20, 40)] {
             let report = load_with(&origin, |o| {
-                (o.speech.http2, o.grpc, o.streams) = (true, true, 4);
-                (o.body, o.requests) = (body, Some(requests));
+                (o.traffic.speech.http2, o.traffic.grpc, o.traffic.streams) = (true, true, 4);
+                (o.traffic.body, o.requests) = (body, Some(requests));
             });
             assert_eq!(report.total, all_good(requests), "TLS {tls}, {body} bytes");
         }
@@ -116,7 +104,7 @@ fn every_kind_of_failure_is_counted_exactly() {
         (Spoil::Close, Counts { closed: spoilt, ..mixed.clone() }),
     ] {
         let origin = origin(|o| (o.fail_every, o.fail_with) = (10, spoil));
-        let report = load_with(&origin, |o| (o.speech.http2, o.streams) = (true, 4));
+        let report = load_with(&origin, |o| (o.traffic.speech.http2, o.traffic.streams) = (true, 4));
         assert_eq!(report.total, expected, "{spoil:?}");
     }
 }
@@ -125,9 +113,9 @@ fn every_kind_of_failure_is_counted_exactly() {
 fn an_answer_that_comes_too_late_is_a_timeout_and_is_given_up() {
     let origin = origin(|_| ());
     let report = load_with(&origin, |o| {
-        o.target.path = Some("/1000?delay=60s".into());
-        (o.connections, o.requests, o.timeout) = (1, Some(3), Duration::from_millis(100));
-        (o.speech.http2, o.streams) = (true, 3);
+        o.target = format!("{}/1000?delay=60s", origin.url()).parse().unwrap();
+        (o.connections, o.requests, o.traffic.timeout) = (1, Some(3), Some(Duration::from_millis(100)));
+        (o.traffic.speech.http2, o.traffic.streams) = (true, 3);
     });
     assert_eq!(report.total, Counts { failed: 3, timeout: 3, ..Counts::default() });
     let stats = origin.stats();
@@ -138,8 +126,8 @@ fn an_answer_that_comes_too_late_is_a_timeout_and_is_given_up() {
 fn streams_above_the_limit_wait() {
     let origin = origin(|o| (o.max_streams, o.delay) = (5, Duration::from_millis(5)));
     let report = load_with(&origin, |o| {
-        (o.connections, o.streams, o.requests) = (1, 20, Some(200));
-        o.speech.http2 = true;
+        (o.connections, o.traffic.streams, o.requests) = (1, 20, Some(200));
+        o.traffic.speech.http2 = true;
     });
     // Until its settings came, the client can't know; those are refused and asked again.
     assert_eq!(report.total.ok + report.total.refused, 200);
@@ -156,7 +144,8 @@ fn certificates_are_verified() {
     let trusted = origin(|o| (o.tls, o.cert, o.key) = (true, file("cert.pem"), file("key.pem")));
     let unknown = origin(|o| o.tls = true);
     let verifying = |o: &mut load::Options| {
-        (o.speech.tls, o.requests) = (tls::Options { ca: file("cert.pem"), ..tls::Options::default() }, Some(20));
+        (o.traffic.speech.tls, o.requests) =
+            (tls::Options { ca: file("cert.pem"), ..tls::Options::default() }, Some(20));
     };
     assert_eq!(load_with(&trusted, verifying).total, all_good(20));
     let refused = load_with(&unknown, verifying);
@@ -171,11 +160,11 @@ fn a_server_that_speaks_no_tls_or_no_http2_is_counted() {
     let target = format!("https://{}", plain.address()).parse().unwrap();
     let report = load_with(&plain, |o| {
         // It waits for the end of what it takes for a head.
-        (o.target, o.requests, o.timeout) = (target, Some(8), Duration::from_millis(100));
+        (o.target, o.requests, o.traffic.timeout) = (target, Some(8), Some(Duration::from_millis(100)));
     });
     assert_eq!((report.total.ok, report.total.connect), (0, 8));
     let http1 = origin(|o| (o.tls, o.http2) = (true, false));
-    let report = load_with(&http1, |o| (o.speech.http2, o.requests) = (true, Some(20)));
+    let report = load_with(&http1, |o| (o.traffic.speech.http2, o.requests) = (true, Some(20)));
     assert_eq!((report.total.ok, report.total.connect), (0, 20));
 }
 
@@ -269,8 +258,8 @@ fn a_server_that_goes_away_is_followed_by_a_new_connection() {
     std::thread::spawn(move || serve_and_go(&listener, 10));
     let any = origin(|_| ());
     let report = load_with(&any, |o| {
-        (o.target, o.body, o.connections, o.streams, o.requests) = (target, 3, 2, 4, Some(300));
-        o.speech.http2 = true;
+        (o.target, o.traffic.body, o.connections, o.traffic.streams, o.requests) = (target, 3, 2, 4, Some(300));
+        o.traffic.speech.http2 = true;
     });
     // What was asked after the last that the server cared for is lost, at most one on each other stream a connection.
     let Counts { ok, failed, refused, .. } = report.total;

@@ -14,10 +14,11 @@ pub use program::Program;
 
 use crate::amount;
 use crate::cert::Pair;
+use crate::children::{self, Ended};
 use crate::error::{Error, Result, Trying};
 use crate::net::descriptors_max;
 use crate::{idle, load, origin, pin};
-use program::{DESCRIPTORS_RESERVE, Ended, Found, Running, Site};
+use program::{DESCRIPTORS_RESERVE, Found, Running, Site};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Write;
@@ -415,7 +416,7 @@ impl<'a> Bench<'a> {
     fn own<T: for<'de> Deserialize<'de>>(&self, command: Vec<String>) -> Result<T> {
         let own = std::env::current_exe().trying(|| "finding this program".into())?.display().to_string();
         let what = command.join(" ");
-        let mut pinned = program::pinned(self.load_cpu, [own].into_iter().chain(command))?;
+        let mut pinned = children::pinned(self.load_cpu, [own].into_iter().chain(command))?;
         let output = pinned.stdin(Stdio::null()).stderr(Stdio::inherit()).output().trying(|| what.clone())?;
         if !output.status.success() {
             return Err(Error::Failed(format!("`{what}` failed")));
@@ -424,14 +425,14 @@ impl<'a> Bench<'a> {
     }
 
     fn origin(&self, expect_forwarded: bool) -> Result<RunningOrigin> {
-        let address = program::free_address()?;
+        let address = children::free_address()?;
         let own = std::env::current_exe().trying(|| "finding this program".into())?.display().to_string();
         let mut command = vec![own, "origin".to_owned(), format!("--listen={address}"), "--http2".to_owned()];
         command.extend(expect_forwarded.then(|| "--expect-forwarded".to_owned()));
         let log = self.dir.0.join(if expect_forwarded { "origin" } else { "lax-origin" });
-        let child = Ended(program::spawn_pinned(self.load_cpu, command, &log)?);
+        let child = Ended(children::spawn_pinned(self.load_cpu, command, &log)?);
         let mut origin = RunningOrigin { address, child };
-        program::wait_until_accepting(&mut origin.child, address, "the origin", &log)?;
+        children::wait_until_accepting(&mut origin.child, address, "the origin", &log)?;
         Ok(origin)
     }
 }

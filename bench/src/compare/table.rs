@@ -209,6 +209,8 @@ mod tests {
             certificates: 0,
             handshake_failure: None,
             process: Some(process),
+            open_loop: None,
+            partial: false,
         };
         Round { measure: Measure::Http, connections, body: 100, round, program, load, violations: 0 }
     }

@@ -18,8 +18,8 @@ pub struct Job {
     pub body: Vec<u8>,
     /// The status that is expected.
     pub status: u16,
-    /// Every byte of the expected body.
-    pub expect: Vec<u8>,
+    /// Every byte of the expected body; any body when there is none.
+    pub expect: Option<Vec<u8>>,
     /// Whether `grpc-status: 0` has to come, too.
     pub grpc: bool,
 }
@@ -176,7 +176,9 @@ impl Calls {
             Item::Data { stream, end, bytes } => {
                 let Some(at) = self.position(stream) else { return Ok(()) };
                 let call = &mut self.open[at];
-                call.body_ok &= jobs[call.job].expect.get(call.body..call.body + bytes.len()) == Some(bytes);
+                if let Some(expect) = &jobs[call.job].expect {
+                    call.body_ok &= expect.get(call.body..call.body + bytes.len()) == Some(bytes);
+                }
                 call.body += bytes.len();
                 if end {
                     done.push(self.finish(at, jobs));
@@ -282,7 +284,8 @@ impl Call {
         if self.length.is_some_and(|length| length != self.body as u64) {
             return Err(Failure::Malformed);
         }
-        if self.body_ok && self.body == job.expect.len() { Ok(()) } else { Err(Failure::Body) }
+        let whole = job.expect.as_ref().is_none_or(|expect| expect.len() == self.body);
+        if self.body_ok && whole { Ok(()) } else { Err(Failure::Body) }
     }
 }
 

@@ -305,6 +305,11 @@ impl Blocks {
                 }
             }
         }
+        let bytes: usize = fields.iter().map(|(name, value)| name.len() + value.len() + ENTRY_BYTES).sum();
+        if bytes > TABLE_BYTES {
+            // Too much for the table: what was put in first would be gone when it is referred to.
+            (blocks.first, blocks.again) = (blocks.plain.clone(), blocks.plain.clone());
+        }
         blocks
     }
 }

@@ -4,11 +4,11 @@
 
 use super::{Failures, Options, Outcome, PACE_COUNT, Phase, Shared, TICK};
 use crate::body;
-use crate::conns::{Connections, Event, Expect, Failure, Job, Next, Script};
+use crate::clients::Ask;
+use crate::conns::{Connections, Event, Failure, Job, Next, Script};
 use crate::error::Result;
 use crate::load;
 use crate::tls::ClientSide;
-use crate::websocket;
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -33,7 +33,7 @@ pub(super) fn work(
     // By default the kernel wakes up to 50 µs late; without leave the latencies have that, too.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
     let sources = load::sources_for(&options.target, options.connections as usize, options.sources);
-    let jobs = jobs(options);
+    let jobs = jobs(options)?;
     // Timeouts are watched here: looking at every slot would cost more than all requests.
     let mut conns = Connections::new(options.target.address, side, mine.len(), jobs, Duration::MAX)?;
     let mut holder = Holder::new(shared, options, mine.len())?;
@@ -60,18 +60,10 @@ pub(super) fn work(
     }
 }
 
-fn jobs(options: &Options) -> Vec<Job> {
-    if options.websocket {
-        return websocket::jobs(&options.target);
-    }
-    let request = || {
-        format!("GET /{BODY_BYTES} HTTP/1.1\r\nHost: {}\r\nUser-Agent: speedmimi-bench\r\n\r\n", options.target.host)
-    };
-    let job = || Job {
-        request: request().into_bytes(),
-        expect: Expect::Answer { status: 200, body: body::pattern(BODY_BYTES) },
-    };
-    vec![job(), job()]
+fn jobs(options: &Options) -> Result<Vec<Job>> {
+    let get = || Ask::Get { path: format!("/{BODY_BYTES}"), expect: body::pattern(BODY_BYTES), last: false };
+    let asks = if options.websocket { Ask::websocket() } else { [get(), get()] };
+    asks.iter().map(|ask| ask.http1(&options.target)).collect()
 }
 
 /// When the requests of one thread are due, and over which connections.

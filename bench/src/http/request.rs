@@ -12,6 +12,11 @@ use std::time::Duration;
 /// Longest delay that a request may ask for.
 pub const DELAY_MAX: Duration = Duration::from_secs(60);
 
+/// Distance of the events of a stream, unless the request says another.
+const EVENTS_EVERY: Duration = Duration::from_millis(10);
+/// The shortest distance that it may ask for.
+const EVENTS_EVERY_MIN: Duration = Duration::from_millis(1);
+
 /// How the body of a request is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -32,6 +37,13 @@ pub enum Ask {
     StatsAnew,
     /// `Upgrade: websocket` on any path: an echo. The key as sent.
     WebSocket([u8; 24]),
+    /// `/events?every=10ms&count=N`: an event stream; without a count, for ever.
+    Events {
+        /// The distance of events.
+        every: Duration,
+        /// How many there are.
+        count: u64,
+    },
     /// A gRPC call of any method, over HTTP/2: its message comes back.
     Grpc,
     /// Any other path: 404.
@@ -87,7 +99,7 @@ pub fn parse(head: &[u8]) -> Result<Request, Malformed> {
     let (path, query) = split_target(target);
     let ask = match seen.websocket_key {
         Some(key) if seen.upgrade => Ask::WebSocket(key),
-        _ => path_ask(path),
+        _ => path_ask(path, query),
     };
     let keep = if minor == 1 { !seen.close } else { seen.keep_alive };
     Ok(Request {
@@ -128,7 +140,7 @@ pub fn from_fields(all: &Fields) -> Result<Request, Malformed> {
     }
     let (path, query) = split_target(path);
     Ok(Request {
-        ask: if seen.grpc { Ask::Grpc } else { path_ask(path) },
+        ask: if seen.grpc { Ask::Grpc } else { path_ask(path, query) },
         delay: query_delay(query),
         framing: seen.length.map_or(Framing::Chunked, Framing::Length),
         wants_body: method != b"HEAD",
@@ -234,8 +246,12 @@ fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-fn path_ask(path: &[u8]) -> Ask {
+fn path_ask(path: &[u8], query: &[u8]) -> Ask {
     match path {
+        b"/events" => Ask::Events {
+            every: query_duration(query, b"every=").unwrap_or(EVENTS_EVERY).max(EVENTS_EVERY_MIN),
+            count: query_value(query, b"count=").and_then(|text| text.parse().ok()).unwrap_or(u64::MAX),
+        },
         b"/stats" => Ask::Stats,
         b"/stats/anew" => Ask::StatsAnew,
         b"/" | b"/health" => Ask::Body(0),
@@ -248,9 +264,16 @@ fn path_ask(path: &[u8]) -> Ask {
 }
 
 fn query_delay(query: &[u8]) -> Duration {
-    let value = query.split(|&b| b == b'&').find_map(|pair| pair.strip_prefix(b"delay="));
-    let delay = value.and_then(|v| std::str::from_utf8(v).ok()).and_then(|text| crate::amount::duration(text).ok());
-    delay.unwrap_or(Duration::ZERO).min(DELAY_MAX)
+    query_duration(query, b"delay=").unwrap_or(Duration::ZERO).min(DELAY_MAX)
+}
+
+fn query_duration(query: &[u8], key: &[u8]) -> Option<Duration> {
+    crate::amount::duration(query_value(query, key)?).ok()
+}
+
+fn query_value<'a>(query: &'a [u8], key: &[u8]) -> Option<&'a str> {
+    let value = query.split(|&b| b == b'&').find_map(|pair| pair.strip_prefix(key))?;
+    std::str::from_utf8(value).ok()
 }
 
 fn is_address_list(value: &[u8]) -> bool {

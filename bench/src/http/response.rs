@@ -25,6 +25,26 @@ enum Stage {
     UntilClose,
 }
 
+impl Stage {
+    /// Hands on what belongs to the body and returns how much that was.
+    fn body(&mut self, bytes: &[u8], mut sink: impl FnMut(&[u8])) -> Result<usize, Malformed> {
+        match self {
+            Stage::Head => Ok(0),
+            Stage::Length(left) => {
+                let len = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                sink(&bytes[..len]);
+                *left -= len as u64;
+                Ok(len)
+            }
+            Stage::Chunked(chunked) => chunked.feed(bytes, sink),
+            Stage::UntilClose => {
+                sink(bytes);
+                Ok(bytes.len())
+            }
+        }
+    }
+}
+
 /// Reads the answers of one connection, one after the other.
 #[derive(Debug)]
 pub struct ResponseReader {
@@ -55,16 +75,45 @@ impl ResponseReader {
     /// # Errors
     /// When the answer breaks the syntax or its framing.
     pub fn feed(&mut self, bytes: &[u8], expected: &[u8]) -> Result<(usize, Option<Answer>), Malformed> {
-        let mut used = 0;
-        while let Stage::Head = self.stage {
-            let Some(took) = self.head(&bytes[used..])? else { return Ok((bytes.len(), None)) };
-            used += took;
-        }
-        used += self.more_body(&bytes[used..], expected)?;
+        let Some(mut used) = self.heads(bytes)? else { return Ok((bytes.len(), None)) };
+        let (body, ok) = (&mut self.body, &mut self.answer.body_ok);
+        used += self.stage.body(&bytes[used..], |piece| {
+            *ok = *ok && expected.get(*body..*body + piece.len()) == Some(piece);
+            *body += piece.len();
+        })?;
         if !self.is_whole() {
             return Ok((used, None));
         }
         Ok((used, Some(self.finish(expected))))
+    }
+
+    /// As [`ResponseReader::feed`], with each piece of the body handed on instead of compared. Returns whether the
+    /// answer is whole.
+    ///
+    /// # Errors
+    /// When the answer breaks the syntax or its framing, or bytes follow it.
+    pub fn feed_to(&mut self, bytes: &[u8], sink: impl FnMut(&[u8])) -> Result<bool, Malformed> {
+        let Some(mut used) = self.heads(bytes)? else { return Ok(false) };
+        used += self.stage.body(&bytes[used..], sink)?;
+        if used < bytes.len() {
+            return Err(Malformed("bytes after the answer"));
+        }
+        Ok(self.is_whole())
+    }
+
+    /// The status of the answer whose body is being read; `None` before its head is whole.
+    pub fn status(&self) -> Option<u16> {
+        (!matches!(self.stage, Stage::Head)).then_some(self.answer.status)
+    }
+
+    /// Reads heads up to the body; `None` when more bytes are needed.
+    fn heads(&mut self, bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+        let mut used = 0;
+        while let Stage::Head = self.stage {
+            let Some(took) = self.head(&bytes[used..])? else { return Ok(None) };
+            used += took;
+        }
+        Ok(Some(used))
     }
 
     /// The connection ended: the answer, if its body was delimited by that.
@@ -129,28 +178,6 @@ impl ResponseReader {
         self.answer = Answer { status, body_ok: true, keep: keep && !matches!(self.stage, Stage::UntilClose) };
         self.body = 0;
         Ok(())
-    }
-
-    fn more_body(&mut self, bytes: &[u8], expected: &[u8]) -> Result<usize, Malformed> {
-        let (body, ok) = (&mut self.body, &mut self.answer.body_ok);
-        let mut compare = |piece: &[u8]| {
-            *ok = *ok && expected.get(*body..*body + piece.len()) == Some(piece);
-            *body += piece.len();
-        };
-        match &mut self.stage {
-            Stage::Head => Ok(0),
-            Stage::Length(left) => {
-                let len = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
-                compare(&bytes[..len]);
-                *left -= len as u64;
-                Ok(len)
-            }
-            Stage::Chunked(chunked) => chunked.feed(bytes, compare),
-            Stage::UntilClose => {
-                compare(bytes);
-                Ok(bytes.len())
-            }
-        }
     }
 
     fn is_whole(&self) -> bool {

@@ -78,6 +78,13 @@ impl Answers {
         Rc::new(self.answer(status, "text/plain", b""))
     }
 
+    /// The head of an event stream.
+    pub fn events(&self) -> Bytes {
+        let head = "HTTP/1.1 200 OK\r\nServer: speedmimi-bench\r\nContent-Type: text/event-stream\r\n\
+                    Cache-Control: no-store\r\nTransfer-Encoding: chunked\r\n\r\n";
+        Rc::new(head.as_bytes().to_vec())
+    }
+
     /// 101 for a key.
     pub fn upgrade(&self, key: &[u8]) -> Bytes {
         let accept = websocket::accept_value(key);

@@ -41,7 +41,7 @@ impl Answers {
         match request.ask {
             Ask::Stats => Some(self.stats(&counters.stats())),
             Ask::StatsAnew => Some(self.stats(&counters.stats_anew())),
-            Ask::Unknown | Ask::WebSocket(_) => Some(self.answer("404", "text/plain", Vec::new())),
+            Ask::Unknown | Ask::WebSocket(_) | Ask::Events { .. } => Some(self.answer("404", "text/plain", Vec::new())),
             Ask::Grpc | Ask::Body(_) => {
                 let number = bump(&counters.requests);
                 if options.fail_every > 0 && number.is_multiple_of(options.fail_every) {

@@ -5,6 +5,7 @@
 use super::answers::{Answers, Bytes};
 use super::{Counters, Options, bump, http2};
 use crate::error::{Result, Trying};
+use crate::events;
 use crate::h2::frame::{PREFACE, code};
 use crate::h2::server::{self, Event, Server};
 use crate::http::chunked::Chunked;
@@ -82,6 +83,20 @@ enum Stage {
     Answering(After),
     /// Echoing frames.
     WebSocket,
+    /// Sending events, each at its time.
+    Events(EventStream),
+}
+
+/// An event stream under way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct EventStream {
+    every: Duration,
+    /// Events sent.
+    sent: u64,
+    /// Events in all.
+    count: u64,
+    /// Whether the connection goes on after the last one.
+    keep: bool,
 }
 
 enum BodyLeft {
@@ -94,6 +109,7 @@ enum BodyLeft {
 enum After {
     Head,
     WebSocket,
+    Events(EventStream),
     Close,
 }
 
@@ -127,6 +143,8 @@ struct Answer {
 enum Delayed {
     Http1(Answer),
     Http2(Option<server::Answer>),
+    /// The next event of a stream.
+    Event,
 }
 
 struct Worker {
@@ -193,7 +211,8 @@ impl Worker {
             let streams = self.conns.remove(token).and_then(|conn| conn.http2);
             let streams = streams.iter().flat_map(|server| server.streams()).chain([0]);
             for stream in streams {
-                if self.delayed.remove(&(token, stream)).is_some() {
+                if self.delayed.get(&(token, stream)).is_some_and(|delayed| !matches!(delayed, Delayed::Event)) {
+                    self.delayed.remove(&(token, stream));
                     self.counters.abandon();
                 }
             }
@@ -280,6 +299,7 @@ impl Worker {
                 let request = *request;
                 Ok(Some((used, if done { self.answer(token, &request) } else { Fate::Stays })))
             }
+            Stage::Events(_) => Ok(None),
             Stage::WebSocket => {
                 let Some(echo) = websocket::echo(bytes)? else { return Ok(None) };
                 let after = if echo.closes { After::Close } else { After::WebSocket };
@@ -319,6 +339,11 @@ impl Worker {
             Ask::Stats => Some(self.answers.stats(&counters.stats())),
             Ask::StatsAnew => Some(self.answers.stats(&counters.stats_anew())),
             Ask::Unknown | Ask::Grpc => Some(self.answers.error("404 Not Found")),
+            Ask::Events { every, count } => {
+                bump(&counters.requests);
+                after = After::Events(EventStream { every, sent: 0, count, keep: request.keep });
+                Some(self.answers.events())
+            }
             Ask::WebSocket(key) => {
                 bump(&counters.upgrades);
                 after = After::WebSocket;
@@ -475,9 +500,14 @@ impl Worker {
                 return;
             }
             self.due.pop();
-            self.counters.end_work();
-            let Some(delayed) = self.delayed.remove(&(token, stream)) else { continue };
-            self.counters.end();
+            let Some(delayed) = self.delayed.remove(&(token, stream)) else {
+                self.counters.end_work();
+                continue;
+            };
+            if !matches!(delayed, Delayed::Event) {
+                self.counters.end_work();
+                self.counters.end();
+            }
             let fate = match delayed {
                 Delayed::Http1(answer) => {
                     let after = answer.after;
@@ -490,9 +520,42 @@ impl Worker {
                     self.answer_http2(token, stream, answer);
                     self.flush_http2(token)
                 }
+                Delayed::Event => self.send_event(token, at),
             };
             self.seal(token, fate);
         }
+    }
+
+    /// Sends the event that was due at `at`, and makes the next one due. One that finds no room ends the stream: what
+    /// is held back would be stamped too early.
+    fn send_event(&mut self, token: u64, at: Instant) -> Fate {
+        let Some(conn) = self.conns.get_mut(token) else { return Fate::Stays };
+        let Stage::Events(stream) = &mut conn.stage else { return Fate::Stays };
+        let mut bytes = String::new();
+        if stream.sent < stream.count {
+            let event = events::event(events::stamp(), stream.sent);
+            bytes = format!("{:x}\r\n{event}\r\n", event.len());
+            stream.sent += 1;
+        }
+        let whole = stream.sent == stream.count;
+        if whole {
+            bytes.push_str("0\r\n\r\n");
+        }
+        let stream = *stream;
+        match conn.wire.send(bytes.as_bytes()) {
+            Ok(sent) if sent == bytes.len() && !conn.wire.has_unsent() => {}
+            _ => return Fate::Goes,
+        }
+        if !whole {
+            self.due.push(Reverse((at + stream.every, token, 0)));
+            self.delayed.insert((token, 0), Delayed::Event);
+            return Fate::Stays;
+        }
+        if !stream.keep {
+            return Fate::Goes;
+        }
+        conn.stage = Stage::Head;
+        self.consume_held(token)
     }
 
     fn resume_if_sent(&mut self, token: u64, after: After) -> Fate {
@@ -516,6 +579,11 @@ impl Worker {
         conn.stage = match after {
             After::Head => Stage::Head,
             After::WebSocket => Stage::WebSocket,
+            After::Events(stream) => {
+                self.due.push(Reverse((Instant::now() + stream.every, token, 0)));
+                self.delayed.insert((token, 0), Delayed::Event);
+                Stage::Events(stream)
+            }
             After::Close => return Fate::Goes,
         };
         Fate::Stays
