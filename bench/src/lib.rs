@@ -4,13 +4,15 @@
 //! From the ground up: [`error`], [`amount`], [`body`], [`http`] and [`h2`] are pure; `sys` holds the unsafe code; [`net`],
 //! [`slab`], [`proc`], [`target`], [`cert`] and [`tls`] are tools; [`conns`] (HTTP/1.1) and [`streams`] (HTTP/2), as
 //! [`clients`], ask for [`load`] and [`idle`];
-//! [`origin`] and [`relay`] serve; [`compare`] runs all of them as child processes; [`attack`] is the client that nobody wants.
+//! [`origin`] and [`relay`] serve; [`compare`] runs all of them as child processes, [`calibrate`] makes constants of it;
+//! [`attack`] is the client that nobody wants.
 
 #![deny(unsafe_code)]
 
 pub mod amount;
 pub mod attack;
 pub mod body;
+pub mod calibrate;
 pub mod cert;
 pub mod clients;
 pub mod compare;

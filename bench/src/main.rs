@@ -6,7 +6,7 @@
 
 use clap::{Parser, Subcommand};
 use speedmimi_bench::error::{Result, Trying};
-use speedmimi_bench::{attack, cert, compare, idle, load, origin, pin, relay};
+use speedmimi_bench::{attack, calibrate, cert, compare, idle, load, origin, pin, relay};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -29,6 +29,8 @@ enum Command {
     Idle(idle::Options),
     /// SpeedMimi, nginx, HAProxy and a bare relay side by side; prints a Markdown table
     Compare(compare::Options),
+    /// What a request, a connection and a byte cost SpeedMimi on this machine: constants for `speedmimi plan`, as JSON
+    Calibrate(calibrate::Options),
     /// An abusive client of a proxy on this machine, and what it costs everybody else; prints a line an attack
     Attack(attack::Options),
     /// Makes a certificate for this machine: cert.pem, key.pem and both.pem
@@ -61,6 +63,7 @@ fn run(command: Command) -> Result<()> {
         Command::Load(options) => print_json(&load::run(&options)?),
         Command::Idle(options) => print_json(&idle::run(&options)?),
         Command::Compare(options) => compare::run(&options),
+        Command::Calibrate(options) => calibrate::run(&options),
         Command::Attack(options) => attack::run(&options),
         Command::Cert(options) => cert::run(&options),
         Command::Relay(options) => relay::run(&options),
