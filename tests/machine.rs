@@ -402,6 +402,27 @@ mod tune {
         assert_eq!(text(&directory.path("before")), text(&directory.path("after")));
     }
 
+    /// What is asked of nft(8), by one that only writes it down.
+    #[test]
+    fn rules_of_nft_are_loaded_and_unloaded() {
+        if !may_make_namespaces() {
+            return;
+        }
+        let directory = Dir::new("tune-nft");
+        let script = "PATH=\"$DIR/bin:$PATH\"; mkdir $DIR/bin\n\
+                      printf '#!/bin/sh\\ncat >> \"$DIR/rules\"\\nexit $(cat \"$DIR/status\")\\n' > $DIR/bin/nft; chmod +x $DIR/bin/nft\n\
+                      echo 1 > $DIR/status; set_it --notrack > $DIR/refused && exit 9; tune --undo > /dev/null\n\
+                      echo 0 > $DIR/status; rm $DIR/rules; set_it --notrack; cp $DIR/rules $DIR/loaded; tune --undo\n";
+        let (status, told) = tuned(&directory, script);
+        assert_eq!(status, Some(0), "{told}");
+        assert!(told.contains("nft: rules are loaded") && told.contains("nft: the rules are gone"), "{told}");
+        let (loaded, all) = (text(&directory.path("loaded")), text(&directory.path("rules")));
+        let emptied = "table inet speedmimi_notrack {}\ndelete table inet speedmimi_notrack\n";
+        assert!(loaded.starts_with(emptied) && loaded.contains("tcp dport { 8080, 9091 } notrack\n"), "{loaded}");
+        assert_eq!(all, format!("{loaded}{emptied}"));
+        assert!(!directory.path("state/tune.json").exists());
+    }
+
     #[test]
     fn a_state_file_that_others_may_write_is_refused() {
         if !may_make_namespaces() {

@@ -185,7 +185,8 @@ fn constants(measured: &Results) -> Result<(Constants, Option<String>)> {
     let (fewest, most) = rounds.ends()?;
     let http = |body| rounds.cost(Measure::Http, fewest, body);
     let (few, many) = (http(SMALL_BYTES)?, rounds.cost(Measure::Http, most, SMALL_BYTES)?);
-    let growth = many.median - few.median;
+    // More connections never cost less: where it seems so, it is noise.
+    let growth = (many.median - few.median).max(0.0);
     let at = |measure, body| rounds.cost(measure, fewest, body);
     let (https, http2) = (at(Measure::Https, SMALL_BYTES)?, at(Measure::Http2, SMALL_BYTES)?);
     let kib = |measure, base: Spread| Ok::<_, Error>(at(measure, LARGE_BYTES)?.over(base.median).times(1.0 / KIB_MORE));
