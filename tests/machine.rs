@@ -1,8 +1,9 @@
-//! `speedmimi doctor` and `speedmimi tune`, the built program, on machines that are made wrong: sysctls in a network namespace
-//! of their own, other files of the kernel under a mount namespace's bind mounts, the rest below a made-up root.
+//! `speedmimi doctor`, `tune` and `plan`, the built program; the first two on machines that are made wrong: sysctls in a
+//! network namespace of their own, other files of the kernel under a mount namespace's bind mounts, the rest below a
+//! made-up root.
 //!
-//! Owns the namespaces and the processes in them; nothing outside them is changed. Who is not root can't make any: those tests
-//! then say so and do nothing.
+//! Owns the namespaces and the processes in them; nothing outside them is changed. Who is not root can't make any: those
+//! tests then say so and do nothing.
 
 #[path = "it/dir.rs"]
 mod dir;
@@ -401,6 +402,27 @@ mod tune {
         assert_eq!(text(&directory.path("before")), text(&directory.path("after")));
     }
 
+    /// What is asked of nft(8), by one that only writes it down.
+    #[test]
+    fn rules_of_nft_are_loaded_and_unloaded() {
+        if !may_make_namespaces() {
+            return;
+        }
+        let directory = Dir::new("tune-nft");
+        let script = "PATH=\"$DIR/bin:$PATH\"; mkdir $DIR/bin\n\
+                      printf '#!/bin/sh\\ncat >> \"$DIR/rules\"\\nexit $(cat \"$DIR/status\")\\n' > $DIR/bin/nft; chmod +x $DIR/bin/nft\n\
+                      echo 1 > $DIR/status; set_it --notrack > $DIR/refused && exit 9; tune --undo > /dev/null\n\
+                      echo 0 > $DIR/status; rm $DIR/rules; set_it --notrack; cp $DIR/rules $DIR/loaded; tune --undo\n";
+        let (status, told) = tuned(&directory, script);
+        assert_eq!(status, Some(0), "{told}");
+        assert!(told.contains("nft: rules are loaded") && told.contains("nft: the rules are gone"), "{told}");
+        let (loaded, all) = (text(&directory.path("loaded")), text(&directory.path("rules")));
+        let emptied = "table inet speedmimi_notrack {}\ndelete table inet speedmimi_notrack\n";
+        assert!(loaded.starts_with(emptied) && loaded.contains("tcp dport { 8080, 9091 } notrack\n"), "{loaded}");
+        assert_eq!(all, format!("{loaded}{emptied}"));
+        assert!(!directory.path("state/tune.json").exists());
+    }
+
     #[test]
     fn a_state_file_that_others_may_write_is_refused() {
         if !may_make_namespaces() {
@@ -411,5 +433,88 @@ mod tune {
                       tune --undo && exit 9; keys | cmp - $DIR/during\n";
         let (status, told) = tuned(&directory, script);
         assert!(status == Some(0) && told.contains("only its owner, you, may write"), "{status:?} {told}");
+    }
+}
+
+mod plan {
+    use super::*;
+
+    fn run(arguments: &[&str]) -> (i32, String) {
+        let output = Command::new(PROGRAM).arg("plan").args(arguments).output().unwrap();
+        let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        (output.status.code().unwrap(), format!("{out}{err}"))
+    }
+
+    #[test]
+    fn every_term_and_both_tables_in_both_languages() {
+        let asked = ["--connections", "10m", "--rps", "500k", "--tls", "50%", "--websocket", "20%", "--http2", "30%"];
+        let (status, told) = run(&asked);
+        assert_eq!(status, 0, "{told}");
+        for part in [
+            "constants: built in",
+            "clients' sockets               10,000,000 ×   3,750 B = 34.9 GiB",
+            "| CPU cores each ",
+            "| RPS it could bear ",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        let (status, told) = run(&[&asked[..], &["--lang", "zh"]].concat());
+        assert_eq!(status, 0, "{told}");
+        for part in [
+            "| 最小配置",
+            "| 推荐配置",
+            "| 每台 CPU 核数",
+            "| 可承受的 RPS",
+            "| 代理增加的平均延迟",
+            "| CPU使用率",
+            "| 内存使用",
+            "| 网络使用",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+    }
+
+    #[test]
+    fn as_json_the_terms_sum_to_the_total() {
+        let (status, told) = run(&["--connections=1m", "--rps=50k", "--http2=1", "--tls=1", "--json"]);
+        let report: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!((status, &report["calibration"]), (0, &Value::from("built-in")));
+        for of in ["cpus", "memory", "network"] {
+            let sum = &report["need"][of];
+            let terms = sum["lines"].as_array().unwrap().iter().map(|line| line["total"]["median"].as_f64().unwrap());
+            let (terms, total) = (terms.sum::<f64>(), sum["total"]["median"].as_f64().unwrap());
+            assert!((terms - total).abs() <= total * 1e-9, "{of}: {terms} {total}");
+        }
+        assert!(
+            report["minimum"]["machines"].as_u64() >= Some(1)
+                && report["recommended"]["expected"]["rps"]["low"].is_f64()
+        );
+    }
+
+    #[test]
+    fn constants_come_from_a_file() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/tests/calibration.json");
+        let (status, told) = run(&["--connections", "1m", "--rps", "100k", "--calibration", file]);
+        assert!(
+            status == 0 && told.contains("\n  a machine\n") && told.contains("100,000/s ×     16 µs = 1.6 CPUs"),
+            "{told}"
+        );
+        let (status, told) = run(&["--connections", "1m", "--rps", "1", "--calibration", "/nowhere/at/all"]);
+        assert!(status == 1 && told.contains("/nowhere/at/all: "), "{told}");
+    }
+
+    #[test]
+    fn contradictions_are_wrong_usage() {
+        for wrong in [
+            &["--connections", "1m"][..],
+            &["--connections", "1m", "--rps", "1", "--http2", "60%", "--websocket", "50%"],
+            &["--connections", "1m", "--rps", "1", "--websocket", "100%"],
+            &["--connections", "1m", "--rps", "1", "--tls", "101%"],
+            &["--connections", "0", "--rps", "1"],
+            &["--connections", "1m", "--rps", "1", "--machine-cores", "0"],
+        ] {
+            assert_eq!(run(wrong).0, 2, "{wrong:?}");
+        }
+        assert_eq!(run(&["--connections", "1m", "--rps", "0", "--websocket", "100%"]).0, 0);
     }
 }

@@ -6,13 +6,14 @@
 //! [`events`], as [`clients`], ask for [`load`], [`idle`] and [`hold`] what [`traffic`] says;
 //! [`stages`] loads more and more, and makes a [`report`] of it with what [`machine`] it was on;
 //! [`origin`] and [`relay`] serve; [`compare`] and [`million`] run all of them as child processes, the latter in a [`network`]
-//! of its own; [`attack`] is the client that nobody wants.
+//! of its own; [`calibrate`] makes constants of it; [`attack`] is the client that nobody wants.
 
 #![deny(unsafe_code)]
 
 pub mod amount;
 pub mod attack;
 pub mod body;
+pub mod calibrate;
 pub mod cert;
 mod children;
 pub mod clients;

@@ -7,7 +7,9 @@
 use clap::{CommandFactory, Parser, Subcommand};
 use speedmimi_bench::error::{Result, Trying};
 use speedmimi_bench::report::file;
-use speedmimi_bench::{attack, cert, compare, hold, idle, interrupt, load, million, origin, pin, relay, stages};
+use speedmimi_bench::{
+    attack, calibrate, cert, compare, hold, idle, interrupt, load, million, origin, pin, relay, stages,
+};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -41,6 +43,8 @@ enum Command {
     Million(million::Options),
     /// SpeedMimi, nginx, HAProxy and a bare relay side by side; prints a Markdown table
     Compare(compare::Options),
+    /// What a request, a connection and a byte cost SpeedMimi on this machine: constants for `speedmimi plan`, as JSON
+    Calibrate(calibrate::Options),
     /// An abusive client of a proxy on this machine, and what it costs everybody else; prints a line an attack
     Attack(attack::Options),
     /// Makes a certificate for this machine: cert.pem, key.pem and both.pem
@@ -87,6 +91,7 @@ fn run(command: Command) -> Result<()> {
         Command::Hold(options) => print_json(&hold::run(&options)?),
         Command::Million(options) => million::run(&options),
         Command::Compare(options) => compare::run(&options),
+        Command::Calibrate(options) => calibrate::run(&options),
         Command::Attack(options) => attack::run(&options),
         Command::Cert(options) => cert::run(&options),
         Command::Relay(options) => relay::run(&options),

@@ -10,6 +10,7 @@ pub mod healthcheck;
 pub mod init;
 pub mod report;
 pub mod run;
+pub mod sizing;
 pub mod snapshot;
 pub mod top;
 pub mod tune;
@@ -81,6 +82,8 @@ enum Verb {
     Doctor(doctor::Options),
     /// Make this machine ready for so many connections, or put back what was; prints only, unless told to
     Tune(tune::Options),
+    /// Tell how many machines of which size a load takes, with each term of the sum
+    Plan(sizing::Options),
 }
 
 /// Does what the command line says. The body of the program's `main`.
@@ -103,6 +106,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Top(options) => top::run(&options, &mut out),
         Verb::Doctor(options) => doctor::run(&options, &mut out),
         Verb::Tune(options) => tune::run(&options, &mut out),
+        Verb::Plan(options) => sizing::run(&options, &mut out),
     };
     crate::logging::finish();
     match done {

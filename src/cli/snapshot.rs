@@ -85,8 +85,6 @@ pub struct Snapshot {
     pub group: Group,
     /// Whether irqbalance(1) runs.
     pub irqbalance: bool,
-    /// Whether `nft` is to be found.
-    pub nft: bool,
 }
 
 /// What `/proc/net/sockstat` counts.
@@ -141,7 +139,6 @@ impl Snapshot {
             limits: process::limits(&files.text(&proc("limits"))),
             group: Group::read(files, subject),
             irqbalance: is_running(files, "irqbalance"),
-            nft: ["usr/sbin/nft", "sbin/nft", "usr/bin/nft"].iter().any(|path| files.path(path).exists()),
         }
     }
 

@@ -114,7 +114,7 @@ pub fn run(options: &Options, out: &mut impl Write) -> io::Result<ExitStatus> {
         return Ok(ExitStatus::Fine);
     }
     if options.apply {
-        return set(options, &files, (&changes, nft.filter(|_| snapshot.nft)), out);
+        return set(options, &files, (&changes, nft), out);
     }
     writeln!(out, "for {} client connections ({})\n", whole(wanted.connections), wanted.judged_by())?;
     tell(&changes, nft.as_deref(), &elsewhere, out)?;
@@ -158,6 +158,7 @@ fn set(
         Ok(state) => state,
         Err(error) => return refuse(&options.state, &error),
     };
+    let had_rules = state.nft;
     state.nft |= nft.is_some();
     let outcomes = match apply::apply(files, changes, &mut state, &options.state) {
         Ok(outcomes) => outcomes,
@@ -176,14 +177,12 @@ fn set(
             }
         }
     }
-    match nft.map(|rules| notrack::load(&rules)) {
-        None if options.notrack => writeln!(out, "nft: not loaded: nft, or a port, is missing")?,
-        None => {}
-        Some(Ok(())) => writeln!(out, "nft: rules are loaded, until the next boot or --undo")?,
-        Some(Err(error)) => {
-            status = ExitStatus::Failed;
-            writeln!(out, "nft: {error}")?;
-        }
+    if let Some(rules) = nft
+        && !load_rules(&rules, out)?
+    {
+        status = ExitStatus::Failed;
+        state.nft = had_rules;
+        state.save(&options.state)?;
     }
     if options.persist && persist(options, &mut state, out)? == ExitStatus::Failed {
         status = ExitStatus::Failed;
@@ -192,6 +191,19 @@ fn set(
         writeln!(out, "what was before is in {}; `speedmimi tune --undo` puts it back", options.state.display())?;
     }
     Ok(status)
+}
+
+/// Whether the rules are in use now; prints them where there is no nft, for whoever has something else.
+fn load_rules(rules: &str, out: &mut impl Write) -> io::Result<bool> {
+    let Err(error) = notrack::load(rules) else {
+        writeln!(out, "nft: rules are loaded, until the next boot or --undo")?;
+        return Ok(true);
+    };
+    match error.kind() {
+        ErrorKind::NotFound => writeln!(out, "nft is not there; what it would have loaded:\n{rules}")?,
+        _ => writeln!(out, "nft: {error}")?,
+    }
+    Ok(false)
 }
 
 /// Writes all sysctls that were set to a file of sysctl.d(5).

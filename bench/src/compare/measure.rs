@@ -35,6 +35,10 @@ pub enum Measure {
     /// HTTP/1.1 in the clear, connections kept.
     #[default]
     Http,
+    /// HTTP/1.1 in the clear, a new connection for each request.
+    Connections,
+    /// Frames of WebSockets that come back; one counts as a request.
+    Frames,
     /// HTTP/1.1 over TLS, connections kept.
     Https,
     /// HTTP/1.1 over TLS, a new connection with a full handshake for each request.
@@ -56,6 +60,8 @@ impl Measure {
     pub fn name(self) -> &'static str {
         match self {
             Measure::Http => "HTTP",
+            Measure::Connections => "HTTP, new connection each",
+            Measure::Frames => "WebSocket, a frame and its echo",
             Measure::Https => "HTTPS, kept",
             Measure::Handshakes => "HTTPS, new connection each",
             Measure::Resumptions => "HTTPS, resumed connection each",
@@ -67,7 +73,7 @@ impl Measure {
     /// What clients speak.
     pub fn front(self) -> Front {
         match self {
-            Measure::Http => Front::Plain,
+            Measure::Http | Measure::Connections | Measure::Frames => Front::Plain,
             Measure::Https | Measure::Handshakes | Measure::Resumptions | Measure::Http2 => Front::Tls,
             Measure::Grpc => Front::ClearHttp2,
         }
@@ -87,7 +93,9 @@ impl Measure {
     pub fn bodies(self) -> &'static [usize] {
         match self {
             Measure::Http | Measure::Https | Measure::Http2 => &[100, 64 << 10],
-            Measure::Handshakes | Measure::Resumptions | Measure::Grpc => &[100],
+            Measure::Connections | Measure::Frames | Measure::Handshakes | Measure::Resumptions | Measure::Grpc => {
+                &[100]
+            }
         }
     }
 
@@ -97,7 +105,7 @@ impl Measure {
             Measure::Http => &[IdleKind::BusyAtOnce, IdleKind::OneByOne, IdleKind::WebSocket],
             Measure::Https => &[IdleKind::Https],
             Measure::Http2 => &[IdleKind::Http2],
-            Measure::Handshakes | Measure::Resumptions | Measure::Grpc => &[],
+            Measure::Connections | Measure::Frames | Measure::Handshakes | Measure::Resumptions | Measure::Grpc => &[],
         }
     }
 
@@ -114,6 +122,8 @@ impl Measure {
         let streams = format!("--streams={streams}");
         let list: &[&str] = match self {
             Measure::Http => &[],
+            Measure::Connections => &["--new-connections"],
+            Measure::Frames => &["--websocket"],
             Measure::Https => &["--insecure"],
             Measure::Handshakes => &["--insecure", "--new-connections"],
             Measure::Resumptions => &["--insecure", "--new-connections", "--resume"],

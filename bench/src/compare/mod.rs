@@ -195,6 +195,17 @@ pub fn run(options: &Options) -> Result<()> {
     measured
 }
 
+/// Measures and prints nothing but progress, on standard error.
+///
+/// # Errors
+/// Those of [`run`].
+pub fn measure(options: &Options) -> Result<Results> {
+    let bench = Bench::new(options)?;
+    let mut results = Results { facts: bench.facts(), ..Results::default() };
+    bench.measure(&mut results)?;
+    Ok(results)
+}
+
 /// Everything that is the same for all measurements.
 struct Bench<'a> {
     options: &'a Options,

@@ -4,16 +4,20 @@
 //! all. Never sets a key that [`change::is_settable`] does not know, whatever the state file says.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::change::{self, Change, Step};
 use crate::cli::snapshot::files::Files;
 use crate::cli::snapshot::interfaces::cpus_of_mask;
 use crate::cli::snapshot::words;
+
+/// Largest state file that is read, in bytes.
+const STATE_BYTES_MAX: u64 = 4 << 20;
 
 /// What was set, by what it was before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,15 +71,20 @@ impl State {
     /// # Errors
     /// When it can't be read, makes no sense, or belongs to somebody else: what it says is done by root.
     pub fn load(path: &Path) -> io::Result<State> {
-        let meta = match fs::symlink_metadata(path) {
+        // Without waiting for a pipe, and looked at by the descriptor: the name may lead elsewhere a moment later.
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(State::default()),
             other => other?,
         };
+        let meta = file.metadata()?;
         let refused = |why: &str| Err(io::Error::new(ErrorKind::InvalidData, why));
         if !meta.is_file() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
             return refused("it is no plain file that only its owner, you, may write");
         }
-        let state: State = serde_json::from_slice(&fs::read(path)?)?;
+        let mut text = String::new();
+        file.take(STATE_BYTES_MAX).read_to_string(&mut text)?;
+        let state: State = serde_json::from_str(&text)?;
         match state.entries.iter().find(|entry| !change::is_settable(&entry.key)) {
             Some(entry) => refused(&format!("`{}` is nothing that is set here", entry.key)),
             None => Ok(state),

@@ -296,5 +296,5 @@ fn a_state_that_leads_elsewhere_is_refused() {
     assert!(!refused("not JSON").is_empty());
     fs::remove_file(root.state()).unwrap();
     std::os::unix::fs::symlink(Path::new("/dev/null"), root.state()).unwrap();
-    assert!(State::load(&root.state()).unwrap_err().to_string().contains("plain file"));
+    assert!(State::load(&root.state()).is_err(), "a link is not followed");
 }
