@@ -6,10 +6,6 @@
 #   docker run ... -v ./my.yaml:/etc/speedmimi/config.yaml:ro speedmimi
 
 FROM rust:1.90-bookworm AS build
-# What aws-lc needs beside the compiler.
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends cmake=3.25.* \
-    && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 # For `speedmimi --version`: the history is not copied.
