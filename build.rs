@@ -15,13 +15,20 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn tell_origin() {
-    let commit = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok();
-    let commit = commit.filter(|out| out.status.success()).and_then(|out| String::from_utf8(out.stdout).ok());
+    // Where there is no history, whoever builds may say.
+    println!("cargo:rerun-if-env-changed=SPEEDMIMI_COMMIT");
+    let told = std::env::var("SPEEDMIMI_COMMIT").ok().filter(|commit| !commit.is_empty());
+    let commit = told.or_else(commit_of_history);
     let commit = commit.as_deref().map_or("unknown", str::trim);
     println!("cargo:rustc-env=SPEEDMIMI_COMMIT={commit}");
     println!("cargo:rustc-env=SPEEDMIMI_TARGET={}", std::env::var("TARGET").unwrap_or_default());
     println!("cargo:rerun-if-changed=.git/HEAD");
     println!("cargo:rerun-if-changed=.git/logs/HEAD");
+}
+
+fn commit_of_history() -> Option<String> {
+    let commit = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok();
+    commit.filter(|out| out.status.success()).and_then(|out| String::from_utf8(out.stdout).ok())
 }
 
 /// In Rust alone, so that nobody needs `protoc`. The descriptors keep the comments: reflection tells them.

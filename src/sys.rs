@@ -19,6 +19,11 @@ pub fn descriptor_limit() -> u64 {
     if limit.current != limit.maximum {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     }
+    table_size()
+}
+
+/// Descriptors one table may hold now: the soft `RLIMIT_NOFILE`.
+pub fn table_size() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(1 << 20)
 }
 

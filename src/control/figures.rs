@@ -33,6 +33,8 @@ pub struct Sources<'a> {
     pub machine: &'a Machine,
     /// Client connections that may be open at once.
     pub connections_max: u64,
+    /// Descriptors that all tables of the process may hold.
+    pub descriptors_max: u64,
     /// Lines of the access log that were taken and could not be written.
     pub log_lines_lost: u64,
     /// Milliseconds of the process clock.

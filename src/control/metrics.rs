@@ -109,6 +109,8 @@ fn process(page: &mut Page, sources: &Sources<'_>, server: &ServerFigures) {
     page.sample(&[], process.rss_anon_bytes);
     page.gauge("process_open_fds", "Descriptors open in all tables of the process.");
     page.sample(&[], process.open_descriptors);
+    page.gauge("process_max_fds", "Descriptors that all tables of the process may hold.");
+    page.sample(&[], sources.descriptors_max);
     page.gauge("process_threads", "Threads of the process.");
     page.sample(&[], process.threads);
 }

@@ -69,6 +69,7 @@ impl Bench {
             history: &self.history,
             machine: &Machine { cpus: 2.0, cpu_usage: 12.5, load_avg: [0.5, 0.25, 0.125], ..Machine::default() },
             connections_max: 1000,
+            descriptors_max: 3072,
             log_lines_lost: 0,
             now_ms: self.now_us / 1000,
             unix_ms: 1_700_000_000_000,
@@ -327,6 +328,7 @@ fn metrics_are_read_by_a_strict_reader() {
     for format in [Format::Text, Format::OpenMetrics] {
         let parsed = Parsed::read(&bench.with(|sources| metrics::page(sources, format)), format);
         assert_eq!(parsed.get("speedmimi_requests_total", &[("worker", "0")]), 9.0, "5 + 3 + 1");
+        assert_eq!(parsed.get("process_max_fds", &[]), 3072.0);
         assert_eq!(parsed.get("speedmimi_responses_total", &[("class", "2xx")]), 16.0);
         assert_eq!(parsed.get("speedmimi_proxy_answers_total", &[("reason", "queue_full")]), 1.0);
         assert_eq!(parsed.get("speedmimi_proxy_answers_total", &[("reason", "no_route")]), 0.0);

@@ -17,6 +17,7 @@ use crate::clock;
 use crate::shared::command::Published;
 use crate::shared::open::OpenCount;
 use crate::shared::stats::WorkerStats;
+use crate::sys;
 
 /// Shared by control, which publishes, and by management, which looks.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub struct Watch {
 struct Inner {
     workers: Vec<Arc<WorkerStats>>,
     open: Arc<OpenCount>,
+    tables_count: u64,
     sampler: Sampler,
     history: History,
     machine: Machine,
@@ -51,7 +53,9 @@ impl Watch {
         let machine = sampler.sample(now_us);
         let mut history = History::default();
         history.look(now_us, &workers, &published);
-        let inner = Mutex::new(Inner { workers, open, sampler, history, machine });
+        // Control has one beside those of the workers.
+        let tables_count = if tables == Tables::PerWorker { workers.len() as u64 + 1 } else { 1 };
+        let inner = Mutex::new(Inner { workers, open, tables_count, sampler, history, machine });
         Arc::new(Watch { log_lines_lost: Arc::default(), published: ArcSwap::new(published), inner })
     }
 
@@ -94,6 +98,7 @@ impl Watch {
             history: &inner.history,
             machine: &inner.machine,
             connections_max: inner.open.max(),
+            descriptors_max: sys::table_size().saturating_mul(inner.tables_count),
             log_lines_lost: self.log_lines_lost.load(Ordering::Relaxed),
             now_ms: clock::now_ms(),
             unix_ms,

@@ -50,6 +50,7 @@ mod http2;
 mod http2_attacks;
 mod http2_faults;
 mod limits;
+mod monitoring;
 mod openapi;
 mod park;
 mod persist;
