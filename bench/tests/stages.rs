@@ -198,6 +198,12 @@ fn wrong_usage_is_told_before_anything_is_loaded() {
     ] {
         assert_eq!(run(arguments).status.code(), Some(2), "{arguments:?}");
     }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("--target=http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let output = run(&[&nobody]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("connecting to 127.0.0.1:"), "{output:?}");
     let output = run(&[&target, "--report=/nowhere/r.md"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert_eq!(origin.stats().connections, 0);

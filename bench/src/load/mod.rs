@@ -55,6 +55,8 @@ const TURN_TIME_MAX: Duration = Duration::from_millis(5);
 const SLICE_COUNT_MAX: u32 = 60;
 /// Shortest part of the window.
 const SLICE_TIME_MIN: Duration = Duration::from_millis(250);
+/// How long what is under way is waited for after an interrupt.
+const HURRY: Duration = Duration::from_millis(500);
 /// How often the phases, and who interrupts them, are looked after.
 const TICK: Duration = Duration::from_millis(2);
 
@@ -166,8 +168,8 @@ pub fn measure(options: &Options, watch: &mut Watch) -> Result<Measured> {
         return Err(Error::Usage(why.into()));
     }
     let count = options.connections as usize;
-    let per_table = descriptors_max().saturating_sub(DESCRIPTORS_RESERVE).max(1);
-    let threads = options.threads.max(count.div_ceil(per_table)).min(count);
+    let per_table = per_table();
+    let threads = thread_count(count, options.threads);
     let side = options.traffic.speech.client_side(&target)?;
     let asks: Arc<[Ask]> = options.traffic.asks(&target)?.into();
     let shared = Arc::new(Shared::new(threads, options.requests));
@@ -191,12 +193,24 @@ pub fn measure(options: &Options, watch: &mut Watch) -> Result<Measured> {
         })
         .collect();
     let led = lead(&shared, options, watch);
+    // Who interrupted it does not want to wait for what is under way.
+    shared.hurry.store(led.as_ref().map_or(true, |led| led.partial), Relaxed);
     shared.enter(Phase::Drain);
     let mut outcomes = Vec::new();
     for worker in workers {
         outcomes.push(worker.join().map_err(|_| Error::Failed("a load thread panicked".into()))??);
     }
     sum_up(options, &shared, outcomes, &led?)
+}
+
+/// Connections that one descriptor table holds.
+fn per_table() -> usize {
+    descriptors_max().saturating_sub(DESCRIPTORS_RESERVE).max(1)
+}
+
+/// How many threads so many connections have, when so many are wanted.
+pub(crate) fn thread_count(connections: usize, wanted: usize) -> usize {
+    wanted.max(connections.div_ceil(per_table())).min(connections)
 }
 
 /// The source address of a connection, when more than one is used.
@@ -242,11 +256,14 @@ fn lead(shared: &Shared, options: &Options, watch: &mut Watch) -> Result<Led> {
         return Ok(Led { samples: vec![begin, sample(shared, pid)?], partial });
     }
     let settled = || shared.settled.load(Relaxed) >= options.loops();
-    let mut whole = stage.wait(Phase::Ramp, Some(RAMP_TIME_MAX), settled);
+    if !stage.wait(Phase::Ramp, Some(RAMP_TIME_MAX), settled) {
+        let end = sample(shared, pid)?;
+        return Ok(Led { samples: vec![end.clone(), end], partial: true });
+    }
     // Before the phase is entered, so that whoever sees that sees this.
     let _ = shared.schedule_from.set(Instant::now());
     shared.enter(Phase::Warmup);
-    whole = whole && stage.wait(Phase::Warmup, Some(options.traffic.warmup), || false);
+    let mut whole = stage.wait(Phase::Warmup, Some(options.traffic.warmup), || false);
     shared.enter(Phase::Window);
     let mut samples = vec![sample(shared, pid)?];
     let count = (options.duration.as_nanos() / SLICE_TIME_MIN.as_nanos()).clamp(1, u128::from(SLICE_COUNT_MAX)) as u32;
@@ -376,9 +393,11 @@ impl Work {
                 break;
             }
             if pace.book().phase == Phase::Drain {
+                let patience =
+                    if pace.book().shared.hurry.load(Relaxed) { HURRY } else { 2 * timeout + 4 * EXPIRE_EVERY };
                 // `expire` ends what is under way before this, and a queue is given up after as long; the deadline is for
                 // what neither can see.
-                let end = *drain_end.get_or_insert(now + 2 * timeout + 4 * EXPIRE_EVERY);
+                let end = *drain_end.get_or_insert(now + patience);
                 if now > end {
                     break;
                 }

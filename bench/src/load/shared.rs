@@ -6,7 +6,7 @@ use super::report::Counts;
 use crate::conns::Failure;
 use crate::error::{Error, Result};
 use hdrhistogram::Histogram;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -55,6 +55,8 @@ impl Tally {
 
 pub(super) struct Shared {
     phase: AtomicU8,
+    /// Whether what is under way at the end is hardly waited for.
+    pub hurry: AtomicBool,
     /// Threads still at work.
     pub running: AtomicUsize,
     /// Connections answered at least once.
@@ -76,6 +78,7 @@ impl Shared {
         let phase = if requests.is_some() { Phase::Window } else { Phase::Ramp };
         Shared {
             phase: AtomicU8::new(phase as u8),
+            hurry: AtomicBool::new(false),
             running: AtomicUsize::new(threads),
             settled: AtomicUsize::new(0),
             tickets: requests.map(AtomicU64::new),

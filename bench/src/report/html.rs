@@ -3,7 +3,7 @@
 //! Owns the page. Never a figure of its own: the tables are those of `markdown`.
 
 use super::plot::{Plot, Scale, Series};
-use super::words::{latency, round, size};
+use super::words::{latency, round};
 use super::{Lang, Report, Stage, markdown};
 use crate::load::Slice;
 use std::fmt::Write as _;
@@ -23,7 +23,7 @@ th,td{padding:.35rem .7rem;border-bottom:1px solid var(--rule);text-align:right;
 th{color:var(--dim);font-weight:600}
 th:first-child,td:first-child,.left th,.left td{text-align:left}
 .left td{white-space:normal;overflow-wrap:anywhere}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem}
+.plots{margin-top:1.2rem;display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem}
 figure{margin:0;padding:.8rem;background:var(--card);border:1px solid var(--rule);border-radius:.5rem}
 figcaption{font-weight:600;margin-bottom:.3rem}
 svg{display:block;width:100%;height:auto}
@@ -139,7 +139,8 @@ fn plots(report: &Report, lang: Lang) -> String {
     };
     let success = over(&|stage| Some(stage.success_percent));
     let rps = over(&|stage| Some(stage.rps));
-    let memory = over(&|stage| stage.memory_bytes.map(|bytes| bytes as f64));
+    // In MiB, so that the axis has round numbers of them.
+    let memory = over(&|stage| stage.memory_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)));
     type Of = fn(&Stage) -> f64;
     let percentiles: [(&str, Of); 5] = [
         ("p50", |stage| stage.latency_us.p50),
@@ -157,7 +158,7 @@ fn plots(report: &Report, lang: Lang) -> String {
         stages(words.latency_plot, Scale::Log, None, latency, latencies.collect()),
     ];
     if !memory.is_empty() {
-        all.push(stages(words.memory_plot, Scale::Linear, None, size, one("", memory)));
+        all.push(stages(words.memory_plot, Scale::Linear, None, mebibytes, one("", memory)));
     }
     let figure = |title: &str, plot: &Plot| -> String {
         format!("<figure><figcaption>{}</figcaption>\n{}</figure>\n", escape(title), plot.svg())
@@ -175,6 +176,10 @@ fn marks(report: &Report) -> Vec<(f64, String)> {
     let every = report.stages.len().div_ceil(8).max(1);
     let stages = report.stages.iter().step_by(every);
     stages.map(|stage| (stage.concurrency as f64, compact(stage.concurrency as f64))).collect()
+}
+
+fn mebibytes(number: f64) -> String {
+    format!("{} MiB", round(number))
 }
 
 /// `25k`, `1.5M`.

@@ -119,7 +119,7 @@ impl Measure {
             Measure::MeanUs => words.mean,
             Measure::P50Us => "p50",
             Measure::P99Us => "p99",
-            Measure::CpuUsPerRequest => "CPU µs / RPS",
+            Measure::CpuUsPerRequest => words.cpu_each,
             Measure::MemoryBytes => words.memory,
         }
     }
@@ -128,8 +128,7 @@ impl Measure {
         match self {
             Measure::SuccessPercent => percent(value),
             Measure::Rps => grouped(value.round() as u64),
-            Measure::MeanUs | Measure::P50Us | Measure::P99Us => latency(value),
-            Measure::CpuUsPerRequest => round(value),
+            Measure::MeanUs | Measure::P50Us | Measure::P99Us | Measure::CpuUsPerRequest => latency(value),
             Measure::MemoryBytes => size(value),
         }
     }

@@ -7,7 +7,7 @@ mod progress;
 mod together;
 
 use crate::amount;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Trying};
 use crate::interrupt;
 use crate::load::{self, Watch};
 use crate::machine::{self, Machine};
@@ -19,6 +19,7 @@ use crate::report::{End, FORMAT, Form, Lang, Process, Report, SUCCESS_PERCENT_MI
 use crate::target::{Target, Url};
 use crate::traffic::Traffic;
 use progress::Progress;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ use together::Together;
 const STAGES: [u64; 6] = [1_000, 5_000, 10_000, 25_000, 50_000, 100_000];
 /// Stages of one test at most.
 const STAGE_COUNT_MAX: usize = 100;
+/// How long the target may take to accept a first connection, which shows that there is one.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a request may take, unless the user says otherwise: with so many connections a queue is long.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -160,10 +163,13 @@ fn measure(
     }
     // Better now than after an hour.
     options.report.iter().try_for_each(Place::try_out)?;
+    TcpStream::connect_timeout(&target.address, CONNECT_TIME_MAX)
+        .trying(|| format!("connecting to {}", target.address))?;
     let pid =
         options.traffic.pid.or_else(|| together.map(Together::pid)).or_else(|| proc::listening_on(target.address));
     let progress = Progress::new();
-    let mut notes = needs::notes(&target, &stages, &options.traffic);
+    let most = stages.iter().copied().max().unwrap_or(1);
+    let mut notes = needs::notes(&target, &options.load(url, most, None));
     if pid.is_none() {
         notes.push("the process that listens was not found: its CPU time and memory are not measured (--pid)".into());
     }

@@ -2,7 +2,7 @@
 //!
 //! Owns the arithmetic of ports, backlogs and memory, and the wait for ports between stages.
 
-use crate::load::{PER_SOURCE_MAX, RAMP_COUNT_MAX, sources_for};
+use crate::load::{self, PER_SOURCE_MAX, RAMP_COUNT_MAX, sources_for};
 use crate::machine::{sysctl, sysctl_numbers};
 use crate::proc;
 use crate::target::Target;
@@ -56,13 +56,14 @@ fn port_count() -> u64 {
 }
 
 /// What to know before: one line for each thing that there is too little of.
-pub(super) fn notes(target: &Target, stages: &[u64], traffic: &Traffic) -> Vec<String> {
-    let most = stages.iter().copied().max().unwrap_or(0);
-    let sources = sources_for(target, most as usize, traffic.sources).max(1) as u64;
-    lacks(&Has::now(), most, sources)
+pub(super) fn notes(target: &Target, load: &load::Options) -> Vec<String> {
+    let connections = load.connections;
+    let sources = load::sources_for(target, connections as usize, load.traffic.sources).max(1) as u64;
+    let threads = load::thread_count(connections as usize, load.threads) as u64;
+    lacks(&Has::now(), connections, sources, threads)
 }
 
-fn lacks(has: &Has, connections: u64, sources: u64) -> Vec<String> {
+fn lacks(has: &Has, connections: u64, sources: u64, threads: u64) -> Vec<String> {
     let mut notes = Vec::new();
     // Half of them may be closing from the stage before.
     let each = connections.div_ceil(sources);
@@ -74,7 +75,7 @@ fn lacks(has: &Has, connections: u64, sources: u64) -> Vec<String> {
         ));
     }
     // As many as may be opening at once.
-    let opening = connections.min(RAMP_COUNT_MAX as u64 * connections.div_ceil(PER_SOURCE_MAX as u64));
+    let opening = connections.min(RAMP_COUNT_MAX as u64 * threads);
     for (name, value) in [("net.core.somaxconn", has.somaxconn), ("net.ipv4.tcp_max_syn_backlog", has.syn_backlog)] {
         if value < opening {
             notes.push(format!("{name} is {value}: up to {opening} connections open at once; set it to 65535"));
@@ -139,7 +140,7 @@ mod tests {
 
     #[test]
     fn plenty_needs_no_word() {
-        assert_eq!(lacks(&PLENTY, 100_000, 10), Vec::<String>::new());
+        assert_eq!(lacks(&PLENTY, 100_000, 10, 6), Vec::<String>::new());
     }
 
     #[test]
@@ -152,7 +153,7 @@ mod tests {
             ("file-max", Has { files: 150_000, ..PLENTY }),
             ("MiB", Has { memory_bytes: 1 << 30, ..PLENTY }),
         ] {
-            let notes = lacks(&has, 100_000, 10);
+            let notes = lacks(&has, 100_000, 10, 6);
             assert_eq!(notes.len(), 1, "{notes:?}");
             assert!(notes[0].contains(word), "{notes:?}");
         }
