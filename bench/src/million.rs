@@ -134,7 +134,7 @@ fn measure(options: &Options, speedmimi: &Path, space: &Namespace) -> Result<Rep
     fs::create_dir_all(&dir).trying(|| format!("making {}", dir.display()))?;
     let own = std::env::current_exe().trying(|| "finding this program".into())?;
     let origin = free_address()?;
-    let of_origin = ["origin".into(), "--threads=1".into(), format!("--listen={origin}")];
+    let of_origin = ["origin".into(), format!("--threads={ORIGIN_THREADS}"), format!("--listen={origin}")];
     let _origin = start(&own, &of_origin, origin, "the origin", &dir)?;
     let config = |address: SocketAddr| {
         let port = address.port();
@@ -189,6 +189,8 @@ fn measure(options: &Options, speedmimi: &Path, space: &Namespace) -> Result<Rep
     })
 }
 
+/// The scheduler is fair to threads: one alone would be starved by all those of proxy and clients.
+const ORIGIN_THREADS: usize = 8;
 /// Idle backend connections that the proxy may keep: a worker's part has to be more than what it has under way, or it
 /// opens and closes them all the time, and each close keeps a port for a minute.
 const KEPT: usize = 8192;
