@@ -53,6 +53,8 @@ const RAMP_TIME_EACH: Duration = Duration::from_millis(1);
 const EXPIRE_EVERY: Duration = Duration::from_millis(250);
 /// Longest turn of a thread's loop that nothing happens in.
 const TURN_TIME_MAX: Duration = Duration::from_millis(5);
+/// Requests that are sent in a turn before answers are read again: who is asked first must not wait for the last.
+const ASK_COUNT_MAX: usize = 64;
 /// Parts that the window has, at most.
 const SLICE_COUNT_MAX: u32 = 60;
 /// Shortest part of the window.
