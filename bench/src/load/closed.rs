@@ -2,9 +2,9 @@
 //!
 //! Owns that decision, and the wait of the first ones for the last ones. Never counts: that is the [`Book`].
 
-use super::TURN_TIME_MAX;
 use super::book::{Book, Outcome, Pace, open_slot};
 use super::shared::Phase;
+use super::{ASK_COUNT_MAX, TURN_TIME_MAX};
 use crate::clients::Clients;
 use crate::conns::{Event, Failure, Next, Script};
 use crate::error::Result;
@@ -69,7 +69,8 @@ impl<'a> Pace<'a> for Closed<'a> {
     }
 
     fn turn(&mut self, clients: &mut Clients, now: Instant) {
-        while let Some(slot) = self.take_waiting() {
+        for _ in 0..ASK_COUNT_MAX {
+            let Some(slot) = self.take_waiting() else { break };
             clients.ask(slot, self.book.job(slot), self);
         }
         while let Some(slot) = self.take_closed(now) {
@@ -82,7 +83,8 @@ impl<'a> Pace<'a> for Closed<'a> {
     }
 
     fn wait(&self, _now: Instant) -> Duration {
-        TURN_TIME_MAX
+        let more = !self.waiting.is_empty() && matches!(self.book.phase, Phase::Warmup | Phase::Window);
+        if more { Duration::ZERO } else { TURN_TIME_MAX }
     }
 
     fn close(self, clients: &Clients) -> Result<Outcome> {

@@ -45,12 +45,16 @@ pub const CONNECTIONS_MAX: u64 = 1_000_000;
 pub const PER_SOURCE_MAX: usize = 10_000;
 /// Descriptors of a thread that are not connections, at most.
 const DESCRIPTORS_RESERVE: usize = 64;
-/// How long all connections may take to be answered once, before the warm-up begins without the rest.
-const RAMP_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long all connections may take to be answered once, before the warm-up begins without the rest: at least this.
+const RAMP_TIME_MIN: Duration = Duration::from_secs(60);
+/// And at least this for each connection.
+const RAMP_TIME_EACH: Duration = Duration::from_millis(1);
 /// How often timeouts are looked for.
 const EXPIRE_EVERY: Duration = Duration::from_millis(250);
 /// Longest turn of a thread's loop that nothing happens in.
 const TURN_TIME_MAX: Duration = Duration::from_millis(5);
+/// Requests that are sent in a turn before answers are read again: who is asked first must not wait for the last.
+const ASK_COUNT_MAX: usize = 64;
 /// Parts that the window has, at most.
 const SLICE_COUNT_MAX: u32 = 60;
 /// Shortest part of the window.
@@ -256,7 +260,8 @@ fn lead(shared: &Shared, options: &Options, watch: &mut Watch) -> Result<Led> {
         return Ok(Led { samples: vec![begin, sample(shared, pid)?], partial });
     }
     let settled = || shared.settled.load(Relaxed) >= options.loops();
-    if !stage.wait(Phase::Ramp, Some(RAMP_TIME_MAX), settled) {
+    let ramp_time_max = RAMP_TIME_MIN.max(RAMP_TIME_EACH * options.connections as u32);
+    if !stage.wait(Phase::Ramp, Some(ramp_time_max), settled) {
         let end = sample(shared, pid)?;
         return Ok(Led { samples: vec![end.clone(), end], partial: true });
     }

@@ -3,10 +3,10 @@
 //! Owns the schedule, the queue of what is due and no connection is free for, and latency from the intended time, so that
 //! a target that stands still is not asked less. Never skips a request: one that can't be sent within the timeout has failed.
 
-use super::TURN_TIME_MAX;
 use super::book::{Book, Outcome, Pace, open_slot};
 use super::report::OpenLoop;
 use super::shared::Phase;
+use super::{ASK_COUNT_MAX, TURN_TIME_MAX};
 use crate::clients::Clients;
 use crate::conns::{Event, Failure, Next, Script};
 use crate::error::Result;
@@ -95,6 +95,8 @@ pub(super) struct Open<'a> {
     timeout: Duration,
     /// Due, and waiting for a free slot.
     queue: VecDeque<Due>,
+    /// So many at its front found no free slot.
+    starved: usize,
     /// Free slots, the longest free first; entries whose state has changed are skipped.
     idle: VecDeque<usize>,
     states: Vec<State>,
@@ -115,7 +117,17 @@ impl<'a> Open<'a> {
             states.fill(State::Idle);
         }
         let asked = vec![Due { at: Instant::now(), measured: false }; slots];
-        Open { book, schedule, timeout, queue: VecDeque::new(), idle, states, asked, result: OpenLoop::default() }
+        Open {
+            book,
+            schedule,
+            timeout,
+            queue: VecDeque::new(),
+            starved: 0,
+            idle,
+            states,
+            asked,
+            result: OpenLoop::default(),
+        }
     }
 
     /// Puts in line what has become due.
@@ -144,6 +156,7 @@ impl<'a> Open<'a> {
     fn give_up(&mut self, now: Instant) {
         while self.queue.front().is_some_and(|due| now.saturating_duration_since(due.at) > self.timeout) {
             let due = self.queue.pop_front();
+            self.starved = self.starved.saturating_sub(1);
             self.book.count(Err(Failure::Timeout));
             self.result.unsent += u64::from(due.is_some_and(|due| due.measured));
         }
@@ -159,14 +172,15 @@ impl<'a> Open<'a> {
     }
 
     /// Sends what is due, as far as there are free slots.
-    fn send_due(&mut self, clients: &mut Clients, waited: usize) {
-        let mut left = waited;
-        while !self.queue.is_empty() {
-            let Some(slot) = self.free_slot() else { return };
+    fn send_due(&mut self, clients: &mut Clients) {
+        for _ in 0..ASK_COUNT_MAX.min(self.queue.len()) {
+            let Some(slot) = self.free_slot() else {
+                self.starved = self.queue.len();
+                return;
+            };
             let Some(due) = self.queue.pop_front() else { return };
-            // Those that were in line before this turn had no free slot when they were due.
-            self.result.late += u64::from(due.measured && left > 0);
-            left = left.saturating_sub(1);
+            self.result.late += u64::from(due.measured && self.starved > 0);
+            self.starved = self.starved.saturating_sub(1);
             self.states[slot] = State::Busy;
             self.asked[slot] = due;
             self.book.under_way += 1;
@@ -217,9 +231,8 @@ impl<'a> Pace<'a> for Open<'a> {
             open_slot(clients, slot, self.book.manner, self);
         }
         self.give_up(now);
-        let waited = self.queue.len();
         self.arrive(now);
-        self.send_due(clients, waited);
+        self.send_due(clients);
     }
 
     fn is_done(&self) -> bool {
@@ -227,6 +240,9 @@ impl<'a> Pace<'a> for Open<'a> {
     }
 
     fn wait(&self, now: Instant) -> Duration {
+        if !self.queue.is_empty() && !self.idle.is_empty() {
+            return Duration::ZERO;
+        }
         let from = match self.book.phase {
             Phase::Warmup | Phase::Window => self.book.shared.schedule_from.get(),
             Phase::Ramp | Phase::Drain => None,

@@ -85,7 +85,7 @@ fn details(report: &Report, lang: Lang) -> String {
 
 /// The heads of the open loop's columns.
 pub(super) fn open_heads(words: &Words) -> [&str; 6] {
-    [words.concurrency, "RPS", words.due, "RPS", words.late, words.unsent]
+    [words.concurrency, words.rate, words.reached, words.due, words.late, words.unsent]
 }
 
 /// How a stage's schedule was kept: asked for and reached.
@@ -94,8 +94,8 @@ pub(super) fn open_row(stage: &Stage, lang: Lang) -> Option<Vec<String>> {
     Some(vec![
         row_name(stage, lang),
         grouped(open.rate.round() as u64),
-        grouped(open.due),
         grouped(stage.rps.round() as u64),
+        grouped(open.due),
         grouped(open.late),
         grouped(open.unsent),
     ])
@@ -218,7 +218,7 @@ mod tests {
             Some(crate::load::OpenLoop { rate: 30_000.0, due: 300, late: 20, unsent: 7, behind_us_max: 1.0 });
         let text = render(&report, Lang::En);
         assert!(text.contains("| 1,000 (in part) | 100.00% |") && text.contains("Interrupted: "), "{text}");
-        assert!(text.contains("| 1,000 (in part) | 30,000 | 300 | 25,000 | 20 | 7 |"), "{text}");
+        assert!(text.contains("| 1,000 (in part) | 30,000 | 25,000 | 300 | 20 | 7 |"), "{text}");
     }
 
     #[test]

@@ -90,7 +90,8 @@ pub struct Stage {
     pub concurrency: u64,
     /// Those that were answered at least once.
     pub answered_connections: u64,
-    /// Share of all requests, those while connections were opened included, that was answered as expected, in percent.
+    /// Share of all requests, those while connections were opened included, that was answered as expected, in percent. A
+    /// connection that never was answered counts as a request that failed.
     pub success_percent: f64,
     /// Good answers per second of the window.
     pub rps: f64,
@@ -130,17 +131,21 @@ impl Stage {
     /// Of what was measured.
     pub fn new(measured: &Measured) -> Stage {
         let (report, latency) = (&measured.report, &measured.latency);
+        // Of an interrupted stage nobody knows whether they would have been.
+        let missing = if report.partial { 0 } else { report.connections - report.answered_connections };
+        let all = (report.total.ok + report.total.failed + missing).max(1);
+        let success_percent = 100.0 * report.total.ok as f64 / all as f64;
         let last = report.process.map(|process| process.user_bytes);
         Stage {
             concurrency: report.connections,
             answered_connections: report.answered_connections,
-            success_percent: report.answered_percent,
+            success_percent,
             rps: report.rps,
             latency_us: report.latency_us,
             cpu: report.process.map(|process| process.utilisation),
             memory_bytes: measured.slices.iter().filter_map(|slice| slice.user_bytes).chain(last).max(),
             load_cpu: report.load_utilisation,
-            grade: Grade::of(report.answered_percent, report.rps),
+            grade: Grade::of(success_percent, report.rps),
             total: report.total.clone(),
             window: report.window.clone(),
             window_seconds: report.window_seconds,

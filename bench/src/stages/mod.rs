@@ -109,8 +109,11 @@ pub fn run(options: &Options, command: Vec<String>) -> Result<String> {
     }
     let stop = interrupt::flag()?;
     let command = typed(command);
-    let together =
-        options.all_in_one.then(|| Together::start(options.speedmimi.as_deref(), &options.stages()?)).transpose()?;
+    let holding = options.traffic.websocket || options.traffic.events;
+    let together = options
+        .all_in_one
+        .then(|| Together::start(options.speedmimi.as_deref(), &options.stages()?, holding))
+        .transpose()?;
     let url = match (&together, &options.target) {
         (Some(together), _) => together.url()?,
         (None, Some(target)) => target.clone(),
