@@ -286,6 +286,23 @@ fn doctor_sees_every_table_of_a_running_proxy() {
 }
 
 #[test]
+fn doctor_sees_workers_that_share_a_cpu() {
+    let directory = Dir::new("doctor-shared");
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+    let first = allowed.split(['-', ',']).next().unwrap();
+    let text = format!(
+        "server: {{host: 127.0.0.1, port: 0, workers: 2, cpu_affinity: [{first}]}}\ngrpc: {{enabled: false}}\n\
+         routing: {{any: {{respond: {{}}}}}}\n"
+    );
+    let serving = serve(&directory.write("f.yaml", text));
+    let output =
+        Command::new(PROGRAM).args(["doctor", "--json", "--pid", &serving.0.id().to_string()]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(level_in(&report, "process.workers"), "warning", "{report}");
+}
+
+#[test]
 fn statuses_and_words_of_doctor() {
     let directory = Dir::new("doctor-words");
     let run = |arguments: &[&str]| {

@@ -28,7 +28,7 @@ use crate::cli::top::say::whole;
 /// Its part of the command line.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Client connections to judge by, as 50k or 10m; else server.max_conn of --config
+    /// Client connections to judge by, as 50k or 10m; else server.max_conn of --config, else what the machine holds
     #[arg(long, value_name = "N", value_parser = amount::count)]
     connections: Option<u64>,
     /// The configuration that is, or will be, used here

@@ -18,7 +18,7 @@ use crate::server::Descriptors;
 pub const KERNEL_BYTES_PER_END: u64 = 4_300;
 /// What the proxy has for an idle client connection in the clear, in bytes: see `docs/performance.md`.
 pub const USER_BYTES_EACH: u64 = 128;
-/// Connections when nobody says how many, as far as the machine can hold them.
+/// Connections when nobody says how many and nothing tells what the machine can hold.
 const CONNECTIONS_DEFAULT: u64 = 10_000;
 /// A configuration that routes nothing: for what is the same in all of them.
 const EMPTY: &str = "routing: {any: {respond: {}}}\n";
@@ -30,8 +30,8 @@ pub enum Source {
     Asked,
     /// `server.max_conn`.
     Configured,
-    /// Nobody's.
-    Default,
+    /// What descriptors and memory hold: so many the proxy takes, when nobody sets another limit.
+    Held,
 }
 
 /// Where a backend's connections go.
@@ -62,19 +62,19 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// By the number that was asked for, else by `server.max_conn`, else a modest one.
+    /// By the number that was asked for, else by `server.max_conn`, else by what the machine holds.
     pub fn new(asked: Option<u64>, plan: &Plan, snapshot: &Snapshot) -> Wanted {
         let configured = (plan.server.max_conn != default_max_conn()).then_some(plan.server.max_conn);
-        let (connections, source) = match (asked, configured) {
-            (Some(asked), _) => (asked, Source::Asked),
-            (None, Some(configured)) => (configured, Source::Configured),
-            (None, None) => (CONNECTIONS_DEFAULT, Source::Default),
-        };
-        let connections = connections.max(1);
         let workers = match plan.server.workers {
             Workers::Auto => snapshot.allowed.len().clamp(1, limits::WORKERS_COUNT_MAX),
             Workers::Count(count) => count,
         };
+        let (connections, source) = match (asked, configured) {
+            (Some(asked), _) => (asked, Source::Asked),
+            (None, Some(configured)) => (configured, Source::Configured),
+            (None, None) => (held(&plan.server, workers, snapshot), Source::Held),
+        };
+        let connections = connections.max(1);
         Wanted {
             connections,
             source,
@@ -90,7 +90,9 @@ impl Wanted {
         match self.source {
             Source::Asked => "--connections",
             Source::Configured => "server.max_conn",
-            Source::Default => "nobody said how many: --connections N, or server.max_conn in --config FILE, does",
+            Source::Held => {
+                "what descriptors and memory hold; --connections N, or server.max_conn of --config, says another number"
+            }
         }
     }
 
@@ -112,6 +114,16 @@ impl Wanted {
     /// Memory for idle connections, in bytes: one end of each in the kernel, and what the proxy has.
     pub fn idle_bytes(&self) -> u64 {
         self.connections.saturating_mul(KERNEL_BYTES_PER_END + USER_BYTES_EACH)
+    }
+}
+
+/// What the descriptors of a proxy that is started here hold, as far as seven tenths of the memory go.
+fn held(server: &Server, workers: usize, snapshot: &Snapshot) -> u64 {
+    let Some(limit) = snapshot.limits.hard else { return CONNECTIONS_DEFAULT };
+    let by_descriptors = Descriptors::new(limit.min(1 << 40), server, workers).clients_max;
+    match snapshot.memory_bytes() {
+        0 | u64::MAX => by_descriptors,
+        memory => by_descriptors.min(memory / 10 * 7 / (KERNEL_BYTES_PER_END + USER_BYTES_EACH)),
     }
 }
 
@@ -189,8 +201,20 @@ mod tests {
         let configured = "server: {max_conn: 7000}\nrouting: {any: {respond: {}}}\n";
         assert_eq!(of(Some(5), configured), (5, Source::Asked));
         assert_eq!(of(None, configured), (7000, Source::Configured));
-        assert_eq!(of(None, EMPTY), (CONNECTIONS_DEFAULT, Source::Default));
+        assert_eq!(of(None, EMPTY), (CONNECTIONS_DEFAULT, Source::Held));
         assert_eq!(default_max_conn(), plan_of(EMPTY).server.max_conn);
+    }
+
+    #[test]
+    fn what_nobody_says_is_what_the_machine_holds() {
+        let mut snapshot = Snapshot { allowed: vec![0, 1], ..Snapshot::default() };
+        let of = |snapshot: &Snapshot| Wanted::new(None, &plan_of(EMPTY), snapshot).connections;
+        snapshot.limits.hard = Some(20_000);
+        assert_eq!(of(&snapshot), 30_000, "two tables, a quarter of each kept");
+        snapshot.limits.hard = Some(u64::MAX);
+        assert_eq!(of(&snapshot), 10_000_000, "the default of server.max_conn");
+        snapshot.memory.total = 8 << 30;
+        assert_eq!(of(&snapshot), (8 << 30) / 10 * 7 / (KERNEL_BYTES_PER_END + USER_BYTES_EACH));
     }
 
     #[test]
