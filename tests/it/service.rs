@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::Client;
@@ -223,7 +224,7 @@ fn nobody_is_refused_or_lost_while_one_process_follows_another_on_a_socket_that_
         let dir = Dir::new(&format!("activation-{tables}"));
         let origin = Origin::start(origin::by_path);
         let (socket, port) = held_socket();
-        let path = dir.write("f.yaml", file_on(port, &origin, &format!("fd_tables: {tables}")));
+        let path = dir.write("f.yaml", file_on(port, &origin, &format!("fd_tables: {tables}")).replace("3s", "60s"));
         let mut before = Program::spawn(&mut activated(&[&socket], &["run", "--config", &path]));
         let addr = before.addr();
         assert_eq!(addr.port(), port);
@@ -251,8 +252,12 @@ fn nobody_is_refused_or_lost_while_one_process_follows_another_on_a_socket_that_
         wait::until("the last request", || origin.requests().iter().any(|seen| seen.request.target == "/gate/go"));
         before.signal(Signal::TERM);
         before.wait_for("stopping", 1);
-        // It has stopped accepting once somebody waits whom nobody takes in: who comes now waits for the next one.
-        wait::until("all visitors to wait", || waiting(port) >= 4);
+        // Somebody waits, look after look: the old process takes nobody in any more, and who comes now waits for the next one.
+        let mut looks = 0;
+        wait::until("nobody to be taken in", || {
+            looks = if has_waiting(&socket) { looks + 1 } else { 0 };
+            looks >= 50
+        });
         let mut early = Client::connect(addr);
         early.send_get("/size/7");
         origin.gate("go").open();
@@ -273,15 +278,11 @@ fn nobody_is_refused_or_lost_while_one_process_follows_another_on_a_socket_that_
     }
 }
 
-/// Connections in the accept queue of the socket that listens on that port.
-fn waiting(port: u16) -> u64 {
-    let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
-    let local = format!(":{port:04X}");
-    let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    // Local address, state 0A = listening, tx_queue:rx_queue, the latter the length of the accept queue.
-    let mut listens = fields.filter(|f| f.get(1).is_some_and(|addr| addr.ends_with(&local)) && f.get(3) == Some(&"0A"));
-    let queue = listens.next().and_then(|f| Some(f.get(4)?.split_once(':')?.1.to_owned()));
-    queue.and_then(|queue| u64::from_str_radix(&queue, 16).ok()).unwrap_or(0)
+/// Whether somebody is in the accept queue.
+fn has_waiting(socket: &OwnedFd) -> bool {
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut sockets = [PollFd::new(socket, PollFlags::IN)];
+    poll(&mut sockets, Some(&at_once)).expect("a socket") > 0
 }
 
 #[test]
