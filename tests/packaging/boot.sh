@@ -101,6 +101,9 @@ hold "a fault leaves it as it is, and is shown" "$(says StatusText 'configuratio
 inside 'systemctl restart speedmimi' 2>/dev/null && { echo "FAULT it started with a fault"; exit 1; }
 hold "a start with a fault is not tried again" "$(says ExecMainStatus '^78$') && $(says SubState '^failed$') && $(says NRestarts '^0$')"
 inside 'sed -i /^sever/d /etc/speedmimi/config.yaml && systemctl reset-failed speedmimi && systemctl start speedmimi'
+inside 'pidof speedmimi >/tmp/before; dpkg --install /p.deb' >"$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
+hold "an upgrade restarts it" "[ \"\$(pidof speedmimi)\" != \"\$(cat /tmp/before)\" ] && $(says SubState '^running$')"
+hold "and leaves the configuration" 'grep -q idle_timeout /etc/speedmimi/config.yaml'
 hold "the log is rotated" 'curl -sf http://127.0.0.1:8080/ >/dev/null && logrotate --force /etc/logrotate.d/speedmimi &&
     curl -sf http://127.0.0.1:8080/ >/dev/null && sleep 0.2 && [ -s /var/log/speedmimi/access.log ]'
 
