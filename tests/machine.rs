@@ -527,6 +527,7 @@ mod plan {
             &["--connections", "1m", "--rps", "1", "--http2", "60%", "--websocket", "50%"],
             &["--connections", "1m", "--rps", "1", "--websocket", "100%"],
             &["--connections", "1m", "--rps", "1", "--tls", "101%"],
+            &["--connections", "1m", "--rps", "1", "--frames", "10"],
             &["--connections", "0", "--rps", "1"],
             &["--connections", "1m", "--rps", "1", "--machine-cores", "0"],
         ] {

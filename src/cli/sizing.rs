@@ -123,15 +123,18 @@ impl Options {
         if self.websocket == 1.0 && self.rps > 0 {
             return Err("all connections are WebSockets: there is none for --rps");
         }
+        if self.websocket == 0.0 && self.frames.is_some_and(|frames| frames > 0) {
+            return Err("--frames needs a part of the connections to be WebSockets: --websocket");
+        }
         let connections = self.connections as f64;
-        let frames = self.frames.map_or(connections * self.websocket / FRAME_EVERY_SECONDS, |frames| frames as f64);
+        let usual = connections * self.websocket / FRAME_EVERY_SECONDS;
         Ok(Demand {
             connections,
             rps: self.rps as f64,
             tls: self.tls,
             http2: self.http2,
             websocket: self.websocket,
-            frames: if self.websocket > 0.0 { frames } else { 0.0 },
+            frames: self.frames.map_or(usual, |frames| frames as f64),
             body: self.body as f64,
             request_body: self.request_body as f64,
             lifetime: self.lifetime.as_secs_f64(),

@@ -19,17 +19,13 @@ pub const SYSCTLS: &[&str] = &[
     "fs.file-max",
     "fs.file-nr",
     "fs.nr_open",
-    "kernel.numa_balancing",
     "kernel.osrelease",
     "net.core.default_qdisc",
     "net.core.netdev_max_backlog",
-    "net.core.rmem_max",
     "net.core.somaxconn",
-    "net.core.wmem_max",
     "net.ipv4.ip_local_port_range",
     "net.ipv4.ip_local_reserved_ports",
     "net.ipv4.tcp_available_congestion_control",
-    "net.ipv4.tcp_child_ehash_entries",
     "net.ipv4.tcp_congestion_control",
     "net.ipv4.tcp_ehash_entries",
     "net.ipv4.tcp_max_orphans",
@@ -39,13 +35,11 @@ pub const SYSCTLS: &[&str] = &[
     "net.ipv4.tcp_moderate_rcvbuf",
     "net.ipv4.tcp_rmem",
     "net.ipv4.tcp_sack",
-    "net.ipv4.tcp_slow_start_after_idle",
     "net.ipv4.tcp_syncookies",
     "net.ipv4.tcp_timestamps",
     "net.ipv4.tcp_tw_reuse",
     "net.ipv4.tcp_window_scaling",
     "net.ipv4.tcp_wmem",
-    "net.netfilter.nf_conntrack_buckets",
     "net.netfilter.nf_conntrack_count",
     "net.netfilter.nf_conntrack_max",
     "vm.overcommit_memory",
@@ -90,7 +84,6 @@ pub struct Snapshot {
 /// What `/proc/net/sockstat` counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sockets {
-    pub in_use: u64,
     pub orphan: u64,
     pub time_wait: u64,
     /// Pages of buffered data, of the whole machine.
@@ -101,7 +94,6 @@ pub struct Sockets {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     pub total: u64,
-    pub available: u64,
     pub swap: u64,
     pub swap_free: u64,
 }
@@ -226,7 +218,7 @@ fn sockets(text: &str) -> Sockets {
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     let of = |name: &str| words.as_chunks::<2>().0.iter().find(|pair| pair[0] == name)?[1].parse().ok();
     let of = |name| of(name).unwrap_or(0);
-    Sockets { in_use: of("inuse"), orphan: of("orphan"), time_wait: of("tw"), pages: of("mem") }
+    Sockets { orphan: of("orphan"), time_wait: of("tw"), pages: of("mem") }
 }
 
 /// The second column of `/proc/net/softnet_stat`, over all CPUs.
@@ -238,12 +230,7 @@ fn packets_dropped(text: &str) -> Option<u64> {
 
 fn memory(text: &str) -> Memory {
     let kib = |name| parse::field(text, name).and_then(parse::kib).unwrap_or(0);
-    Memory {
-        total: kib("MemTotal"),
-        available: kib("MemAvailable"),
-        swap: kib("SwapTotal"),
-        swap_free: kib("SwapFree"),
-    }
+    Memory { total: kib("MemTotal"), swap: kib("SwapTotal"), swap_free: kib("SwapFree") }
 }
 
 fn nodes(files: &Files) -> Vec<Vec<usize>> {
@@ -342,7 +329,7 @@ mod tests {
     #[test]
     fn sockets_are_read_by_name() {
         let text = "sockets: used 12\nTCP: inuse 5 orphan 1 tw 7 alloc 9 mem 185\nUDP: inuse 0 mem 0\n";
-        assert_eq!(sockets(text), Sockets { in_use: 5, orphan: 1, time_wait: 7, pages: 185 });
+        assert_eq!(sockets(text), Sockets { orphan: 1, time_wait: 7, pages: 185 });
         assert_eq!(sockets(""), Sockets::default());
     }
 

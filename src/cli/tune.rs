@@ -222,7 +222,7 @@ fn persist(options: &Options, state: &mut State, out: &mut impl Write) -> io::Re
         _ => {}
     }
     state.persisted = Some(text.clone());
-    if let Err(error) = state.save(&options.state).and_then(|()| fs::write(path, text)) {
+    if let Err(error) = state.save(&options.state).and_then(|()| apply::write_whole(path, text.as_bytes(), 0o644)) {
         return refuse(path, &error);
     }
     writeln!(out, "{}: {covered} sysctls for the next boot", path.display())?;

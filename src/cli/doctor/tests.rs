@@ -64,7 +64,7 @@ fn good() -> Snapshot {
         cpus: vec![0, 1, 2, 3],
         allowed: vec![0, 1, 2, 3],
         nodes: vec![vec![0, 1, 2, 3]],
-        memory: Memory { total: 64 << 30, available: 60 << 30, swap: 0, swap_free: 0 },
+        memory: Memory { total: 64 << 30, swap: 0, swap_free: 0 },
         huge_pages: Some(("madvise".into(), "madvise".into())),
         clock: Some(("tsc".into(), "tsc hpet acpi_pm".into())),
         group: Group { threads: Some((4915, 12)), ..Group::default() },

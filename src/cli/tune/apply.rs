@@ -96,7 +96,7 @@ impl State {
     /// # Errors
     /// Those of the file system.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = directory_of(path);
         if *self == State::default() {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -105,18 +105,31 @@ impl State {
             }
         }
         fs::create_dir_all(directory)?;
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}", std::process::id()));
-        let temporary = path.with_file_name(name);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        let written = serde_json::to_writer_pretty(&mut file, self).map_err(io::Error::from);
-        let done = written.and_then(|()| writeln!(file)).and_then(|()| file.sync_all());
-        done.and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
-            // The error of writing is the one to tell.
-            let _ = fs::remove_file(&temporary);
-        })?;
-        File::open(directory)?.sync_all()
+        write_whole(path, format!("{}\n", serde_json::to_string_pretty(self)?).as_bytes(), 0o600)
     }
+}
+
+/// Writes a file whole, or leaves what was; on the disk when this returns.
+///
+/// # Errors
+/// Those of the file system.
+pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let temporary = path.with_file_name(name);
+    // One that a crash left: in a container the same number comes again.
+    let _ = fs::remove_file(&temporary);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    written.and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
+        // The error of writing is the one to tell.
+        let _ = fs::remove_file(&temporary);
+    })?;
+    File::open(directory_of(path))?.sync_all()
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Sets all changes, step by step; `state` and its file know what was before, also when this is cut short.
@@ -145,20 +158,28 @@ pub fn apply(files: &Files, changes: &[Change], state: &mut State, path: &Path) 
             continue;
         }
         let failure = set_all(files, &of_step).err();
-        if failure.is_some() {
+        // Where not even that could be done, what was before has to be remembered.
+        if failure.as_ref().is_some_and(|failure| failure.is_put_back) {
             // Its keys are as they were, and what was known of them before is what holds.
             state.entries.retain(|entry| !of_step.iter().any(|change| change.key == entry.key));
             let known = earlier.entries.iter().filter(|entry| of_step.iter().any(|change| change.key == entry.key));
             state.entries.extend(known.cloned());
         }
-        outcomes.push(Outcome { step, count: of_step.len(), failure });
+        outcomes.push(Outcome { step, count: of_step.len(), failure: failure.map(|failure| failure.why) });
     }
     state.save(path)?;
     Ok(outcomes)
 }
 
+/// Why a step was not set.
+struct Failure {
+    why: String,
+    /// Whether all its keys are as they were.
+    is_put_back: bool,
+}
+
 /// Sets all, or none.
-fn set_all(files: &Files, changes: &[&Change]) -> Result<(), String> {
+fn set_all(files: &Files, changes: &[&Change]) -> Result<(), Failure> {
     let mut done: Vec<(&str, String)> = Vec::new();
     for change in changes {
         let set = read(files, &change.key).and_then(|now| {
@@ -166,16 +187,22 @@ fn set_all(files: &Files, changes: &[&Change]) -> Result<(), String> {
             set(files, &change.key, &change.wanted)
         });
         if let Err(error) = set {
-            let mut why = format!("{}: {error}", change.key);
-            for (key, before) in done.into_iter().rev() {
-                if let Err(error) = self::set(files, key, &before) {
-                    why.push_str(&format!("; {key} could not be put back to {before}: {error}"));
-                }
-            }
-            return Err(why);
+            return Err(put_back(files, done, format!("{}: {error}", change.key)));
         }
     }
     Ok(())
+}
+
+/// Puts the keys of a step that failed back, the last first.
+fn put_back(files: &Files, done: Vec<(&str, String)>, mut why: String) -> Failure {
+    let mut is_put_back = true;
+    for (key, before) in done.into_iter().rev() {
+        if let Err(error) = set(files, key, &before) {
+            is_put_back = false;
+            why.push_str(&format!("; {key} could not be put back to {before}: {error}"));
+        }
+    }
+    Failure { why, is_put_back }
 }
 
 /// Puts back what was before, the last first. What somebody else has set since stays, unless `force`.

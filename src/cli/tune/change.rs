@@ -101,7 +101,7 @@ pub fn is_settable(key: &str) -> bool {
 }
 
 /// The keys of sysctl(8) among them.
-const SETTABLE: &[&str] = &[
+pub const SETTABLE: &[&str] = &[
     "fs.file-max",
     "fs.nr_open",
     "net.core.default_qdisc",

@@ -158,6 +158,8 @@ fn only_what_is_set_here_is_settable() {
         assert!(!change::is_settable(key), "{key}");
     }
     assert!(change::is_settable("/sys/class/net/eth0.7/queues/tx-12/xps_cpus"));
+    // What is set is looked at before.
+    assert!(change::SETTABLE.iter().all(|key| crate::cli::snapshot::SYSCTLS.contains(key)));
 }
 
 #[test]
