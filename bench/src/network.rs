@@ -7,6 +7,7 @@ use crate::error::{Result, Trying};
 use crate::sys;
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::os::unix::fs::FileExt;
 
 /// One setting, as `sysctl` names it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,9 +46,13 @@ pub fn enter(connections: u64) -> Result<Namespace> {
     let entries = (2 * connections).next_power_of_two().clamp(HASH_ENTRIES_MIN, HASH_ENTRIES_MAX).to_string();
     let name = "net.ipv4.tcp_child_ehash_entries";
     let before = read(name)?;
-    write(name, &entries)?;
+    // Opened outside, it stays the machine's: after the move the same path would be the new namespace's.
+    let open = || fs::OpenOptions::new().write(true).open(path(name));
+    let outside = open().trying(|| format!("opening {name}"))?;
+    let set = |value: &str| outside.write_all_at(value.as_bytes(), 0).trying(|| format!("setting {name} to {value}"));
+    set(&entries)?;
     let inside = sys::private_network().trying(|| "making a network namespace (root is needed)".into());
-    write(name, &before)?;
+    set(&before)?;
     inside?;
     let why = "the namespace's connection hash: a chain of about one, where two ends of every connection are kept";
     space.settings.push(Setting { name: name.into(), before, value: entries, why: why.into() });

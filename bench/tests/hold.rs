@@ -3,6 +3,7 @@
 //! Owns runs against an origin of this process. What memory it tells is not judged here: nobody else's is that exact.
 
 use speedmimi_bench::hold::{self, Options, Report};
+use speedmimi_bench::network;
 use speedmimi_bench::origin::{self, Origin, Spoil};
 use std::time::Duration;
 
@@ -82,4 +83,23 @@ fn a_target_that_is_not_there_is_so_many_failures() {
     assert_eq!((report.opened, report.open_failures.connect), (0, 50));
     // Nobody can be asked, and that is told as well.
     assert!(report.trickles[0].failures.sum() > 0);
+}
+
+/// What the whole machine sees is as it was before, and what is set is set inside.
+#[test]
+fn a_network_of_its_own_leaves_the_machine_as_it_was() {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/{name}")).unwrap();
+    let names = ["ipv4/tcp_child_ehash_entries", "ipv4/ip_local_port_range", "core/somaxconn"];
+    let before = names.map(read);
+    let inside = std::thread::spawn(move || {
+        let space = network::enter(1000);
+        // A thread's own view: it is the thread alone that moved.
+        let range = std::fs::read_to_string("/proc/thread-self/net/sockstat");
+        (space.map(|space| space.settings.len()), range.is_ok())
+    });
+    match inside.join().unwrap() {
+        (Ok(settings), seen) => assert!(settings >= 4 && seen),
+        (Err(error), _) => eprintln!("SKIPPED: {error}"),
+    }
+    assert_eq!(names.map(read), before);
 }
