@@ -215,7 +215,7 @@ fn a_stall_is_seen_by_the_open_loop_and_omitted_by_the_closed_one() {
     let open = through_a_stall(Some(800));
     let (closed_ms, open_ms) = (closed.report.latency_us.p99 / 1e3, open.report.latency_us.p99 / 1e3);
     // A fifth of all requests became due while it stood still; of a closed loop four were under way.
-    assert!(closed_ms < 50.0, "closed loop: {closed_ms} ms");
+    assert!(closed_ms < 250.0, "closed loop: {closed_ms} ms");
     assert!(open_ms > 400.0, "open loop: {open_ms} ms");
     assert!(open.report.open_loop.unwrap().late > 100);
     assert!(closed.report.latency_us.max > 450e3);

@@ -189,6 +189,7 @@ fn wrong_usage_is_told_before_anything_is_loaded() {
         &[&target, "--report=r.txt"],
         &[&target, "--stages=1,2", "--concurrency=3"],
         &[&target, "--stages=0"],
+        &["--all-in-one", "--stages=2m"],
         &[&target, "--stages=2m"],
         &[&target, "--arrivals=poisson"],
         &[&target, "--all-in-one"],
