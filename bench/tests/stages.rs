@@ -209,6 +209,9 @@ fn wrong_usage_is_told_before_anything_is_loaded() {
     let output = run(&[&nobody]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("connecting to 127.0.0.1:"), "{output:?}");
+    let output = run(&["--all-in-one", "--speedmimi=/nowhere/speedmimi"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere/speedmimi is missing: build it"), "{output:?}");
     let output = run(&[&target, "--report=/nowhere/r.md"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert_eq!(origin.stats().connections, 0);
