@@ -31,7 +31,7 @@ struct Cli {
 enum Command {
     /// A lean backend: /N answers N bytes, /stats what was counted; checks what it gets
     Origin(origin::Options),
-    /// A closed-loop load generator; prints a JSON report
+    /// One measurement, in a closed or an open loop; prints a JSON report
     Load(load::Options),
     /// A bare byte relay without HTTP: the floor that proxies are compared with
     Relay(relay::Options),

@@ -200,6 +200,18 @@ fn http2_reports_a_known_latency_and_failures() {
     panic!("measured to real: {seen:?}");
 }
 
+#[test]
+fn all_connections_ask_while_it_is_measured() {
+    let origin = Origin::start(&origin::Options { delay: Duration::from_millis(50), ..Default::default() }).unwrap();
+    let mut options = load::Options::new(origin.url().parse().unwrap());
+    (options.connections, options.threads, options.duration) = (3_000, 2, Duration::from_secs(1));
+    options.traffic.warmup = Duration::ZERO;
+    let report = measure(&options).report;
+    // Little's law: so many are under way as are answered in the time that one takes.
+    let under_way = report.rps * report.latency_us.mean / 1e6;
+    assert!((2_500.0..3_500.0).contains(&under_way), "{under_way} of 3,000 were under way");
+}
+
 /// One second at a steady pace, in which the server stands still for half of it once.
 fn through_a_stall(rate: Option<u64>) -> Measured {
     let server = Scripted::start(&[1], 0, Some((200, Duration::from_millis(500))));
@@ -215,7 +227,7 @@ fn a_stall_is_seen_by_the_open_loop_and_omitted_by_the_closed_one() {
     let open = through_a_stall(Some(800));
     let (closed_ms, open_ms) = (closed.report.latency_us.p99 / 1e3, open.report.latency_us.p99 / 1e3);
     // A fifth of all requests became due while it stood still; of a closed loop four were under way.
-    assert!(closed_ms < 50.0, "closed loop: {closed_ms} ms");
+    assert!(closed_ms < 250.0, "closed loop: {closed_ms} ms");
     assert!(open_ms > 400.0, "open loop: {open_ms} ms");
     assert!(open.report.open_loop.unwrap().late > 100);
     assert!(closed.report.latency_us.max > 450e3);

@@ -8,6 +8,7 @@ use super::{ASK_COUNT_MAX, TURN_TIME_MAX};
 use crate::clients::Clients;
 use crate::conns::{Event, Failure, Next, Script};
 use crate::error::Result;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 /// Asks again as soon as it was answered.
@@ -28,6 +29,7 @@ impl<'a> Closed<'a> {
             return None;
         }
         let slot = self.waiting.pop()?;
+        self.book.shared.waiting.fetch_sub(1, Relaxed);
         self.book.begin(slot);
         Some(slot)
     }
@@ -53,6 +55,7 @@ impl<'a> Closed<'a> {
         }
         if book.phase == Phase::Ramp && book.is_settled(slot) {
             self.waiting.push(slot);
+            book.shared.waiting.fetch_add(1, Relaxed);
             return Next::Hold;
         }
         if book.phase == Phase::Drain || !book.shared.take_ticket() {
@@ -103,7 +106,8 @@ impl Script for Closed<'_> {
             }
             Event::Answered { latency, status, verdict, keep } => {
                 self.book.count_status(status);
-                if verdict.is_ok() && self.book.phase == Phase::Window {
+                // What was under way at the window's end counts: without it the slowest would be left out.
+                if verdict.is_ok() && matches!(self.book.phase, Phase::Window | Phase::Drain) {
                     self.book.record(latency);
                 }
                 self.book.ended(slot, verdict);
@@ -121,6 +125,7 @@ impl Script for Closed<'_> {
                 } else if let Some(at) = self.waiting.iter().position(|waiting| *waiting == slot) {
                     // Closed while it waited for the ramp's end: no request was lost.
                     self.waiting.swap_remove(at);
+                    self.book.shared.waiting.fetch_sub(1, Relaxed);
                     self.book.closed(slot, false);
                 }
                 Next::Close

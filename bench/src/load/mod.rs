@@ -54,7 +54,7 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(250);
 /// Longest turn of a thread's loop that nothing happens in.
 const TURN_TIME_MAX: Duration = Duration::from_millis(5);
 /// Requests that are sent in a turn before answers are read again: who is asked first must not wait for the last.
-const ASK_COUNT_MAX: usize = 64;
+const ASK_COUNT_MAX: usize = 1_000;
 /// Parts that the window has, at most.
 const SLICE_COUNT_MAX: u32 = 60;
 /// Shortest part of the window.
@@ -269,6 +269,9 @@ fn lead(shared: &Shared, options: &Options, watch: &mut Watch) -> Result<Led> {
     let _ = shared.schedule_from.set(Instant::now());
     shared.enter(Phase::Warmup);
     let mut whole = stage.wait(Phase::Warmup, Some(options.traffic.warmup), || false);
+    // It is the load that was asked for only once all ask.
+    let all_ask = || shared.waiting.load(Relaxed) == 0;
+    whole = whole && stage.wait(Phase::Warmup, Some(ramp_time_max), all_ask);
     shared.enter(Phase::Window);
     let mut samples = vec![sample(shared, pid)?];
     let count = (options.duration.as_nanos() / SLICE_TIME_MIN.as_nanos()).clamp(1, u128::from(SLICE_COUNT_MAX)) as u32;

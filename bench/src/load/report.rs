@@ -25,7 +25,7 @@ pub struct Report {
     pub window_seconds: f64,
     /// Good answers per second of the window.
     pub rps: f64,
-    /// Latencies of good answers in the window.
+    /// Latencies of good answers in the window, and of those that were under way at its end.
     pub latency_us: Latency,
     /// CPU time of the load generator itself over the window's length.
     pub load_utilisation: f64,
@@ -104,7 +104,7 @@ pub struct Slice {
 pub struct Measured {
     /// The figures.
     pub report: Report,
-    /// Latencies of good answers in the window, in ns.
+    /// The latencies of [`Report::latency_us`], in ns.
     pub latency: Histogram<u32>,
     /// The window in parts of equal length.
     pub slices: Vec<Slice>,

@@ -61,6 +61,8 @@ pub(super) struct Shared {
     pub running: AtomicUsize,
     /// Connections answered at least once.
     pub settled: AtomicUsize,
+    /// Connections that were answered and wait for the others, or for their turn to ask again.
+    pub waiting: AtomicUsize,
     /// Requests still to be asked, when their number is given.
     tickets: Option<AtomicU64>,
     pub tallies: Vec<Tally>,
@@ -81,6 +83,7 @@ impl Shared {
             hurry: AtomicBool::new(false),
             running: AtomicUsize::new(threads),
             settled: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
             tickets: requests.map(AtomicU64::new),
             tallies: (0..threads).map(|_| Tally::default()).collect(),
             slice: AtomicU32::new(0),

@@ -95,7 +95,7 @@ pub struct Stage {
     pub success_percent: f64,
     /// Good answers per second of the window.
     pub rps: f64,
-    /// Latencies of good answers in the window, in µs.
+    /// Latencies of good answers in the window, and of those that were under way at its end, in µs.
     pub latency_us: Latency,
     /// CPU time of the process over the window's length: 1.0 is one CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,14 @@ use serde::Serialize;
 use std::fmt::Write as _;
 
 /// Differences under this are none, whatever the slices say: two runs of the same differ as much.
-const RATIO_NOISE_MIN: f64 = 0.03;
+const RATIO_NOISE_MIN: f64 = 0.05;
+/// Standard errors that a difference has to be above.
+const ERRORS_MIN: f64 = 3.0;
+/// Groups of neighbouring slices whose means are taken as independent of each other: what slows a machine down for a
+/// moment slows down several slices in a row.
+const GROUP_COUNT: usize = 6;
+/// Differences of memory under this are none, in bytes: the allocator's, not the program's.
+const MEMORY_BYTES_MIN: f64 = (1 << 20) as f64;
 /// Differences of the success rate under this are none, in percentage points.
 const SUCCESS_POINTS_MIN: f64 = 0.01;
 
@@ -142,16 +149,17 @@ impl Measure {
     }
 }
 
-/// How far the mean of a figure may be off by chance, as a share of it: two standard errors over the slices.
+/// How far the mean of a figure may be off by chance, as a share of it.
 fn wavering(stage: &Stage, measure: Measure) -> f64 {
     let values: Vec<f64> = stage.slices.iter().filter_map(|slice| measure.of_slice(slice)).collect();
-    let count = values.len() as f64;
-    if count < 3.0 {
+    let mean_of = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
+    let groups: Vec<f64> = values.chunks(values.len().div_ceil(GROUP_COUNT).max(1)).map(mean_of).collect();
+    let (count, mean) = (groups.len() as f64, mean_of(&groups));
+    if count < 3.0 || mean <= 0.0 {
         return 0.0;
     }
-    let mean = values.iter().sum::<f64>() / count;
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
-    if mean > 0.0 { 2.0 * (variance / count).sqrt() / mean } else { 0.0 }
+    let variance = groups.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    ERRORS_MIN * (variance / count).sqrt() / mean
 }
 
 fn row(a: &Stage, b: &Stage, measure: Measure) -> Option<Row> {
@@ -165,8 +173,9 @@ fn row(a: &Stage, b: &Stage, measure: Measure) -> Option<Row> {
         }
     };
     let bound = if measure == Measure::SuccessPercent { noise } else { noise.ln_1p() };
+    let little = measure == Measure::MemoryBytes && (of_b - of_a).abs() < MEMORY_BYTES_MIN;
     let verdict = match above {
-        x if x.abs() <= bound => Verdict::Same,
+        x if x.abs() <= bound || little => Verdict::Same,
         x if (x > 0.0) == measure.more_is_better() => Verdict::Better,
         _ => Verdict::Worse,
     };
@@ -315,7 +324,7 @@ mod tests {
         assert_eq!(verdict(&versus, 1_000, Measure::MemoryBytes), Verdict::Same);
         assert_eq!((&versus.only_a[..], &versus.only_b[..]), (&[5_000, 25_000, 100_000][..], &[9][..]));
         let text = versus.markdown(Lang::En);
-        assert!(text.contains("| 1,000 | RPS | 25,000 | 30,000 | 1.20 | ±3% | better |"), "{text}");
+        assert!(text.contains("| 1,000 | RPS | 25,000 | 30,000 | 1.20 | ±5% | better |"), "{text}");
         assert!(text.contains("| 1,000 | Success rate | 100.00% | 99.50% | -0.50 | ±0.01 | worse |"), "{text}");
         assert!(text.contains("They differ in kernel: A Linux 6, B Linux 7"), "{text}");
         assert!(text.contains("Only in A: 5,000, 25,000, 100,000"), "{text}");
@@ -329,7 +338,7 @@ mod tests {
             let stage = &mut report.stages[0];
             stage.rps *= factor;
             for (at, slice) in stage.slices.iter_mut().enumerate() {
-                slice.ok = (stage.rps * if at % 2 == 0 { 0.6 } else { 1.4 }) as u64;
+                slice.ok = (stage.rps * if at % 4 < 2 { 0.6 } else { 1.4 }) as u64;
             }
         }
         assert_eq!(verdict(&Versus::new(&a, &b), 1_000, Measure::Rps), Verdict::Same);

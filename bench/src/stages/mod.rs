@@ -87,6 +87,9 @@ impl Options {
         if stages.len() > STAGE_COUNT_MAX {
             return Err(Error::Usage(format!("--stages: more than {STAGE_COUNT_MAX} of them")));
         }
+        if let Some(wrong) = stages.iter().find(|stage| !(1..=load::CONNECTIONS_MAX).contains(*stage)) {
+            return Err(Error::Usage(format!("{wrong} connections: outside 1..={}", load::CONNECTIONS_MAX)));
+        }
         Ok(stages)
     }
 
