@@ -50,8 +50,8 @@ fn cpu(text: &mut String, results: &Results) {
     text.push_str(
         "| measure | body | connections | program | µs | to the better of nginx and HAProxy | to the bare relay ",
     );
-    text.push_str("| requests/s | p99 ms | CPU busy | load's share | resumed | failed | violations |\n");
-    text.push_str("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+    text.push_str("| requests/s | mean ms | p99 ms | CPU busy | load's share | resumed | failed | violations |\n");
+    text.push_str("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n");
     for scenario in scenarios(results) {
         let Scenario { measure, connections, body } = scenario;
         let better = better_peer(results, scenario);
@@ -65,12 +65,13 @@ fn cpu(text: &mut String, results: &Results) {
             line(
                 text,
                 format_args!(
-                    "| {measure} | {body} | {connections} | {} | {} | {} | {} | {:.0} | {:.2} | {:.0} % | {:.0} % | {} | {} | {} |",
+                    "| {measure} | {body} | {connections} | {} | {} | {} | {} | {:.0} | {:.2} | {:.2} | {:.0} % | {:.0} % | {} | {} | {} |",
                     program.name(),
                     two_digits(median(&us)),
                     two_digits(paired_ratio(&us, &better)),
                     two_digits(paired_ratio(&us, &relay)),
                     series.median_of(|r| r.load.rps),
+                    series.median_of(|r| r.load.latency_us.mean / 1e3),
                     series.median_of(|r| r.load.latency_us.p99 / 1e3),
                     series.median_of(|r| 100.0 * r.load.process.as_ref().map_or(f64::NAN, |p| p.utilisation)),
                     series.median_of(|r| 100.0 * r.load.load_utilisation),
