@@ -64,9 +64,10 @@ impl Doors {
     }
 
     /// The worker that should have `own`'s next new connection, if that is another one: the one with the fewest, once `own` has
-    /// a quarter more than the mean. Reads the counter of each worker, so ask for a new connection only.
-    pub fn better_than(&self, own: usize) -> Option<usize> {
-        better(own, self.stats.len(), |i| self.count(i))
+    /// a quarter more than the mean of `all`. Only then are the counters of the others read: of a hundred workers, that costs
+    /// more than accepting.
+    pub fn better_than(&self, own: usize, all: u64) -> Option<usize> {
+        if is_over(self.count(own), all / self.stats.len() as u64) { self.emptier_than(own) } else { None }
     }
 
     /// The worker with the fewest, unless that is `own`: for one whose table fills up.
@@ -117,14 +118,8 @@ impl Doors {
     }
 }
 
-fn better(own: usize, workers: usize, count: impl Fn(usize) -> u64) -> Option<usize> {
-    let counts = (0..workers).map(|i| (count(i), i));
-    let (fewest, to) = counts.clone().min()?;
-    let all = counts.fold(0u64, |all, (count, _)| all.saturating_add(count));
-    let mine = count(own);
-    let mean = all / workers as u64;
-    let is_over = mine.saturating_mul(1000) > mean.saturating_mul(OVER_PER_MILLE) && mine >= mean + OVER_MIN;
-    (is_over && fewest < mine).then_some(to)
+fn is_over(mine: u64, mean: u64) -> bool {
+    mine.saturating_mul(1000) > mean.saturating_mul(OVER_PER_MILLE) && mine >= mean + OVER_MIN
 }
 
 /// Where a worker takes in what others hand it.
@@ -192,13 +187,18 @@ mod tests {
 
     #[test]
     fn only_who_is_well_over_the_mean_hands_over() {
-        let counts = |all: &'static [u64]| move |i: usize| all[i];
-        assert_eq!(better(0, 2, counts(&[60, 40])), None, "within a quarter");
-        assert_eq!(better(0, 2, counts(&[70, 30])), Some(1));
-        assert_eq!(better(1, 2, counts(&[70, 30])), None);
-        assert_eq!(better(0, 2, counts(&[5, 0])), None, "too few to matter");
-        assert_eq!(better(2, 4, counts(&[10, 3, 40, 7])), Some(1), "to the one with the fewest");
-        assert_eq!(better(0, 1, counts(&[1000])), None);
+        let better = |own: usize, counts: &[u64]| {
+            let stats: Vec<Arc<WorkerStats>> = counts.iter().map(|_| Arc::default()).collect();
+            stats.iter().zip(counts).for_each(|(stats, count)| stats.connections_active.add(*count));
+            let (doors, _insides) = Doors::new(&stats).unwrap();
+            doors.better_than(own, counts.iter().sum())
+        };
+        assert_eq!(better(0, &[60, 40]), None, "within a quarter");
+        assert_eq!(better(0, &[70, 30]), Some(1));
+        assert_eq!(better(1, &[70, 30]), None);
+        assert_eq!(better(0, &[5, 0]), None, "too few to matter");
+        assert_eq!(better(2, &[10, 3, 40, 7]), Some(1), "to the one with the fewest");
+        assert_eq!(better(0, &[1000]), None);
     }
 
     #[test]

@@ -134,15 +134,18 @@ fn close_range(first: u32, last: u32) -> io::Result<()> {
     }
 }
 
-/// Whether two threads, of whatever process, have the same descriptor table (kcmp(2)).
+/// Whether two threads, of whatever process, have the same descriptor table (kcmp(2)). One that has ended has none.
 ///
 /// # Errors
-/// `EPERM` for processes of others, `ESRCH` for none, `ENOSYS` for a kernel that was built without it.
+/// `EPERM` for processes of others, `ENOSYS` for a kernel that was built without it.
 pub fn have_one_descriptor_table(a: u32, b: u32) -> io::Result<bool> {
     const KCMP_FILES: libc::c_int = 2;
     // SAFETY: kcmp touches no memory.
     match unsafe { libc::syscall(libc::SYS_kcmp, a, b, KCMP_FILES, 0usize, 0usize) } {
-        -1 => Err(io::Error::last_os_error()),
+        -1 => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+            error => Err(error),
+        },
         order => Ok(order == 0),
     }
 }

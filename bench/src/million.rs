@@ -24,7 +24,7 @@ use std::time::Duration;
 /// Client connections that a worker of SpeedMimi takes, of the descriptors of its table: the rest is its reserve.
 const CLIENTS_SHARE: f64 = 0.75;
 /// How much more than the mean one worker may have: the kernel spreads connections unevenly.
-const SPREAD: f64 = 1.2;
+const SPREAD: f64 = 1.06;
 /// Bytes of one connection with both of its ends on one machine, to tell beforehand whether it fits.
 const BYTES_EACH: u64 = 11_000;
 

@@ -208,7 +208,7 @@ fn better(local: &Local, doors: &Doors, open: &OpenCount) -> Option<usize> {
         return doors.emptier_than(local.id);
     }
     let is_steered = local.view().server.steering == Steering::Cpu;
-    if is_steered { None } else { doors.better_than(local.id) }
+    if is_steered { None } else { doors.better_than(local.id, open.open()) }
 }
 
 /// Waits until one more client connection is allowed. For each that knocks, the one that has been parked longest goes;

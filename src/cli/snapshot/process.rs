@@ -132,6 +132,9 @@ impl Process {
         let mut inodes = HashSet::new();
         for threads in &grouped {
             let dir = files.path(&proc(&format!("task/{}/fd", threads[0].id)));
+            if !dir.exists() {
+                continue; // It has ended meanwhile.
+            }
             let open = links(&dir).inspect(|link| inodes.extend(inode(link))).count() as u64;
             process.tables.push(Table { threads: threads.iter().map(|thread| thread.name.clone()).collect(), open });
         }
@@ -183,7 +186,8 @@ fn threads(files: &Files, pid: u32) -> Vec<Thread> {
             waited_ns: times.next().unwrap_or(0),
         })
     };
-    files.names(&dir).iter().filter_map(thread).collect()
+    // One without a name has ended while it was read.
+    files.names(&dir).iter().filter_map(thread).filter(|thread| !thread.name.is_empty()).collect()
 }
 
 /// Threads by the descriptor table that they have, in their order.
