@@ -171,7 +171,7 @@ async fn accept(local: Rc<Local>, listener: Rc<Listener>, slot: u16, (doors, ope
                     let handed = Handed { fd, peer, listener: slot };
                     // Refused, it stays: the other worker has not taken in the last ones yet.
                     let kept = match better(&local, &doors, &open) {
-                        Some(to) => doors.hand(to, handed).err(),
+                        Some(to) => hand(&doors, &open, to, handed).err(),
                         None => Some(handed),
                     };
                     kept.into_iter().for_each(|handed| admit(&local, handed));
@@ -196,6 +196,12 @@ async fn accept(local: Rc<Local>, listener: Rc<Listener>, slot: u16, (doors, ope
         }
         tokio::task::yield_now().await;
     }
+}
+
+/// Hands a connection over. On its way it is one of those that are open, or more than are allowed would be taken in at once.
+fn hand(doors: &Doors, open: &OpenCount, to: usize, handed: Handed) -> Result<(), Handed> {
+    open.add();
+    doors.hand(to, handed).inspect_err(|_| open.sub(1))
 }
 
 /// The worker that should have the next connection, if it is another one. What is steered here stays, unless this table
@@ -252,6 +258,7 @@ pub(super) async fn take_in(local: Rc<Local>, inside: Inside, doors: Arc<Doors>)
         match poll_fn(|cx| inside.poll_take(cx)).await {
             Ok(handed) => {
                 admit(&local, handed);
+                local.open.sub(1);
                 doors.taken_in(local.id);
             }
             // This table is full; the connection waits at the door.
