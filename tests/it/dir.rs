@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A directory of its own, removed at the end.
 pub struct Dir(PathBuf);
@@ -11,7 +12,10 @@ pub struct Dir(PathBuf);
 impl Dir {
     /// One whose name no other test uses. In the system's place for such, as a Unix socket's path has at most 107 bytes.
     pub fn new(test: &str) -> Dir {
-        let path = std::env::temp_dir().join(format!("speedmimi-{test}-{}", std::process::id()));
+        // Tests of one process may use the same name at once.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("speedmimi-{test}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
         fs::create_dir_all(&path).expect("a directory");
         Dir(path)
     }
