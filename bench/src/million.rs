@@ -172,7 +172,7 @@ fn measure(options: &Options, speedmimi: &Path, space: &Namespace) -> Result<Rep
     let (config, many) = held(options.connections, rates, vec![options.trickle_time, options.duration])?;
     let _ = fs::remove_dir_all(&dir);
     Ok(Report {
-        command: std::env::args().collect::<Vec<_>>().join(" "),
+        command: format!("speedmimi-bench {}", std::env::args().skip(1).collect::<Vec<_>>().join(" ")),
         at: std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
         version: version(speedmimi, "--version"),
         cpu: proc::cpu_model(),
