@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,6 +23,21 @@ pub fn version(path: &Path, flag: &str) -> String {
     let Ok(output) = Command::new(path).arg(flag).stdin(Stdio::null()).output() else { return "unknown".into() };
     let said = if output.stdout.is_empty() { output.stderr } else { output.stdout };
     String::from_utf8_lossy(&said).lines().next().unwrap_or("unknown").trim().to_owned()
+}
+
+/// The SpeedMimi that was named, or the one beside this program.
+///
+/// # Errors
+/// When there is none, with the cure.
+pub fn speedmimi(named: Option<&Path>) -> Result<PathBuf> {
+    let own = std::env::current_exe().trying(|| "finding this program".into())?;
+    let program = named.map_or_else(|| own.with_file_name("speedmimi"), Path::to_owned);
+    if !program.is_file() {
+        let name = program.display();
+        let cure = "build it with `cargo build --release`, or give --speedmimi PATH";
+        return Err(Error::Failed(format!("{name} is missing: {cure}")));
+    }
+    Ok(program)
 }
 
 /// Starts a command on one CPU, tied to this process; what it says goes to `log`.

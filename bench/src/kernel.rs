@@ -2,6 +2,8 @@
 //!
 //! Owns the reading of `/proc/slabinfo`, `/proc/meminfo` and `/proc/net`. Never changes anything.
 
+use crate::machine::sysctl;
+use crate::proc::{kib_field, memory_bytes};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,20 +34,18 @@ pub struct Kernel {
 impl Kernel {
     /// What it holds now; what can't be read is 0.
     pub fn read() -> Kernel {
-        let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let kib = |name: &str| field(&text, name).unwrap_or(0) * 1024;
         let sockstat = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
         let page = rustix::param::page_size() as u64;
         Kernel {
-            slab: kib("Slab:"),
+            slab: memory_bytes("Slab:"),
             slabs: slabs(&fs::read_to_string("/proc/slabinfo").unwrap_or_default(), page),
-            page_tables: kib("PageTables:"),
-            stacks: kib("KernelStack:"),
-            per_cpu: kib("Percpu:"),
-            vmalloc: kib("VmallocUsed:"),
+            page_tables: memory_bytes("PageTables:"),
+            stacks: memory_bytes("KernelStack:"),
+            per_cpu: memory_bytes("Percpu:"),
+            vmalloc: memory_bytes("VmallocUsed:"),
             tcp_buffers: of_tcp(&sockstat, "mem") * page,
             tcp_sockets: of_tcp(&sockstat, "inuse"),
-            available: kib("MemAvailable:"),
+            available: memory_bytes("MemAvailable:"),
         }
     }
 
@@ -58,12 +58,12 @@ impl Kernel {
 /// What a process has for itself, in bytes: `Private_Clean + Private_Dirty + Swap` of `smaps_rollup`.
 pub fn private_bytes(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    ["Private_Clean:", "Private_Dirty:", "Swap:"].iter().map(|name| field(&text, name).map(|kib| kib * 1024)).sum()
+    ["Private_Clean:", "Private_Dirty:", "Swap:"].iter().map(|name| kib_field(&text, name).map(|kib| kib * 1024)).sum()
 }
 
 /// Entries of the connection hash of this network namespace.
 pub fn hash_entries() -> Option<u64> {
-    let entries: i64 = fs::read_to_string("/proc/sys/net/ipv4/tcp_ehash_entries").ok()?.trim().parse().ok()?;
+    let entries: i64 = sysctl("net.ipv4.tcp_ehash_entries")?.parse().ok()?;
     // Negative: shared with the first namespace.
     Some(entries.unsigned_abs())
 }
@@ -85,11 +85,6 @@ fn of_tcp(sockstat: &str, name: &str) -> u64 {
     let mut words = line.split_whitespace();
     words.by_ref().find(|word| *word == name);
     words.next().and_then(|n| n.parse().ok()).unwrap_or(0)
-}
-
-/// A field like `Slab:   123 kB`, in KiB.
-fn field(text: &str, name: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(name))?.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
 #[cfg(test)]

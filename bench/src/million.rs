@@ -7,7 +7,7 @@
 mod report;
 
 use crate::amount;
-use crate::children::{Ended, free_address, spawn_tied, version, wait_until_accepting};
+use crate::children::{self, Ended, free_address, spawn_tied, version, wait_until_accepting};
 use crate::error::{Error, Result, Trying};
 use crate::hold;
 use crate::kernel::{self, Kernel};
@@ -105,7 +105,7 @@ pub fn run(options: &Options) -> Result<()> {
     if options.connections <= options.few || options.few == 0 {
         return Err(Error::Usage("--connections has to be above --few, and that above 0".into()));
     }
-    let speedmimi = find(options.speedmimi.as_deref())?;
+    let speedmimi = children::speedmimi(options.speedmimi.as_deref())?;
     check_memory(options.connections)?;
     let space = network::enter(options.connections)?;
     for Setting { name, before, value, why } in &space.settings {
@@ -201,18 +201,6 @@ fn start(program: &Path, arguments: &[String], address: SocketAddr, name: &str, 
     let mut child = Ended(spawn_tied(command, &log)?);
     wait_until_accepting(&mut child, address, name, &log)?;
     Ok(child)
-}
-
-fn find(given: Option<&Path>) -> Result<PathBuf> {
-    let own = std::env::current_exe().trying(|| "finding this program".into())?;
-    let path = given.map_or_else(|| own.with_file_name("speedmimi"), Path::to_owned);
-    match path.is_file() {
-        true => Ok(path),
-        false => {
-            let cure = "build it with `cargo build --release --workspace`, or give --speedmimi FILE";
-            Err(Error::Failed(format!("{} is missing: {cure}", path.display())))
-        }
-    }
 }
 
 fn check_memory(connections: u64) -> Result<()> {

@@ -3,7 +3,8 @@
 //! Owns what is set, and puts back what the whole machine sees. Never touches the network that the machine is reached by:
 //! the namespace has a loopback interface and nothing else, and goes away with the last process in it.
 
-use crate::error::{Result, Trying};
+use crate::error::{Error, Result, Trying};
+use crate::machine;
 use crate::sys;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -108,8 +109,7 @@ fn path(name: &str) -> String {
 }
 
 fn read(name: &str) -> Result<String> {
-    let text = fs::read_to_string(path(name)).trying(|| format!("reading {name}"))?;
-    Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
+    machine::sysctl(name).ok_or_else(|| Error::Failed(format!("{name} can't be read")))
 }
 
 fn write(name: &str, value: &str) -> Result<()> {

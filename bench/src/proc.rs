@@ -161,7 +161,7 @@ fn children(pid: u32) -> Vec<u32> {
 }
 
 /// A field like `Slab:   123 kB`.
-fn kib_field(text: &str, name: &str) -> Option<u64> {
+pub(crate) fn kib_field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name))?.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 

@@ -5,6 +5,7 @@
 use super::Report;
 use crate::hold::{self, Trickle};
 use crate::load::Latency;
+use crate::report::words::grouped;
 use std::fmt::Write;
 
 /// The words of one language, in the order of the text.
@@ -286,27 +287,4 @@ fn section(text: &mut String, title: &str, columns: &str) -> std::fmt::Result {
 /// µs as ms.
 fn ms(us: f64) -> String {
     format!("{:.2} ms", us / 1e3)
-}
-
-/// `1234567` as `1,234,567`.
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn digits_are_grouped() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-    }
 }

@@ -9,7 +9,7 @@ pub mod html;
 pub mod markdown;
 mod plot;
 pub mod versus;
-mod words;
+pub(crate) mod words;
 
 pub use file::{Form, read};
 pub use grade::Grade;

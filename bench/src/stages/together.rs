@@ -2,7 +2,7 @@
 //!
 //! Owns their configuration and their end. Never the load.
 
-use crate::children::{Ended, free_address, spawn_tied, version, wait_until_accepting};
+use crate::children::{self, Ended, free_address, spawn_tied, version, wait_until_accepting};
 use crate::error::{Error, Result, Trying};
 use crate::net::descriptors_max;
 use crate::pin;
@@ -42,12 +42,7 @@ impl Together {
     /// When a program is missing or does not listen, with what it said.
     pub fn start(speedmimi: Option<&Path>, stages: &[u64], holding: bool) -> Result<Together> {
         let own = std::env::current_exe().trying(|| "finding this program".into())?;
-        let program = speedmimi.map_or_else(|| own.with_file_name("speedmimi"), Path::to_owned);
-        if !program.is_file() {
-            let name = program.display();
-            let cure = "build it with `cargo build --release`, or give --speedmimi PATH";
-            return Err(Error::Failed(format!("{name} is missing: {cure}")));
-        }
+        let program = children::speedmimi(speedmimi)?;
         let dir = Dir::new()?;
         let mut backends = Vec::new();
         let mut addresses = Vec::new();
