@@ -67,18 +67,27 @@ impl Doors {
     /// a quarter more than the mean of `all`. Only then are the counters of the others read: of a hundred workers, that costs
     /// more than accepting.
     pub fn better_than(&self, own: usize, all: u64) -> Option<usize> {
-        if is_over(self.count(own), all / self.stats.len() as u64) { self.emptier_than(own) } else { None }
+        let is_over = is_over(self.open(own), all / self.stats.len() as u64);
+        if is_over { self.fewer(own, Self::open) } else { None }
     }
 
-    /// The worker with the fewest, unless that is `own`: for one whose table fills up.
-    pub fn emptier_than(&self, own: usize) -> Option<usize> {
-        let (fewest, to) = (0..self.stats.len()).map(|i| (self.count(i), i)).min()?;
-        (fewest < self.count(own)).then_some(to)
+    /// The worker with the fewest in its table, unless that is `own`, or it has `max` too: for one whose table fills up.
+    pub fn emptier_than(&self, own: usize, max: u64) -> Option<usize> {
+        self.fewer(own, Self::in_table).filter(|&to| self.in_table(to) < max)
     }
 
-    fn count(&self, worker: usize) -> u64 {
-        let under_way = self.under_way[worker].load(Ordering::Relaxed);
-        self.stats[worker].connections_active.get().saturating_add(under_way)
+    fn fewer(&self, own: usize, count: fn(&Doors, usize) -> u64) -> Option<usize> {
+        let (fewest, to) = (0..self.stats.len()).map(|i| (count(self, i), i)).min()?;
+        (fewest < count(self, own)).then_some(to)
+    }
+
+    fn open(&self, worker: usize) -> u64 {
+        self.stats[worker].connections_active.get().saturating_add(self.under_way[worker].load(Ordering::Relaxed))
+    }
+
+    /// As of the last tick.
+    fn in_table(&self, worker: usize) -> u64 {
+        self.open(worker).saturating_sub(self.stats[worker].connections_shelved.get())
     }
 
     /// Worker `own` has taken in, and counted, a connection that was handed to it.
@@ -208,7 +217,8 @@ mod tests {
         (0..5).for_each(|_| stats[0].connections_active.inc());
         (0..3).for_each(|_| stats[1].connections_active.inc());
         doors.under_way[2].store(4, Ordering::Relaxed);
-        assert_eq!((doors.emptier_than(0), doors.emptier_than(1)), (Some(1), None));
+        assert_eq!((doors.emptier_than(0, 9), doors.emptier_than(1, 9)), (Some(1), None));
+        assert_eq!(doors.emptier_than(0, 3), None, "all are full");
     }
 
     #[test]

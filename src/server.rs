@@ -29,6 +29,7 @@ use crate::control::verb::{Refusal, RefusalKind};
 use crate::handover::Doors;
 use crate::listen::given::{Given, GivenFault, Share};
 use crate::listen::{self, BindError, Bound};
+use crate::park::shelf::Size;
 use crate::shared::command::{Command, Published};
 use crate::shared::open::OpenCount;
 use crate::shared::stats::{Totals, WorkerStats};
@@ -41,6 +42,11 @@ const RESERVE_SHARE: u64 = 4;
 /// What is kept at least and at most, in descriptors.
 const RESERVE_MIN: u64 = 64;
 const RESERVE_MAX: u64 = 65_536;
+/// Of the reserve the shelf may take one in so many, a descriptor a ring, and no more than that many rings.
+const RINGS_SHARE: u64 = 4;
+const RINGS_MAX: u64 = 1024;
+/// Sockets in a ring at most: its table is there as soon as the first is, 8 bytes for each.
+const RING_PLACES_MAX: u64 = 32_768;
 
 /// Why the proxy could not start. Nothing is left running then.
 #[derive(Debug)]
@@ -86,15 +92,17 @@ pub struct Descriptors {
     pub is_private: bool,
     /// Client connections a table may hold; the rest is the reserve.
     pub clients_per_table: u64,
-    /// Client connections that all tables hold.
+    /// Parked ones that each worker may have beside its table.
+    pub shelf: Size,
+    /// Client connections that all tables and shelves hold.
     pub clients_of_tables: u64,
     /// Client connections in all: `max_conn`, or what the tables hold if that is less.
     pub clients_max: u64,
 }
 
 impl Descriptors {
-    /// Shares `limit` descriptors a table out.
-    pub fn new(limit: u64, server: &Server, workers: usize) -> Self {
+    /// Shares `limit` descriptors a table out. `has_rings`: the system has io_uring, and parked connections need no descriptor.
+    pub fn new(limit: u64, server: &Server, workers: usize, has_rings: bool) -> Self {
         let reserve = (limit / RESERVE_SHARE).clamp(RESERVE_MIN, RESERVE_MAX).min(limit / 2);
         let clients_per_table = limit - reserve;
         let is_private = match server.fd_tables {
@@ -103,10 +111,15 @@ impl Descriptors {
             FdTables::Private => true,
         };
         let tables = if is_private { workers as u64 } else { 1 };
-        let clients_of_tables = clients_per_table.saturating_mul(tables);
+        let shelf = if is_private && has_rings { shelf_size(limit, reserve) } else { Size::NONE };
+        let clients_of_tables = clients_per_table.saturating_add(shelf.sockets()).saturating_mul(tables);
         let clients_max = server.max_conn.min(clients_of_tables);
-        Descriptors { limit, is_private, clients_per_table, clients_of_tables, clients_max }
+        Descriptors { limit, is_private, clients_per_table, shelf, clients_of_tables, clients_max }
     }
+}
+
+fn shelf_size(limit: u64, reserve: u64) -> Size {
+    Size { places: limit.min(RING_PLACES_MAX) as u32, rings: (reserve / RINGS_SHARE).min(RINGS_MAX) as u32 }
 }
 
 /// What a proxy starts with.
@@ -157,7 +170,7 @@ pub fn start(start: impl Into<Start>) -> Result<Handle, StartError> {
     if !unmatched.is_empty() {
         return Err(StartError::Given(unmatched));
     }
-    let descriptors = Descriptors::new(sys::descriptor_limit(), &plan.server, workers);
+    let descriptors = Descriptors::new(sys::descriptor_limit(), &plan.server, workers, sys::ring::Ring::is_available());
     let runtimes = (0..workers).map(|_| runtime()).collect::<io::Result<Vec<_>>>()?;
     let (control_runtime, management_runtime) = (runtime()?, runtime()?);
     let stats: Vec<Arc<WorkerStats>> = (0..workers).map(|_| Arc::default()).collect();
@@ -283,6 +296,7 @@ impl Base {
                 published: self.published.clone(),
                 stats: self.stats[id].clone(),
                 open: self.open.clone(),
+                shelf: self.descriptors.shelf,
                 doors: self.doors.clone(),
                 inside,
                 commands,

@@ -2,6 +2,8 @@
 //!
 //! Owns every `unsafe` block of the proxy, each with its proof. Never holds state and never decides policy.
 
+pub mod ring;
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -20,6 +20,7 @@ use crate::balance::rng::Rng;
 use crate::handover::{Doors, Inside};
 use crate::listen::given::Share;
 use crate::park::Waiting;
+use crate::park::shelf::Size;
 use crate::proxy::client::Client;
 use crate::proxy::local::Local;
 use crate::proxy::log::Sink;
@@ -71,6 +72,8 @@ pub struct Setup {
     pub stats: Arc<WorkerStats>,
     /// Client connections of the whole process.
     pub open: Arc<OpenCount>,
+    /// How many parked connections may be without a descriptor.
+    pub shelf: Size,
     /// The doors of all workers, and the inside of its own.
     pub doors: Arc<Doors>,
     /// See `doors`.
@@ -113,7 +116,9 @@ pub fn run(setup: Setup, runtime: Runtime, ready: &std::sync::mpsc::Sender<io::R
 }
 
 async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
-    let Setup { id, workers, cpu, published, stats, open, mut commands, listeners, given, doors, inside, .. } = setup;
+    let Setup {
+        id, workers, cpu, published, stats, open, shelf, mut commands, listeners, given, doors, inside, ..
+    } = setup;
     let mut rng = Rng::new(fastrand::u64(..));
     let view = View::new(&published, id, workers, None, &mut rng);
     let addrs = published.plan.server.listen.iter().enumerate();
@@ -122,7 +127,7 @@ async fn serve(setup: Setup, ready: &std::sync::mpsc::Sender<io::Result<()>>) {
         of_given.map(|(at, listen)| (crate::listen::slot(at as u16, listen.secure), listen.addr.clone())).collect();
     // Held on to, the first plan would live as long as the worker.
     drop(published);
-    let started = Local::new(id, workers, view, stats, open.clone(), rng).and_then(|local| {
+    let started = Local::new(id, workers, view, stats, open.clone(), shelf, rng).and_then(|local| {
         let mut open = Listeners::new(Rc::new(local), cpu, (doors.clone(), open), given);
         for (slot, fd) in listeners {
             open.open(slot, fd)?;
@@ -233,7 +238,9 @@ fn tick(local: &Rc<Local>, now: u32) {
     for waiting in [Waiting::First, Waiting::Announced] {
         left += lot.expire(waiting, before(server.read_timeout), EXPIRE_BATCH);
     }
+    lot.rouse();
     local.stats.connections_parked.set(lot.len() as u64);
+    local.stats.connections_shelved.set(lot.shelved() as u64);
     drop(lot);
     local.uncount(left);
     accept::make_room_for_others(local);
@@ -256,7 +263,13 @@ fn tick(local: &Rc<Local>, now: u32) {
 async fn wake_parked(local: Rc<Local>) {
     let mut woken = Vec::new();
     loop {
-        let ended = match poll_fn(|cx| local.lot.borrow_mut().poll_wake(cx, &mut woken)).await {
+        let room = |local: &Local| local.open.room_in_table(local.in_table()) as usize;
+        let ended = match poll_fn(|cx| {
+            let room = room(&local);
+            local.lot.borrow_mut().poll_wake(cx, room, &mut woken)
+        })
+        .await
+        {
             Ok(ended) => ended,
             Err(error) => {
                 tracing::error!(worker = local.id, %error, "the parking lot failed");
@@ -264,8 +277,8 @@ async fn wake_parked(local: Rc<Local>) {
             }
         };
         local.uncount(ended);
-        for parked in woken.drain(..) {
-            let seat = local.resume_seat();
+        for mut parked in woken.drain(..) {
+            let seat = local.resume_seat(parked.berth.take());
             if let Ok(client) = Client::new(parked, true, seat, &local) {
                 client.spawn();
             }

@@ -116,6 +116,20 @@ mod program {
             first.parse().unwrap_or_else(|e| panic!("{e}: {first:?} in {said}"))
         }
 
+        /// A figure of `/metrics`, summed over its labels.
+        #[track_caller]
+        pub fn metric(&self, name: &str) -> u64 {
+            let said = self.said();
+            let (_, after) = said.split_once("management=\"http://").expect("management's address");
+            let to = after.split('/').next().and_then(|addr| addr.parse().ok()).expect("an address");
+            let mut management = Client::connect(to);
+            management.send(format!("GET /metrics HTTP/1.1\r\nHost: {to}\r\n\r\n"));
+            let page = management.response().text();
+            let lines = page.lines().filter_map(|line| line.strip_prefix(name));
+            let numbers = lines.filter(|rest| rest.starts_with(['{', ' '])).filter_map(|rest| rest.rsplit(' ').next());
+            numbers.map(|number| number.parse::<u64>().unwrap_or_else(|e| panic!("{e}: {number}"))).sum()
+        }
+
         pub fn client(&self) -> Client {
             Client::connect(self.addr())
         }
@@ -485,6 +499,51 @@ fn private_tables_hold_more_connections_than_one_table_could() {
     }
     drop(clients);
     program.signal(Signal::TERM);
+    assert_eq!(program.end().code(), Some(0));
+}
+
+/// Five times as many as the tables hold, and all of them at once.
+#[test]
+fn parked_connections_need_no_descriptor() {
+    const LIMIT: u32 = 256;
+    const CLIENTS: usize = 2000;
+    let dir = Dir::new("shelved");
+    let origin = Origin::start(origin::by_path);
+    let text = file(&origin, "park_after: 100ms, idle_timeout: 1h, read_timeout: 1h", "max_conn: 20", "")
+        + "upstreams: {default: {queue: {size: 10000, timeout: 60s}}}\n";
+    let path = dir.write("f.yaml", text);
+    let mut program = Program::start(&["run", "--config", &path], Some(LIMIT));
+    let addr = program.addr();
+    if !program.said().contains("idle connections beside it") {
+        eprintln!("SKIPPED: no io_uring here, or not for everybody");
+        return;
+    }
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::connect(addr)).collect();
+    // Everybody at once, three times, each with a question of its own: whoever got another's answer would see it.
+    for round in 0..3 {
+        for (n, client) in clients.iter_mut().enumerate() {
+            client.send_get(&format!("/size/{}", n + round));
+        }
+        for (n, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.response().body, origin::pattern(n + round), "client {n} in round {round}");
+        }
+        let held = |name| program.metric(name) as usize;
+        wait::until("all in the lot", || held("speedmimi_connections_parked") == CLIENTS);
+        assert!(held("speedmimi_connections_shelved") > CLIENTS - LIMIT as usize, "most have no descriptor");
+    }
+    // Who leaves is let go of, and who stays is there.
+    let mut stay = clients.split_off(CLIENTS / 3);
+    drop(clients);
+    wait::until("the end of those", || program.metric("speedmimi_connections_active") as usize == stay.len());
+    stay.iter_mut().for_each(|client| client.send_get("/size/7"));
+    stay.iter_mut().for_each(|client| assert_eq!(client.response().body, origin::pattern(7)));
+    // One that was woken and ends while it is served is let go of too: its socket is on the shelf still.
+    let mut last = stay.pop().expect("a client");
+    last.send("GET /size/7 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert_eq!(last.response().body, origin::pattern(7));
+    last.expect_end();
+    program.signal(Signal::TERM);
+    stay.iter_mut().for_each(Client::expect_end);
     assert_eq!(program.end().code(), Some(0));
 }
 

@@ -105,8 +105,18 @@ END"#,
 /// With files laid over those of the kernel, which no namespace has of its own.
 const LAID_OVER: &[Case] = &[
     ("kernel.version", "fault", ":", "over /proc/sys/kernel/osrelease 4.19.0"),
-    ("descriptors.limit", "fault", "connections=9000; ulimit -n 20000", "ulimit -n 1000"),
-    ("descriptors.ceiling", "fault", "over /proc/sys/fs/nr_open 2000000", "over /proc/sys/fs/nr_open 1024"),
+    (
+        "descriptors.limit",
+        "fault",
+        "connections=9000; ulimit -n 20000",
+        "ulimit -n 1000; over /proc/sys/kernel/io_uring_disabled 2",
+    ),
+    (
+        "descriptors.ceiling",
+        "fault",
+        "over /proc/sys/fs/nr_open 2000000",
+        "over /proc/sys/fs/nr_open 1024; over /proc/sys/kernel/io_uring_disabled 2",
+    ),
     ("descriptors.files", "fault", "over /proc/sys/fs/file-max 9000000", "over /proc/sys/fs/file-max 500000"),
     (
         "buffers.memory",

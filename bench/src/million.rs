@@ -11,6 +11,7 @@ use crate::children::{self, Ended, free_address, spawn_tied, version, wait_until
 use crate::error::{Error, Result, Trying};
 use crate::hold;
 use crate::kernel::{self, Kernel};
+use crate::machine;
 use crate::net::descriptors_max;
 use crate::network::{self, Namespace, Setting};
 use crate::proc;
@@ -52,7 +53,8 @@ pub struct Options {
     /// How long nothing is asked before memory is measured
     #[arg(long, default_value = "10s", value_parser = amount::duration)]
     pub settle: Duration,
-    /// Workers of the proxy; 0: as many as have descriptors for all connections
+    /// Workers of the proxy; 0: one a CPU where parked connections need no descriptors (io_uring, Linux 6.8), else as many
+    /// as have descriptors for all connections
     #[arg(long, default_value_t = 0)]
     pub workers: usize,
     /// Where SpeedMimi is; else beside this program
@@ -127,6 +129,7 @@ fn measure(options: &Options, speedmimi: &Path, space: &Namespace) -> Result<Rep
     let descriptors = descriptors_max();
     let per_worker = (descriptors as f64 * CLIENTS_SHARE / SPREAD) as u64;
     let workers = match options.workers {
+        0 if has_rings() => crate::pin::allowed_cpus()?.len(),
         0 => options.connections.div_ceil(per_worker.max(1)) as usize,
         workers => workers,
     };
@@ -141,8 +144,8 @@ fn measure(options: &Options, speedmimi: &Path, space: &Namespace) -> Result<Rep
         let (max_conn, origin) = (options.connections + options.connections / 10 + 1000, origin.port());
         format!(
             "server: {{host: 127.0.0.1, port: {port}, workers: {workers}, fd_tables: private, max_conn: {max_conn}, idle_timeout: 30m}}\n\
-             upstreams: {{default: {{keepalive: {KEPT}}}}}\n\
-             backends: {{default: [{{id: origin, host: 127.0.0.1, port: {origin}}}]}}\n\
+             upstreams: {{default: {{keepalive: {KEPT}, queue: {{size: 1000000, timeout: 60s}}}}}}\n\
+             backends: {{default: [{{id: origin, host: 127.0.0.1, port: {origin}, max_conn: {AT_ONCE}}}]}}\n\
              routing: {{default: {{path: /, upstream: default}}}}\n\
              grpc: {{enabled: false}}\n"
         )
@@ -194,6 +197,16 @@ const ORIGIN_THREADS: usize = 8;
 /// Idle backend connections that the proxy may keep: a worker's part has to be more than what it has under way, or it
 /// opens and closes them all the time, and each close keeps a port for a minute.
 const KEPT: usize = 8192;
+/// Exchanges at once, or the proxy, once behind, would open a backend connection for every request that waits.
+const AT_ONCE: usize = 1024;
+
+/// Whether the kernel has io_uring for everybody, new enough to give descriptors back (`IORING_OP_FIXED_FD_INSTALL`).
+fn has_rings() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (6, 8) && machine::sysctl("kernel.io_uring_disabled").as_deref() == Some("0")
+}
 
 fn start(program: &Path, arguments: &[String], address: SocketAddr, name: &str, dir: &Path) -> Result<Ended> {
     let log = dir.join(name);

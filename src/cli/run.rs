@@ -15,6 +15,7 @@ use crate::config::load;
 use crate::control::change::ChangeError;
 use crate::error::Reason;
 use crate::logging;
+use crate::park::shelf::Size;
 use crate::server::{self, Handle, Start, StartError};
 use crate::service::Service;
 
@@ -96,7 +97,11 @@ fn runtime() -> io::Result<Runtime> {
 fn tell(handle: &Handle) {
     let d = handle.descriptors();
     let listen: Vec<String> = handle.addresses().iter().map(ToString::to_string).collect();
-    let tables = if d.is_private { "one table a worker" } else { "one table" };
+    let tables = match (d.is_private, d.shelf == Size::NONE) {
+        (false, _) => "one table",
+        (true, true) => "one table a worker",
+        (true, false) => "one table a worker, idle connections beside it",
+    };
     tracing::info!(
         listen = listen.join(" "),
         workers = handle.workers(),

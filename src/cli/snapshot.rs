@@ -19,6 +19,7 @@ pub const SYSCTLS: &[&str] = &[
     "fs.file-max",
     "fs.file-nr",
     "fs.nr_open",
+    "kernel.io_uring_disabled",
     "kernel.osrelease",
     "net.core.default_qdisc",
     "net.core.netdev_max_backlog",
@@ -153,6 +154,11 @@ impl Snapshot {
     /// A counter; 0 when there is none of that name.
     pub fn counter(&self, name: &str) -> u64 {
         self.counters.get(name).copied().unwrap_or(0)
+    }
+
+    /// Whether the kernel has io_uring, as new as parked connections need it, and for everybody.
+    pub fn has_rings(&self) -> bool {
+        self.kernel().is_some_and(|version| version >= (6, 8)) && self.number("kernel.io_uring_disabled") == Some(0)
     }
 
     /// The kernel's version, as two numbers.

@@ -57,6 +57,8 @@ pub struct Wanted {
     pub workers: usize,
     /// Ports that are listened on.
     pub ports: Vec<u16>,
+    /// Whether parked connections can do without descriptors.
+    pub has_rings: bool,
     /// Backends over TCP.
     pub destinations: Vec<Destination>,
 }
@@ -80,6 +82,7 @@ impl Wanted {
             source,
             server: plan.server.clone(),
             workers,
+            has_rings: snapshot.has_rings(),
             ports: ports(plan),
             destinations: destinations(plan, connections),
         }
@@ -99,7 +102,7 @@ impl Wanted {
     /// Clients that tables of `limit` descriptors hold, and whether each worker then has one of its own.
     pub fn clients_of(&self, limit: u64) -> Descriptors {
         let server = Server { max_conn: self.connections, ..(*self.server).clone() };
-        Descriptors::new(limit, &server, self.workers)
+        Descriptors::new(limit, &server, self.workers, self.has_rings)
     }
 
     /// The smallest limit of a table, in thousands, with which all clients fit.
@@ -120,7 +123,7 @@ impl Wanted {
 /// What the descriptors of a proxy that is started here hold, as far as seven tenths of the memory go.
 fn held(server: &Server, workers: usize, snapshot: &Snapshot) -> u64 {
     let Some(limit) = snapshot.limits.hard else { return CONNECTIONS_DEFAULT };
-    let by_descriptors = Descriptors::new(limit.min(1 << 40), server, workers).clients_max;
+    let by_descriptors = Descriptors::new(limit.min(1 << 40), server, workers, snapshot.has_rings()).clients_max;
     match snapshot.memory_bytes() {
         0 | u64::MAX => by_descriptors,
         memory => by_descriptors.min(memory / 10 * 7 / (KERNEL_BYTES_PER_END + USER_BYTES_EACH)),

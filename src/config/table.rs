@@ -107,14 +107,16 @@ pub const KEYS: &[Key] = &[
         Kind::Choice(&["auto", "shared", "private"]),
         "auto",
         "Whether workers have descriptor tables of their own, which lets one process hold more sockets than \
-         `RLIMIT_NOFILE` allows for one table. `auto`: only when that limit can't hold `server.max_conn`.",
+         `RLIMIT_NOFILE` allows for one table. `auto`: only when that limit can't hold `server.max_conn`. With tables of \
+         their own, and io_uring (Linux 6.8), parked connections beyond a quarter of a table need no descriptor at all.",
     ),
     key(
         "server.park_after",
         ms(1, HOUR),
         "1s",
         "An idle client connection gives up its task and its buffers after so long and keeps a few dozen bytes. A \
-         byte on it brings it back.",
+         byte on it brings it back. Where parked connections need no descriptor (`server.fd_tables`), one whose worker's \
+         table is half full does so at once.",
     ),
     key(
         "server.normalize",

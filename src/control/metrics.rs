@@ -143,11 +143,14 @@ fn clients(page: &mut Page, sources: &Sources<'_>, server: &ServerFigures) {
         ("speedmimi_requests", "Requests whose head was read.", |w| w.requests.get()),
         ("speedmimi_tunnels", "Tunnels opened.", |w| w.tunnels.get()),
     ];
-    let gauges: [(&str, &str, Read); 5] = [
+    let gauges: [(&str, &str, Read); 6] = [
         ("speedmimi_connections_active", "Client connections open, parked ones and tunnels included.", |w| {
             w.connections_active.get()
         }),
         ("speedmimi_connections_parked", "Client connections parked.", |w| w.connections_parked.get()),
+        ("speedmimi_connections_shelved", "Client connections parked without a descriptor.", |w| {
+            w.connections_shelved.get()
+        }),
         ("speedmimi_tunnels_active", "Tunnels open.", |w| w.tunnels_active.get()),
         ("speedmimi_event_streams_active", "Event streams under way.", |w| w.event_streams_active.get()),
         ("speedmimi_requests_in_flight", "Requests under way, queued ones included.", |w| w.exchanges_active.get()),

@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use super::exchange::{self, After, Exchange};
 use super::intake::{self, Intake};
@@ -289,9 +290,9 @@ impl Client {
     }
 
     fn park(self) {
-        let Client { stream, peer, listener, waiting, since, local, seat, .. } = self;
+        let Client { stream, peer, listener, waiting, since, local, mut seat, .. } = self;
         let Some((fd, session)) = stream.into_parts() else { return };
-        let parked = Parked { fd, peer, listener, waiting, since, session };
+        let parked = Parked { fd, peer, listener, waiting, since, session, berth: seat.take_berth() };
         if local.lot.borrow_mut().park(parked).is_ok() {
             seat.keep_in_lot();
         }
@@ -316,7 +317,7 @@ impl Client {
     }
 
     /// The deadline comes after `patience`, or when the client gives up.
-    pub fn set_deadline_after(&self, patience: std::time::Duration) {
+    pub fn set_deadline_after(&self, patience: Duration) {
         let at = self.local.wheel.now().saturating_add(ticks(patience)).saturating_add(1);
         self.deadline.set(at.min(self.ends_at));
     }
@@ -367,7 +368,10 @@ impl Client {
             return Poll::Ready(Next::Close);
         }
         let patience = if self.waiting == Waiting::Next { server.idle_timeout } else { server.read_timeout };
-        let park_at = self.since.saturating_add(ticks(server.park_after.min(patience)) + 1);
+        // Where the lot takes sockets that need no descriptor, waiting awake costs others theirs.
+        let is_tight = self.local.lot.borrow().has_shelf() && self.local.open.is_half_full(self.local.in_table());
+        let awake = if is_tight { Duration::ZERO } else { server.park_after.min(patience) };
+        let park_at = self.since.saturating_add(ticks(awake) + 1);
         self.deadline.set(park_at);
         ready!(self.deadline.poll_expired(cx));
         // A connection whose PROXY header is still to come parks too: it waits for its first bytes all the same.
@@ -488,7 +492,7 @@ impl Client {
     /// and dropped for a while (RFC 9112, section 9.6).
     async fn close_gently(mut self) {
         self.stream.shutdown_write();
-        let patience = std::time::Duration::from_millis(LINGER_MS_MAX);
+        let patience = Duration::from_millis(LINGER_MS_MAX);
         self.deadline.set_after(ticks(patience));
         let local = self.local.clone();
         let mut left = LINGER_BYTES_MAX;

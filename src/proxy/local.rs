@@ -17,7 +17,8 @@ use super::turns::Turns;
 use crate::balance::rng::Rng;
 use crate::http::head::FieldTable;
 use crate::limits::SCRATCH_BYTES;
-use crate::park::Lot;
+use crate::park::shelf::Size;
+use crate::park::{Berth, Lot};
 use crate::shared::open::OpenCount;
 use crate::shared::stats::WorkerStats;
 use crate::stream::Room;
@@ -28,6 +29,8 @@ use crate::wheel::{Deadline, Wheel};
 const SPARE_BYTES_MAX: usize = 20 * 1024;
 /// Tasks and kept connections at once that make a burst: about a megabyte of memory.
 const BURST_COUNT: usize = 512;
+/// Of the descriptors for clients, parked ones keep one in so many where there is a shelf: the others are for who has a task.
+const OPEN_DIVISOR: usize = 4;
 /// What a new buffer starts with, in bytes: a usual head.
 const SPARE_BYTES_MIN: usize = 1024;
 
@@ -131,6 +134,7 @@ impl Local {
         view: View,
         stats: Arc<WorkerStats>,
         open: Arc<OpenCount>,
+        shelf: Size,
         mut rng: Rng,
     ) -> std::io::Result<Self> {
         let prefix = rng.next_u64();
@@ -138,7 +142,7 @@ impl Local {
             id,
             workers,
             wheel: Wheel::new(),
-            lot: RefCell::new(Lot::new()?),
+            lot: RefCell::new(Lot::new(open.max_per_worker() as usize / OPEN_DIVISOR, shelf)?),
             idlers: Rc::default(),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             head: RefCell::new(Vec::with_capacity(4096)),
@@ -235,22 +239,27 @@ impl Local {
         self.clients.get()
     }
 
+    /// Client connections that have a descriptor.
+    pub fn in_table(&self) -> u64 {
+        (self.clients() - self.lot.borrow().shelved()) as u64
+    }
+
     /// Counts a client connection that is accepted.
     pub fn seat(self: &Rc<Self>) -> Seat {
         self.clients.set(self.clients.get() + 1);
         self.open.add();
         self.stats.connections_active.inc();
-        Seat { local: self.clone(), is_kept: false }
+        Seat { local: self.clone(), is_kept: false, berth: None }
     }
 
     /// The seat that a connection taken out of the lot had all along.
-    pub fn resume_seat(self: &Rc<Self>) -> Seat {
-        Seat { local: self.clone(), is_kept: false }
+    pub fn resume_seat(self: &Rc<Self>, berth: Option<Berth>) -> Seat {
+        Seat { local: self.clone(), is_kept: false, berth }
     }
 
     /// The seat of what is no connection of its own: it is not counted.
     pub fn no_seat(self: &Rc<Self>) -> Seat {
-        Seat { local: self.clone(), is_kept: true }
+        Seat { local: self.clone(), is_kept: true, berth: None }
     }
 
     /// Counts connections out that ended.
@@ -365,11 +374,12 @@ impl Local {
         id
     }
 
-    /// Closes idle connections to make room for `count` more descriptors: to backends first (oldest), then the
-    /// longest-parked clients, at last those that speak HTTP/2, which go a moment later. Returns whether any went.
+    /// Makes room for `count` more descriptors. Parked clients that need none lose theirs; then idle connections are closed:
+    /// to backends first (oldest), then the longest-parked clients, at last those that speak HTTP/2, which go a moment later.
+    /// Returns whether there is any.
     pub fn make_room(&self, count: usize) -> bool {
         let view = self.view();
-        let mut freed = 0;
+        let mut freed = self.lot.borrow_mut().shelve(count);
         for (_, backend) in view.backends() {
             if freed < count {
                 freed += backend.pool.evict(count - freed);
@@ -393,9 +403,15 @@ impl Local {
 pub struct Seat {
     local: Rc<Local>,
     is_kept: bool,
+    berth: Option<Berth>,
 }
 
 impl Seat {
+    /// Its place in the lot, if it has one, to go back to.
+    pub fn take_berth(&mut self) -> Option<Berth> {
+        self.berth.take()
+    }
+
     /// The connection goes to the lot, and stays counted.
     pub fn keep_in_lot(mut self) {
         self.is_kept = true;
@@ -404,6 +420,9 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        if let Some(berth) = self.berth.take() {
+            self.local.lot.borrow_mut().leave(berth);
+        }
         if !self.is_kept {
             self.local.uncount(1);
         }

@@ -18,7 +18,7 @@ pub struct OpenCount {
 }
 
 impl OpenCount {
-    /// None open; `max` in all, `max_per_worker` at each worker.
+    /// None open; `max` in all, `max_per_worker` with a descriptor at each worker.
     pub fn new(max: u64, max_per_worker: u64) -> Self {
         OpenCount {
             open: AtomicU64::new(0),
@@ -50,20 +50,40 @@ impl OpenCount {
         }
     }
 
-    /// Whether a worker that has `own` connections may take another. Two workers may both be told yes for the last
-    /// place: the limit is held to within one connection a worker.
-    pub fn has_room(&self, own: u64) -> bool {
-        own < self.max_per_worker && self.open() < self.max.load(Ordering::Relaxed)
+    /// Client connections with a descriptor that each worker may have.
+    pub fn max_per_worker(&self) -> u64 {
+        self.max_per_worker
     }
 
-    /// Whether a worker that has `own` connections should look for another that has fewer, before it is full.
+    /// Whether there are as many as there may be in all.
+    pub fn is_full(&self) -> bool {
+        self.open() >= self.max()
+    }
+
+    /// For how many more a worker that has `own` in its table has descriptors.
+    pub fn room_in_table(&self, own: u64) -> u64 {
+        self.max_per_worker.saturating_sub(own)
+    }
+
+    /// Whether a worker that has `own` in its table may take another. Two workers may both be told yes for the last
+    /// place: the limit is held to within one connection a worker.
+    pub fn has_room(&self, own: u64) -> bool {
+        own < self.max_per_worker && !self.is_full()
+    }
+
+    /// Whether a worker that has `own` in its table should take from those that wait what they can do without.
+    pub fn is_half_full(&self, own: u64) -> bool {
+        own >= self.max_per_worker / 2
+    }
+
+    /// Whether a worker that has `own` in its table should look for another that has fewer, before it is full.
     pub fn is_nearly_full(&self, own: u64) -> bool {
         own >= self.max_per_worker - self.max_per_worker / NEARLY_DIVISOR
     }
 
-    /// Asks the other workers to make room for one that has `own` connections, unless it is at a limit of its own.
-    pub fn want_room(&self, own: u64) {
-        if own < self.max_per_worker {
+    /// Asks the other workers to make room, if it is the limit of all that is reached: a table of one's own they can't help.
+    pub fn want_room(&self) {
+        if self.is_full() {
             self.is_wanted.store(true, Ordering::Relaxed);
         }
     }
@@ -82,6 +102,17 @@ impl OpenCount {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn others_are_asked_for_room_only_where_they_can_help() {
+        let open = OpenCount::new(2, 1);
+        open.add();
+        open.want_room();
+        assert!(!open.has_room(1) && !open.take_want(), "one table is full, and not the proxy");
+        open.add();
+        open.want_room();
+        assert!(open.take_want() && !open.take_want());
+    }
 
     #[test]
     fn a_worker_looks_for_another_before_it_is_full() {

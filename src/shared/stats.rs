@@ -186,6 +186,8 @@ counted! {
         connections_active,
         /// Client connections parked now.
         connections_parked,
+        /// Those of them that have no descriptor now.
+        connections_shelved,
         /// Tunnels open now.
         tunnels_active,
         /// Tunnels ever opened.

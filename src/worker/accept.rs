@@ -210,8 +210,8 @@ fn better(local: &Local, doors: &Doors, open: &OpenCount) -> Option<usize> {
     if local.draining.get() {
         return None;
     }
-    if open.is_nearly_full(local.clients() as u64) {
-        return doors.emptier_than(local.id);
+    if open.is_nearly_full(local.in_table()) {
+        return doors.emptier_than(local.id, open.max_per_worker());
     }
     let is_steered = local.view().server.steering == Steering::Cpu;
     if is_steered { None } else { doors.better_than(local.id, open.open()) }
@@ -220,24 +220,33 @@ fn better(local: &Local, doors: &Doors, open: &OpenCount) -> Option<usize> {
 /// Waits until one more client connection is allowed. For each that knocks, the one that has been parked longest goes;
 /// while nobody does, as many as are allowed may stay.
 async fn make_room(local: &Rc<Local>, listener: &Listener, open: &OpenCount) {
-    while !open.has_room(local.clients() as u64) {
+    while !open.has_room(local.in_table()) {
         let knocked = poll_fn(|cx| listener.poll_waiting(cx)).await;
         // A listener that failed says so when it is accepted from.
         if knocked.is_err() || local.draining.get() {
             return;
         }
-        if open.has_room(local.clients() as u64) {
+        if open.has_room(local.in_table()) {
             return;
         }
-        let evicted = local.lot.borrow_mut().evict(1);
+        if !open.is_full() && local.lot.borrow_mut().shelve(ROOM_BATCH) > 0 {
+            continue;
+        }
+        let evicted = evict_for_one(local, open);
         local.uncount(evicted);
         if evicted == 0 {
             if !local.idlers.is_leaving() && local.idlers.ask(1) == 0 {
-                open.want_room(local.clients() as u64);
+                open.want_room();
             }
             local.pause(1).await;
         }
     }
+}
+
+/// Closes the connection that has been parked longest, unless it is descriptors alone that are short and none would be won.
+fn evict_for_one(local: &Local, open: &OpenCount) -> usize {
+    let mut lot = local.lot.borrow_mut();
+    if open.is_full() || lot.shelved() < lot.len() { lot.evict(1) } else { 0 }
 }
 
 /// Closes a few idle connections for another worker's client: the kernel may have sent it to where nobody is idle.
@@ -255,6 +264,12 @@ pub(super) fn make_room_for_others(local: &Local) {
 /// Takes in what other workers hand over.
 pub(super) async fn take_in(local: Rc<Local>, inside: Inside, doors: Arc<Doors>) {
     loop {
+        while local.open.room_in_table(local.in_table()) == 0 {
+            let shelved = local.lot.borrow_mut().shelve(ROOM_BATCH);
+            if shelved == 0 {
+                local.pause(1).await;
+            }
+        }
         match poll_fn(|cx| inside.poll_take(cx)).await {
             Ok(handed) => {
                 admit(&local, handed);
@@ -279,7 +294,8 @@ pub(super) async fn take_in(local: Rc<Local>, inside: Inside, doors: Arc<Doors>)
 fn admit(local: &Rc<Local>, Handed { fd, peer, listener }: Handed) {
     local.stats.connections_accepted.inc();
     let seat = local.seat();
-    let parked = Parked { fd, peer, listener, waiting: Waiting::First, since: local.wheel.now(), session: None };
+    let parked =
+        Parked { fd, peer, listener, waiting: Waiting::First, since: local.wheel.now(), session: None, berth: None };
     if let Ok(client) = Client::new(parked, false, seat, local) {
         client.spawn();
     }

@@ -4,6 +4,8 @@ use super::finding::Finding;
 use crate::cli::snapshot::Snapshot;
 use crate::cli::top::say::whole;
 use crate::cli::wanted::Wanted;
+use crate::park::shelf::Size;
+use crate::server::Descriptors;
 
 /// The first kernel with close_range(2): descriptor tables of their own need it.
 const KERNEL_MIN: (u32, u32) = (5, 9);
@@ -36,8 +38,7 @@ pub fn descriptors(snapshot: &Snapshot, wanted: &Wanted) -> Finding {
     };
     let held = wanted.clients_of(hard.min(1 << 40));
     let tables = if held.is_private { format!(" in each of {} tables", wanted.workers) } else { String::new() };
-    let found =
-        format!("{} (soft {}){tables}: {} clients fit", limit(hard), limit(soft), whole(held.clients_of_tables));
+    let found = format!("{} (soft {}){tables}: {}", limit(hard), limit(soft), fit(&held, wanted));
     if held.clients_max >= wanted.connections {
         return Finding::ok(NAME, found);
     }
@@ -47,6 +48,17 @@ pub fn descriptors(snapshot: &Snapshot, wanted: &Wanted) -> Finding {
         .cost("accepting pauses at that number, and the longest idle are closed for those that knock")
         .cure(format!("LimitNOFILE={needed} in the unit of systemd; in a shell: ulimit -n {needed}"))
         .cure("or more server.workers with server.fd_tables: private, each with a table of its own")
+        .cure("or Linux 6.8 with kernel.io_uring_disabled=0, where parked connections need no descriptor")
+}
+
+/// How many clients the tables hold, and how many of them awake where the others need no descriptor.
+fn fit(held: &Descriptors, wanted: &Wanted) -> String {
+    let all = format!("{} clients fit", whole(held.clients_of_tables));
+    if held.shelf == Size::NONE {
+        return all;
+    }
+    let awake = held.clients_per_table.saturating_mul(wanted.workers as u64);
+    format!("{all}, {} of them awake", whole(awake))
 }
 
 /// `fs.nr_open`: what `RLIMIT_NOFILE` may be raised to.

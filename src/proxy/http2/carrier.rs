@@ -316,6 +316,7 @@ mod tests {
 
     use super::*;
     use crate::balance::rng::Rng;
+    use crate::park::shelf::Size;
     use crate::route::RouteTable;
     use crate::shared::command::Published;
     use crate::shared::open::OpenCount;
@@ -361,7 +362,7 @@ mod tests {
         let published = Published { plan, table, upstreams: Vec::new(), tls: None };
         let mut rng = Rng::new(1);
         let view = View::new(&published, 0, 1, None, &mut rng);
-        Rc::new(Local::new(0, 1, view, Arc::default(), Arc::new(OpenCount::new(9, 9)), rng).unwrap())
+        Rc::new(Local::new(0, 1, view, Arc::default(), Arc::new(OpenCount::new(9, 9)), Size::NONE, rng).unwrap())
     }
 
     /// What the codec is handed before it has to wait, in bytes.
