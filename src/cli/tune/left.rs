@@ -31,6 +31,11 @@ pub const ALONE: &[(&str, &str)] = &[
         "net.core.rmem_max, wmem_max",
         "bound what programs ask for by SO_RCVBUF and SO_SNDBUF. The proxy asks for nothing: a size that was asked for never grows",
     ),
+    (
+        "net.ipv4.tcp_max_syn_backlog",
+        "counts only while tcp_syncookies is 0: with cookies the half-open connections of a listener are as many as its backlog, \
+         server.backlog cut by somaxconn, and those beyond get a cookie",
+    ),
     ("net.ipv4.tcp_fin_timeout", "is about FIN_WAIT_2, where hardly any connection is, not about TIME_WAIT"),
     (
         "huge pages",
