@@ -330,12 +330,21 @@ pub fn conntrack(snapshot: &Snapshot, wanted: &Wanted) -> Finding {
     };
     finding
         .cure("speedmimi tune --notrack   (prints the rules of nft that leave the proxy's ports out, and what that changes)")
-        .cure(format!("sysctl -w net.netfilter.nf_conntrack_max={}", needed.max(max)))
+        .cure(format!(
+            "or room for all: sysctl -w net.netfilter.nf_conntrack_max={} net.netfilter.nf_conntrack_buckets={}",
+            needed.max(max).max(count.saturating_mul(2)),
+            conntrack_buckets(wanted)
+        ))
 }
 
 /// Entries of connection tracking for so many clients: each end of each, and the machine's own.
 pub fn conntrack_needed(wanted: &Wanted) -> u64 {
     wanted.connections.saturating_mul(2).saturating_add(65_536)
+}
+
+/// Chains of connection tracking for so many: four connections in each at the most.
+pub fn conntrack_buckets(wanted: &Wanted) -> u64 {
+    (conntrack_needed(wanted) / 4).next_power_of_two()
 }
 
 /// The hash table of established connections: long chains are cache misses for every packet.

@@ -4,7 +4,8 @@
 //! wanted in, changes out. Nothing here is written anywhere.
 
 use crate::cli::doctor::network::{
-    BUFFER_DEFAULT_MAX, BUFFER_LARGEST_MIN, buffer_pages, conntrack_needed, endangered_ports, widened_ports,
+    BUFFER_DEFAULT_MAX, BUFFER_LARGEST_MIN, buffer_pages, conntrack_buckets, conntrack_needed, endangered_ports,
+    widened_ports,
 };
 use crate::cli::doctor::processors::{is_crowded, is_narrow, lacks_xps, near, shares, spread};
 use crate::cli::doctor::room::files_needed;
@@ -70,18 +71,6 @@ pub struct Change {
     pub cost: &'static str,
 }
 
-impl Change {
-    /// Its file, below the root.
-    pub fn path(&self) -> String {
-        path_of(&self.key)
-    }
-
-    /// Whether sysctl(8) has it.
-    pub fn is_sysctl(&self) -> bool {
-        !self.key.starts_with('/')
-    }
-}
-
 /// Whether a key is one of those that are set here: the state file is not to lead anywhere else.
 pub fn is_settable(key: &str) -> bool {
     let is_numbered = |word: &str, prefix: &str| {
@@ -120,6 +109,7 @@ pub const SETTABLE: &[&str] = &[
     "net.ipv4.tcp_tw_reuse",
     "net.ipv4.tcp_window_scaling",
     "net.ipv4.tcp_wmem",
+    "net.netfilter.nf_conntrack_buckets",
     "net.netfilter.nf_conntrack_max",
 ];
 
@@ -293,6 +283,14 @@ impl Rules<'_> {
             conntrack_needed(wanted),
             why,
             "some 300 bytes for each that is tracked",
+        );
+        let why = "more than four tracked connections in a chain are cache misses for every packet";
+        self.raise(
+            Step::Conntrack,
+            "net.netfilter.nf_conntrack_buckets",
+            conntrack_buckets(wanted),
+            why,
+            "8 bytes each, and a moment in which the table is moved",
         );
     }
 

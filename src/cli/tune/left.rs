@@ -67,7 +67,7 @@ pub fn elsewhere(snapshot: &Snapshot, wanted: &Wanted) -> Vec<String> {
         let root = |queues: usize| if queues > 1 { "mq" } else { "fq" };
         all.extend(snapshot.interfaces.iter().map(|it| {
             format!(
-                "fair queueing on {0}, which is up already: tc qdisc replace dev {0} root {1}",
+                "fair queueing on {0}, which is up already, unless `tc qdisc show dev {0}` has fq: tc qdisc replace dev {0} root {1}",
                 it.name,
                 root(it.send.len())
             )

@@ -117,6 +117,20 @@ fn nothing_is_ever_lowered() {
 }
 
 #[test]
+fn what_is_tracked_gets_room_and_short_chains() {
+    let mut snapshot = fresh();
+    for (key, value) in [("count", "5"), ("max", "262144"), ("buckets", "65536")] {
+        snapshot.sysctls.insert(format!("net.netfilter.nf_conntrack_{key}"), value.into());
+    }
+    let found = changes(&snapshot, 1_000_000);
+    let expected = [("net.netfilter.nf_conntrack_max", "2065536"), ("net.netfilter.nf_conntrack_buckets", "524288")];
+    assert!(pairs(&expected).iter().all(|pair| found.contains(pair)), "{found:?}");
+    // Where nothing is tracked, none is needed.
+    snapshot.sysctls.insert("net.netfilter.nf_conntrack_count".into(), "0".into());
+    assert!(!changes(&snapshot, 1_000_000).iter().any(|(key, _)| key.contains("conntrack")));
+}
+
+#[test]
 fn packets_are_passed_on_within_a_node() {
     let mut snapshot = fresh();
     snapshot.nodes = vec![(0..4).collect(), (4..8).collect()];
