@@ -9,12 +9,16 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::{iter, thread};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use speedmimi::handover::{Doors, Handed, Inside};
 use speedmimi::sys;
 use tokio::runtime::Builder;
 
 #[test]
 fn a_connection_waits_where_there_is_no_descriptor_for_it() {
+    // A limit of a billion, as some containers have, is not to be filled.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(maximum.map_or(256, |most| most.min(256))), maximum }).unwrap();
     let full_table = || {
         sys::take_own_table(&[0, 1, 2], &[]).unwrap();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();

@@ -30,7 +30,6 @@ pub const SYSCTLS: &[&str] = &[
     "net.ipv4.tcp_congestion_control",
     "net.ipv4.tcp_ehash_entries",
     "net.ipv4.tcp_max_orphans",
-    "net.ipv4.tcp_max_syn_backlog",
     "net.ipv4.tcp_max_tw_buckets",
     "net.ipv4.tcp_mem",
     "net.ipv4.tcp_moderate_rcvbuf",
@@ -41,6 +40,7 @@ pub const SYSCTLS: &[&str] = &[
     "net.ipv4.tcp_tw_reuse",
     "net.ipv4.tcp_window_scaling",
     "net.ipv4.tcp_wmem",
+    "net.netfilter.nf_conntrack_buckets",
     "net.netfilter.nf_conntrack_count",
     "net.netfilter.nf_conntrack_max",
     "vm.overcommit_memory",
@@ -68,7 +68,7 @@ pub struct Snapshot {
     pub cpus: Vec<usize>,
     /// CPUs that the process may run on.
     pub allowed: Vec<usize>,
-    /// CPUs by NUMA node.
+    /// CPUs by the number of their NUMA node; of some there are none.
     pub nodes: Vec<Vec<usize>>,
     pub memory: Memory,
     /// The word in brackets of `transparent_hugepage/enabled` and of `defrag`.
@@ -148,7 +148,9 @@ impl Snapshot {
     /// All numbers of a sysctl.
     pub fn numbers(&self, key: &str) -> Vec<i64> {
         let words = self.text(key).unwrap_or_default().split_ascii_whitespace();
-        words.map_while(|word| word.parse().ok()).collect()
+        // One that is too large is as large as can be: some kernels have 2⁶⁴ - 1 for no limit.
+        let number = |word: &str| word.parse::<i128>().ok().map(|n| n.clamp(i64::MIN.into(), i64::MAX.into()) as i64);
+        words.map_while(number).collect()
     }
 
     /// A counter; 0 when there is none of that name.
@@ -241,12 +243,15 @@ fn memory(text: &str) -> Memory {
 
 fn nodes(files: &Files) -> Vec<Vec<usize>> {
     const DIR: &str = "sys/devices/system/node";
-    let is_node = |name: &String| {
-        name.strip_prefix("node").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
-    };
-    let nodes = files.names(DIR).into_iter().filter(is_node);
-    let cpus = nodes.map(|node| parse::cpu_list(&files.text(&format!("{DIR}/{node}/cpulist"))));
-    cpus.filter(|cpus| !cpus.is_empty()).collect()
+    /// More than any kernel is built for.
+    const NODES_MAX: usize = 1024;
+    let number = |name: &String| name.strip_prefix("node")?.parse::<usize>().ok().filter(|&node| node < NODES_MAX);
+    let mut nodes = Vec::new();
+    for node in files.names(DIR).iter().filter_map(number) {
+        nodes.resize(nodes.len().max(node + 1), Vec::new());
+        nodes[node] = parse::cpu_list(files.text(&format!("{DIR}/node{node}/cpulist")).trim());
+    }
+    nodes
 }
 
 fn huge_pages(files: &Files) -> Option<(String, String)> {
@@ -343,6 +348,13 @@ mod tests {
     fn dropped_packets_are_hexadecimal() {
         assert_eq!(packets_dropped("23a6edd3 00000010 0\n23a6edd3 00000001 0\n"), Some(17));
         assert_eq!(packets_dropped(""), None);
+    }
+
+    #[test]
+    fn a_number_that_is_too_large_is_as_large_as_can_be() {
+        let value = ("fs.file-max".to_owned(), "18446744073709551615".to_owned());
+        let snapshot = Snapshot { sysctls: [value].into(), ..Snapshot::default() };
+        assert_eq!(snapshot.number("fs.file-max"), Some(i64::MAX));
     }
 
     #[test]

@@ -4,7 +4,9 @@
 
 pub mod apply;
 pub mod change;
+pub mod later;
 pub mod left;
+pub mod lock;
 pub mod notrack;
 #[cfg(test)]
 mod tests;
@@ -15,8 +17,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use self::apply::{Outcome, State, Undone};
+use self::apply::{Entry, Outcome, Persisted, State, Undone};
 use self::change::{Change, Step};
+use self::lock::Lock;
 use super::snapshot::Snapshot;
 use super::snapshot::files::Files;
 use super::top::say::whole;
@@ -154,10 +157,12 @@ fn set(
     (changes, nft): (&[Change], Option<String>),
     out: &mut impl Write,
 ) -> io::Result<ExitStatus> {
-    let mut state = match State::load(&options.state) {
-        Ok(state) => state,
+    let (_lock, mut state) = match Lock::take(&options.state).and_then(|lock| Ok((lock, State::load(&options.state)?)))
+    {
+        Ok(had) => had,
         Err(error) => return refuse(&options.state, &error),
     };
+    state.enter_boot(files);
     let had_rules = state.nft;
     state.nft |= nft.is_some();
     let outcomes = match apply::apply(files, changes, &mut state, &options.state) {
@@ -171,9 +176,10 @@ fn set(
     for Outcome { step, count, failure } in &outcomes {
         match failure {
             None => writeln!(out, "{}: {count} set", step.name())?,
-            Some(why) => {
+            Some(failure) => {
                 status = ExitStatus::Failed;
-                writeln!(out, "{}: not set, and as it was: {why}", step.name())?;
+                let left = if failure.is_put_back { "not set, and as it was" } else { "set in part" };
+                writeln!(out, "{}: {left}: {}", step.name(), failure.why)?;
             }
         }
     }
@@ -184,10 +190,13 @@ fn set(
         state.nft = had_rules;
         state.save(&options.state)?;
     }
-    if options.persist && persist(options, &mut state, out)? == ExitStatus::Failed {
+    if options.persist && persist(options, files, &mut state, out)? == ExitStatus::Failed {
         status = ExitStatus::Failed;
     }
-    if state != State::default() {
+    if let Some(persisted) = state.persisted.as_ref().filter(|persisted| persisted.text != for_next_boot(&state)) {
+        writeln!(out, "{}: has what was set earlier; --persist writes it anew", persisted.file.display())?;
+    }
+    if !state.is_empty() {
         writeln!(out, "what was before is in {}; `speedmimi tune --undo` puts it back", options.state.display())?;
     }
     Ok(status)
@@ -206,13 +215,22 @@ fn load_rules(rules: &str, out: &mut impl Write) -> io::Result<bool> {
     Ok(false)
 }
 
+/// The text of a file of sysctl.d(5) with all sysctls that were set.
+fn for_next_boot(state: &State) -> String {
+    let sysctls = state.entries.iter().filter(|entry| !entry.key.starts_with('/'));
+    let lines = sysctls.map(|entry| format!("{} = {}\n", entry.key, entry.after));
+    format!("{PERSISTED_HEAD}{}", lines.collect::<String>())
+}
+
 /// Writes all sysctls that were set to a file of sysctl.d(5).
-fn persist(options: &Options, state: &mut State, out: &mut impl Write) -> io::Result<ExitStatus> {
-    let path = &options.sysctl_file;
-    let (sysctls, others): (Vec<_>, Vec<_>) = state.entries.iter().partition(|entry| !entry.key.starts_with('/'));
-    let lines = sysctls.iter().map(|entry| format!("{} = {}\n", entry.key, entry.after));
-    let text = format!("{PERSISTED_HEAD}{}", lines.collect::<String>());
+fn persist(options: &Options, files: &Files, state: &mut State, out: &mut impl Write) -> io::Result<ExitStatus> {
+    // It is removed by whoever stands elsewhere then.
+    let path = &std::path::absolute(&options.sysctl_file)?;
+    let (sysctls, others): (Vec<&Entry>, Vec<_>) = state.entries.iter().partition(|entry| !entry.key.starts_with('/'));
+    let text = for_next_boot(state);
     let (covered, left) = (sysctls.len(), others.len());
+    let later = later::overridden(files, path, &sysctls);
+    let later: Vec<String> = later.iter().map(|(key, file, value)| format!("{key} = {value} of {file}")).collect();
     match fs::read_to_string(path) {
         Ok(found) if !found.starts_with(PERSISTED_HEAD) => {
             writeln!(out, "{}: is somebody's own and stays as it is; --sysctl-file names another", path.display())?;
@@ -221,11 +239,20 @@ fn persist(options: &Options, state: &mut State, out: &mut impl Write) -> io::Re
         Err(error) if error.kind() != ErrorKind::NotFound => return refuse(path, &error),
         _ => {}
     }
-    state.persisted = Some(text.clone());
+    if let Some(earlier) = state.persisted.take_if(|earlier| earlier.file != *path)
+        && !forget(&earlier, out)?
+    {
+        state.persisted = Some(earlier);
+        return Ok(ExitStatus::Failed);
+    }
+    state.persisted = Some(Persisted { file: path.clone(), text: text.clone() });
     if let Err(error) = state.save(&options.state).and_then(|()| apply::write_whole(path, text.as_bytes(), 0o644)) {
         return refuse(path, &error);
     }
     writeln!(out, "{}: {covered} sysctls for the next boot", path.display())?;
+    for setting in later {
+        writeln!(out, "    but {setting} is read after it and will hold: take that line out")?;
+    }
     if left > 0 || state.nft {
         let words =
             "queues, interrupts and rules of nft are not in it: run `speedmimi tune --apply` again after a boot";
@@ -235,24 +262,37 @@ fn persist(options: &Options, state: &mut State, out: &mut impl Write) -> io::Re
 }
 
 fn undo(options: &Options, files: &Files, out: &mut impl Write) -> io::Result<ExitStatus> {
-    let mut state = match State::load(&options.state) {
-        Ok(state) => state,
-        Err(error) => return refuse(&options.state, &error),
-    };
-    if state == State::default() {
+    if !options.state.try_exists().unwrap_or(true) {
         writeln!(out, "{}: nothing was set", options.state.display())?;
         return Ok(ExitStatus::Fine);
+    }
+    let (_lock, mut state) = match Lock::take(&options.state).and_then(|lock| Ok((lock, State::load(&options.state)?)))
+    {
+        Ok(had) => had,
+        Err(error) => return refuse(&options.state, &error),
+    };
+    let ended = state.enter_boot(files);
+    if ended > 0 {
+        writeln!(out, "{ended} of what was set ended with an earlier boot")?;
     }
     let mut status = ExitStatus::Fine;
     if state.nft {
         match notrack::unload() {
-            Ok(()) => writeln!(out, "nft: the rules are gone")?,
-            Err(error) => writeln!(out, "nft: {error}")?,
+            Ok(()) => {
+                writeln!(out, "nft: the rules are gone")?;
+                state.nft = false;
+            }
+            Err(error) => {
+                writeln!(out, "nft: the rules are still there: {error}")?;
+                status = ExitStatus::Failed;
+            }
         }
-        state.nft = false;
     }
-    if let Some(text) = state.persisted.take() {
-        forget(&options.sysctl_file, &text, out)?;
+    if let Some(persisted) = state.persisted.take()
+        && !forget(&persisted, out)?
+    {
+        state.persisted = Some(persisted);
+        status = ExitStatus::Failed;
     }
     let all = match apply::undo(files, &mut state, &options.state, options.force) {
         Ok(all) => all,
@@ -279,15 +319,17 @@ fn undo(options: &Options, files: &Files, out: &mut impl Write) -> io::Result<Ex
     Ok(status)
 }
 
-/// Removes the file for the next boot, if it is as it was written.
-fn forget(path: &Path, text: &str, out: &mut impl Write) -> io::Result<()> {
-    match fs::read_to_string(path) {
-        Ok(found) if found == text => match fs::remove_file(path) {
-            Ok(()) => writeln!(out, "{}: removed", path.display()),
-            Err(error) => writeln!(out, "{}: {error}", path.display()),
+/// Removes the file for the next boot, if it is as it was written; whether it need not be remembered any more.
+fn forget(persisted: &Persisted, out: &mut impl Write) -> io::Result<bool> {
+    let path = persisted.file.display();
+    match fs::read_to_string(&persisted.file) {
+        Ok(found) if found == persisted.text => match fs::remove_file(&persisted.file) {
+            Ok(()) => writeln!(out, "{path}: removed").map(|()| true),
+            Err(error) => writeln!(out, "{path}: {error}").map(|()| false),
         },
-        Ok(_) => writeln!(out, "{}: was changed since and stays", path.display()),
-        Err(_) => Ok(()),
+        Ok(_) => writeln!(out, "{path}: was changed since and stays").map(|()| true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) => writeln!(out, "{path}: {error}").map(|()| false),
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Sources<'a> {
     pub now_ms: u64,
     /// Milliseconds since 1970.
     pub unix_ms: u64,
+    /// When the process began, milliseconds since 1970: the same at every look.
+    pub began_unix_ms: u64,
 }
 
 /// `GET /api/v1/stats/server`: the machine's figures as they always were, and everything else beside them.

@@ -102,7 +102,7 @@ fn process(page: &mut Page, sources: &Sources<'_>, server: &ServerFigures) {
     page.counter("process_cpu_seconds", "CPU time of the process.");
     page.sample(&[], process.cpu_seconds);
     page.gauge("process_start_time_seconds", "When the process started, since 1970.");
-    page.sample(&[], sources.unix_ms.saturating_sub(sources.now_ms) as f64 / 1e3);
+    page.sample(&[], sources.began_unix_ms as f64 / 1e3);
     page.gauge("process_resident_memory_bytes", "Resident memory of the process.");
     page.sample(&[], process.rss_bytes);
     page.gauge("process_anonymous_memory_bytes", "Resident memory without a file behind it.");

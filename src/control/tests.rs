@@ -1,17 +1,20 @@
-//! History, figures and metrics of made-up counts: no proxy, no clock.
+//! History, figures and metrics of made-up counts: no proxy, and no clock but in the test of when the process began.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::figures::{self, Quantiles, Sources, State};
 use super::history::{History, Rate};
-use super::machine::Machine;
+use super::machine::{Machine, Tables};
 use super::metrics::{self, Format};
 use super::registry::Registry;
+use super::watch::Watch;
+use crate::clock;
 use crate::config::file;
 use crate::error::Reason;
 use crate::shared::backend::{LoadReport, Mark};
 use crate::shared::command::Published;
+use crate::shared::open::OpenCount;
 use crate::shared::stats::WorkerStats;
 use crate::tls::Loaded;
 
@@ -73,6 +76,7 @@ impl Bench {
             log_lines_lost: 0,
             now_ms: self.now_us / 1000,
             unix_ms: 1_700_000_000_000,
+            began_unix_ms: 1_699_999_000_000,
         })
     }
 }
@@ -87,6 +91,25 @@ fn publish(registry: &mut Registry, backends: &str) -> Published {
 
 const A: &str = "{id: a, host: 127.0.0.1, port: 81, weight: 3, max_conn: 9}";
 const B: &str = "{id: b, host: 127.0.0.1, port: 82}";
+
+/// Whoever counts its changes counts starts.
+#[test]
+fn when_the_process_began_is_the_same_at_every_look() {
+    let bench = Bench::new(A);
+    let open = Arc::new(OpenCount::new(10, 10));
+    let watch = Watch::new(Arc::new(bench.published), bench.workers, open, Tables::Shared);
+    let began = || {
+        let page = watch.with(|sources| metrics::page(sources, Format::Text));
+        page.lines().find(|line| line.starts_with("process_start_time_seconds ")).map(str::to_owned)
+    };
+    let first = began();
+    assert!(first.is_some());
+    // The two clocks change their milliseconds at different moments: some look falls in between.
+    let until_ms = clock::now_ms() + 20;
+    while clock::now_ms() < until_ms {
+        assert_eq!(began(), first);
+    }
+}
 
 #[test]
 fn the_last_ten_seconds_are_ten_seconds() {

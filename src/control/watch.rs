@@ -25,6 +25,8 @@ pub struct Watch {
     /// Lines of the access log that could not be written, counted by its writer.
     pub log_lines_lost: Arc<AtomicU64>,
     published: ArcSwap<Published>,
+    /// Milliseconds since 1970, read once: as a difference of two clocks it would be another one at every look.
+    began_unix_ms: u64,
     /// Held for as long as figures are made, which may take a tenth of a second where there are many backends.
     inner: Mutex<Inner>,
 }
@@ -56,7 +58,8 @@ impl Watch {
         // Control has one beside those of the workers.
         let tables_count = if tables == Tables::PerWorker { workers.len() as u64 + 1 } else { 1 };
         let inner = Mutex::new(Inner { workers, open, tables_count, sampler, history, machine });
-        Arc::new(Watch { log_lines_lost: Arc::default(), published: ArcSwap::new(published), inner })
+        let began_unix_ms = unix_ms().saturating_sub(clock::now_ms());
+        Arc::new(Watch { log_lines_lost: Arc::default(), published: ArcSwap::new(published), began_unix_ms, inner })
     }
 
     /// Samples the machine and looks at the counters; to be called about once a second.
@@ -91,7 +94,6 @@ impl Watch {
     /// Makes anything else of the same sources, all as of one moment.
     pub fn with<R>(&self, make: impl FnOnce(&Sources<'_>) -> R) -> R {
         let inner = self.lock();
-        let unix_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
         make(&Sources {
             published: &self.published.load(),
             workers: &inner.workers,
@@ -101,7 +103,8 @@ impl Watch {
             descriptors_max: sys::table_size().saturating_mul(inner.tables_count),
             log_lines_lost: self.log_lines_lost.load(Ordering::Relaxed),
             now_ms: clock::now_ms(),
-            unix_ms,
+            unix_ms: unix_ms(),
+            began_unix_ms: self.began_unix_ms,
         })
     }
 
@@ -109,4 +112,8 @@ impl Watch {
         // Numbers to look at: a look cut short makes the next one no worse.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

@@ -186,6 +186,8 @@ mod tests {
     #[test]
     fn each_is_known_by_its_address_or_path() {
         let path = std::env::temp_dir().join(format!("speedmimi-given-{}", std::process::id()));
+        // Of a process that was killed and had the same number.
+        let _ = std::fs::remove_file(&path);
         let unix = UnixListener::bind(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         let ((four, addr), (six, other)) = (tcp("127.0.0.1:0"), tcp("[::1]:0"));

@@ -572,7 +572,8 @@ fn a_client_that_leaves_cancels_its_stream_alone() {
         let reset = origin.resets()[before].clone();
         assert_eq!(reset.code, Some(Code::CANCEL), "{path}");
         let took = reset.at.duration_since(left);
-        assert!(took < Duration::from_millis(500), "{path}: {took:?}");
+        // No judgement of speed, which `cancel` makes: one that is found out by chance is found out later.
+        assert!(took < Duration::from_secs(3), "{path}: {took:?}");
         wait::until("the script's end", || origin.in_flight() == 1);
     }
     origin.open_gate();

@@ -3,6 +3,7 @@
 //! Never reads a configuration from a file or sends a signal; those are the command line's.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -240,8 +241,19 @@ fn held() -> [usize; 3] {
     [number("RssAnon:"), number("Threads:"), descriptors]
 }
 
+/// In a process of its own: threads, descriptors and memory of other tests are not to be counted.
 #[test]
 fn a_thousand_reloads_leave_nothing_behind() {
+    const ALONE: &str = "SPEEDMIMI_TEST_ALONE";
+    if std::env::var_os(ALONE).is_none() {
+        let own = std::env::current_exe().expect("the path of this program");
+        let name = "reload::a_thousand_reloads_leave_nothing_behind";
+        let output =
+            Command::new(own).args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().expect("a process");
+        let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
     let origin = Origin::start(origin::by_path);
     let routes: String =
         (0..300).map(|n| format!("  r{n}: {{path: /r{n}/{}, upstream: default}}\n", "x".repeat(100))).collect();

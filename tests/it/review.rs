@@ -41,12 +41,12 @@ fn a_request_of_somebody_else_than_the_trusted_proxy_is_answered_at_once() {
 #[test]
 fn the_time_for_a_head_begins_with_its_first_byte() {
     let origin = Origin::start(origin::by_path);
-    let server = [("read_timeout", "400ms"), ("park_after", "30s")];
+    let server = [("read_timeout", "1500ms"), ("park_after", "30s")];
     let proxy = Proxy::start(&server, &sections(&origin, "", ""));
     let mut client = proxy.client();
     assert_eq!(client.get("/").status, 200);
     // Idle for longer than a head may take; nothing to wait for but time.
-    std::thread::sleep(std::time::Duration::from_millis(900));
+    std::thread::sleep(std::time::Duration::from_millis(2000));
     client.send(b"GET / HT");
     std::thread::sleep(std::time::Duration::from_millis(50));
     client.send(b"TP/1.1\r\nHost: a.test\r\n\r\n");

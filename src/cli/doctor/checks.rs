@@ -34,6 +34,7 @@ pub const ALL: &[Check] = &[
     processors::nodes,
     processors::interrupts,
     processors::steering,
+    processors::steered,
     processors::sending,
     processors::clock,
     processors::quota,

@@ -33,28 +33,25 @@ pub fn accept_queue(snapshot: &Snapshot, wanted: &Wanted) -> Finding {
         .cure(format!("sysctl -w net.core.somaxconn={backlog}"))
 }
 
-/// Half-open connections: how many, and cookies when there are more.
-pub fn handshake_queue(snapshot: &Snapshot, wanted: &Wanted) -> Finding {
+/// Half-open connections, of which a listener holds as many as its backlog: cookies when there are more. `tcp_max_syn_backlog`
+/// counts only without them.
+pub fn handshake_queue(snapshot: &Snapshot, _: &Wanted) -> Finding {
     const NAME: &str = "backlog.handshakes";
-    let (max, cookies) = (snapshot.number("net.ipv4.tcp_max_syn_backlog"), snapshot.number("net.ipv4.tcp_syncookies"));
-    let (Some(max), Some(cookies)) = (max, cookies) else {
-        return Finding::unknown(NAME, "net.ipv4.tcp_max_syn_backlog");
+    let Some(cookies) = snapshot.number("net.ipv4.tcp_syncookies") else {
+        return Finding::unknown(NAME, "net.ipv4.tcp_syncookies");
     };
-    let found = format!("net.ipv4.tcp_max_syn_backlog = {max}, net.ipv4.tcp_syncookies = {cookies}");
-    if cookies == 0 {
-        return Finding::fault(NAME, found)
-            .wanted("tcp_syncookies = 1")
-            .cost("a few thousand forged SYNs a second keep everybody out")
-            .cure("sysctl -w net.ipv4.tcp_syncookies=1");
-    }
-    let enough = i64::from(wanted.server.backlog).min(4096);
-    if max >= enough {
+    let found = format!("net.ipv4.tcp_syncookies = {cookies}");
+    if cookies == 1 {
         return Finding::ok(NAME, found);
     }
-    Finding::warning(NAME, found)
-        .wanted(format!("{enough} or more"))
-        .cost("in bursts the kernel answers with cookies, without window scaling where timestamps are off")
-        .cure(format!("sysctl -w net.ipv4.tcp_max_syn_backlog={}", wanted.server.backlog))
+    let (is_off, cost) = match cookies {
+        0 => (true, "a few thousand forged SYNs a second keep everybody out"),
+        _ => (false, "every connection is opened by a cookie, without window scaling where timestamps are off"),
+    };
+    Finding::bad(NAME, is_off, found)
+        .wanted("1: when the queue is full")
+        .cost(cost)
+        .cure("sysctl -w net.ipv4.tcp_syncookies=1")
 }
 
 /// Connections that were lost in full queues.
@@ -103,29 +100,47 @@ pub fn local_ports(snapshot: &Snapshot, wanted: &Wanted) -> Finding {
     let Some(ports) = snapshot.local_ports() else { return Finding::unknown(NAME, "net.ipv4.ip_local_port_range") };
     let range = snapshot.text("net.ipv4.ip_local_port_range").unwrap_or_default();
     let found = format!("net.ipv4.ip_local_port_range = {range}: {} ports to each backend", whole(ports));
-    let cure = "sysctl -w net.ipv4.ip_local_port_range=\"10240 65535\"";
+    let widened = widened_ports(snapshot);
+    let cure = (widened != range).then(|| format!("sysctl -w net.ipv4.ip_local_port_range=\"{widened}\""));
+    let cured = |finding: Finding| cure.iter().fold(finding, |finding, cure| finding.cure(cure));
     let tight = wanted.destinations.iter().find(|to| to.connections > ports.saturating_mul(to.sources));
     if let Some(to) = tight {
         let needed = to.connections.div_ceil(ports.max(1));
-        return Finding::warning(
+        let addresses = if to.sources == 1 { "one address".to_owned() } else { format!("{} addresses", to.sources) };
+        let finding = Finding::warning(
             NAME,
-            format!("{found}, {} from {} may need {}", to.name, to.sources, whole(to.connections)),
+            format!("{found}; {}, from {addresses}, may need {}", to.name, whole(to.connections)),
+        );
+        return cured(
+            finding
+                .wanted("a port for every connection to one backend")
+                .cost("503 (no_local_port) when all are in use at once, as by tunnels"),
         )
-        .wanted("a port for every connection to one backend")
-        .cost("503 (no_local_port) when all are in use at once, as by tunnels")
-        .cure(cure)
         .cure(format!("upstreams.NAME.local_addresses: {needed} addresses; or a max_conn of the backend"));
     }
     if ports < 16_384 {
         let finding = Finding::bad(NAME, ports < 1024, found).wanted("20,000 or more");
-        return finding.cost("503 (no_local_port) under load; the kernel searches long for a free one").cure(cure);
+        let finding = finding.cost("503 (no_local_port) under load; the kernel searches long for a free one");
+        return match cure {
+            Some(_) => cured(finding),
+            None => finding.cure("fewer ports in net.ipv4.ip_local_reserved_ports"),
+        };
     }
     Finding::ok(NAME, found)
+}
+
+/// The range from 10240 on, or from where it begins now if that is lower.
+pub fn widened_ports(snapshot: &Snapshot) -> String {
+    let first = snapshot.number("net.ipv4.ip_local_port_range").unwrap_or(10_240);
+    format!("{} 65535", first.min(10_240))
 }
 
 /// Ports that are listened on and may be taken for an outgoing connection.
 pub fn reserved_ports(snapshot: &Snapshot, wanted: &Wanted) -> Finding {
     const NAME: &str = "ports.reserved";
+    if snapshot.local_ports().is_none() {
+        return Finding::unknown(NAME, "net.ipv4.ip_local_port_range");
+    }
     let taken = endangered_ports(snapshot, wanted);
     if taken.is_empty() {
         return Finding::ok(NAME, "no port that is listened on is in net.ipv4.ip_local_port_range");
@@ -187,10 +202,11 @@ pub fn time_wait(snapshot: &Snapshot, _: &Wanted) -> Finding {
     if waiting < max / 10 * 8 && max >= 16_384 {
         return Finding::ok(NAME, found);
     }
+    let more = (max * 2).max(262_144);
     Finding::warning(NAME, found)
-        .wanted("at most 262,144 or more; usually far fewer")
+        .wanted(format!("room for {}; usually far fewer wait", whole(more)))
         .cost("beyond it connections end without waiting: late packets can reach a new one of the same ports")
-        .cure("sysctl -w net.ipv4.tcp_max_tw_buckets=262144")
+        .cure(format!("sysctl -w net.ipv4.tcp_max_tw_buckets={more}"))
         .cure("connections that are closed all the time: upstreams.NAME.keepalive, keep-alive of the backends")
 }
 
@@ -257,9 +273,12 @@ pub fn buffer_memory(snapshot: &Snapshot, wanted: &Wanted) -> Finding {
     if used < pressure && max >= needed {
         return Finding::ok(NAME, found);
     }
-    let wanted_pages = needed.max(max);
+    let wanted_pages = needed.max(max).max(used * 2);
     Finding::bad(NAME, used >= pressure, found)
-        .wanted(format!("at most {} or more: a page for one connection in {BUSY_ONE_IN}", size(needed)))
+        .wanted(format!(
+            "at most {} or more: a page for one connection in {BUSY_ONE_IN}, and twice what is used",
+            size(wanted_pages)
+        ))
         .cost("under pressure windows shrink; beyond the maximum packets are dropped and connections reset")
         .cure(format!("sysctl -w net.ipv4.tcp_mem=\"{} {} {wanted_pages}\"", wanted_pages / 2, wanted_pages / 4 * 3))
         .cure("if it is used up: clients that take nothing; server.write_timeout ends them")
@@ -311,12 +330,21 @@ pub fn conntrack(snapshot: &Snapshot, wanted: &Wanted) -> Finding {
     };
     finding
         .cure("speedmimi tune --notrack   (prints the rules of nft that leave the proxy's ports out, and what that changes)")
-        .cure(format!("sysctl -w net.netfilter.nf_conntrack_max={}", needed.max(max)))
+        .cure(format!(
+            "or room for all: sysctl -w net.netfilter.nf_conntrack_max={} net.netfilter.nf_conntrack_buckets={}",
+            needed.max(max).max(count.saturating_mul(2)),
+            conntrack_buckets(wanted)
+        ))
 }
 
 /// Entries of connection tracking for so many clients: each end of each, and the machine's own.
 pub fn conntrack_needed(wanted: &Wanted) -> u64 {
     wanted.connections.saturating_mul(2).saturating_add(65_536)
+}
+
+/// Chains of connection tracking for so many: four connections in each at the most.
+pub fn conntrack_buckets(wanted: &Wanted) -> u64 {
+    (conntrack_needed(wanted) / 4).next_power_of_two()
 }
 
 /// The hash table of established connections: long chains are cache misses for every packet.

@@ -84,7 +84,7 @@ pub fn listeners(process: &Process, wanted: &Wanted) -> Finding {
         addresses.join(", "),
         whole(waiting)
     );
-    if waiting < u64::from(wanted.server.backlog).min(4096) / 8 {
+    if waiting <= u64::from(wanted.server.backlog).min(4096) / 8 {
         return Finding::ok(NAME, found);
     }
     Finding::warning(NAME, found)

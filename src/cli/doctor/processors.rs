@@ -1,19 +1,24 @@
 //! Checks of CPUs: NUMA nodes, who serves which queue, the clock, and what a container may have.
 
+use std::collections::BTreeSet;
+
 use super::finding::Finding;
 use crate::cli::snapshot::Snapshot;
 use crate::cli::snapshot::interfaces::{Interface, mask_of_cpus};
 use crate::cli::wanted::Wanted;
-use crate::config::plan::CpuAffinity;
+use crate::config::plan::{CpuAffinity, Steering};
 
+/// The first kernel that gives connections to the worker of `SO_INCOMING_CPU`.
+const KERNEL_THAT_STEERS: (u32, u32) = (6, 2);
 /// Clocks that are read without a system call.
 const FAST_CLOCKS: &[&str] =
     &["tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page", "xen", "timebase"];
 
 pub fn nodes(snapshot: &Snapshot, wanted: &Wanted) -> Finding {
     const NAME: &str = "cpu.nodes";
-    let used = snapshot.nodes.iter().filter(|node| node.iter().any(|cpu| snapshot.allowed.contains(cpu))).count();
-    let found = match snapshot.nodes.len() {
+    let nodes = || snapshot.nodes.iter().filter(|node| !node.is_empty());
+    let used = nodes().filter(|node| node.iter().any(|cpu| snapshot.allowed.contains(cpu))).count();
+    let found = match nodes().count() {
         0 | 1 => return Finding::ok(NAME, "one NUMA node"),
         all => format!("{used} of {all} NUMA nodes"),
     };
@@ -39,8 +44,7 @@ pub fn interrupts(snapshot: &Snapshot, _: &Wanted) -> Finding {
         return Finding::ok(NAME, "no network interface with hardware behind it");
     }
     let balanced = if snapshot.irqbalance { "irqbalance runs; " } else { "" };
-    let crowded: Vec<&Interface> =
-        snapshot.interfaces.iter().filter(|it| is_crowded(it, snapshot.cpus.len())).collect();
+    let crowded: Vec<&Interface> = snapshot.interfaces.iter().filter(|it| is_crowded(snapshot, it)).collect();
     if crowded.is_empty() || snapshot.irqbalance {
         let all: Vec<String> =
             snapshot.interfaces.iter().map(|it| format!("{} {}", it.name, it.interrupts.len())).collect();
@@ -67,42 +71,48 @@ fn taking(interface: &Interface) -> Vec<usize> {
     cpus
 }
 
-/// Whether fewer CPUs take its interrupts than could. One that may go to many CPUs goes to the first of them.
-pub fn is_crowded(interface: &Interface, cpus: usize) -> bool {
-    let could = interface.interrupts.len().min(cpus);
+/// Whether fewer CPUs take its interrupts than could, of those near it. One that may go to many CPUs goes to the first of them.
+pub fn is_crowded(snapshot: &Snapshot, interface: &Interface) -> bool {
+    let could = interface.interrupts.len().min(near(snapshot, interface).len());
     // Receiving and sending of a queue may well be on one CPU.
     let queues = interface.receive.len().max(interface.send.len()).min(could).max(1);
     interface.interrupts.len() > 1 && taking(interface).len() < queues
 }
 
-/// A CPU for each interrupt in turn: those of the interface's own node first.
-pub fn spread<'a>(snapshot: &'a Snapshot, interface: &Interface) -> impl Iterator<Item = usize> + 'a {
+/// The CPUs of the interface's own node; all where that can't be told.
+pub fn near<'a>(snapshot: &'a Snapshot, interface: &Interface) -> &'a [usize] {
     let near = interface.node.and_then(|node| snapshot.nodes.get(node)).filter(|cpus| !cpus.is_empty());
-    near.unwrap_or(&snapshot.cpus).iter().copied().cycle()
+    near.unwrap_or(&snapshot.cpus)
+}
+
+/// A CPU for each interrupt in turn, near the interface.
+pub fn spread<'a>(snapshot: &'a Snapshot, interface: &Interface) -> impl Iterator<Item = usize> + 'a {
+    near(snapshot, interface).iter().copied().cycle()
 }
 
 /// Whether received packets reach more than one CPU.
 pub fn steering(snapshot: &Snapshot, _: &Wanted) -> Finding {
     const NAME: &str = "cpu.receiving";
-    let narrow: Vec<&Interface> = snapshot.interfaces.iter().filter(|it| is_narrow(it, snapshot.cpus.len())).collect();
+    let narrow: Vec<&Interface> = snapshot.interfaces.iter().filter(|it| is_narrow(snapshot, it)).collect();
     if narrow.is_empty() {
         let all: Vec<String> =
             snapshot.interfaces.iter().map(|it| format!("{} {}", it.name, it.receive.len())).collect();
         let all = if all.is_empty() { "none".to_owned() } else { all.join(", ") };
         return Finding::ok(NAME, format!("receiving queues: {all}"));
     }
-    let found = narrow.iter().map(|it| format!("{} has {}", it.name, queues(it.receive.len())));
-    let found = format!("{} for {} CPUs, and no RPS", found.collect::<Vec<_>>().join(", "), snapshot.cpus.len());
-    let mut finding = Finding::warning(NAME, found)
-        .wanted("as many queues as CPUs, or packets passed on to the others (RPS)")
+    let found = narrow
+        .iter()
+        .map(|it| format!("{} has {} for {} CPUs", it.name, queues(it.receive.len()), near(snapshot, it).len()));
+    let mut finding = Finding::warning(NAME, format!("{}, and no RPS", found.collect::<Vec<_>>().join(", ")))
+        .wanted("as many queues as CPUs of its node, or packets passed on to the others of these (RPS)")
         .cost("all packets go through few CPUs before a worker sees them");
     for it in narrow {
         finding = finding.cure(format!(
             "ethtool -L {} combined {}   (where the hardware has them)",
             it.name,
-            snapshot.cpus.len()
+            near(snapshot, it).len()
         ));
-        let mask = mask_of_cpus(&snapshot.cpus);
+        let mask = mask_of_cpus(near(snapshot, it));
         let rps = (0..it.receive.len())
             .map(|queue| format!("echo {mask} > /sys/class/net/{}/queues/rx-{queue}/rps_cpus", it.name));
         finding.cure.extend(rps);
@@ -110,10 +120,54 @@ pub fn steering(snapshot: &Snapshot, _: &Wanted) -> Finding {
     finding
 }
 
-/// Whether it has fewer receiving queues than half the CPUs, and its packets stay where they come in.
-pub fn is_narrow(interface: &Interface, cpus: usize) -> bool {
-    let queues = interface.receive.len();
+/// Whether it has at most half as many receiving queues as there are CPUs near it, and its packets stay where they come in.
+pub fn is_narrow(snapshot: &Snapshot, interface: &Interface) -> bool {
+    let (queues, cpus) = (interface.receive.len(), near(snapshot, interface).len());
     queues > 0 && queues * 2 <= cpus && interface.receive.iter().any(|passed_on| passed_on.len() < 2)
+}
+
+/// `server.steering: cpu`: the kernel has to keep to it, and packets have to come in on the CPU of every worker.
+pub fn steered(snapshot: &Snapshot, wanted: &Wanted) -> Finding {
+    const NAME: &str = "cpu.steering";
+    if wanted.server.steering == Steering::Hash {
+        return Finding::ok(NAME, "server.steering is hash");
+    }
+    let Some(version) = snapshot.kernel() else { return Finding::unknown(NAME, "the kernel's version") };
+    if version < KERNEL_THAT_STEERS {
+        let release = snapshot.text("kernel.osrelease").unwrap_or_default();
+        return Finding::warning(NAME, format!("server.steering is cpu, on Linux {release}"))
+            .wanted("Linux 6.2 or later")
+            .cost("the kernel does not keep to it: connections go to any worker, as with hash")
+            .cure("a newer kernel, or server.steering: hash");
+    }
+    let receiving = receiving(snapshot);
+    let idle: Vec<String> =
+        cpus_of_workers(snapshot, wanted).filter(|cpu| !receiving.contains(cpu)).map(|cpu| cpu.to_string()).collect();
+    if receiving.is_empty() || idle.is_empty() {
+        return Finding::ok(NAME, "server.steering is cpu, and the kernel keeps to it");
+    }
+    Finding::warning(NAME, format!("server.steering is cpu, and no packets come in on CPUs {}", idle.join(",")))
+        .wanted("a receiving queue on the CPU of every worker, or packets passed on there (RPS)")
+        .cost("their workers get no new connection while the others get them all")
+        .cure("see cpu.receiving and cpu.interrupts; server.cpu_affinity with the CPUs that take packets; or server.steering: hash")
+}
+
+/// CPUs that received packets reach; none where no interface has hardware behind it.
+fn receiving(snapshot: &Snapshot) -> BTreeSet<usize> {
+    let of = |it: &Interface| match it.receive.iter().any(|passed_on| !passed_on.is_empty()) {
+        true => it.receive.concat(),
+        false => taking(it),
+    };
+    snapshot.interfaces.iter().flat_map(of).collect()
+}
+
+fn cpus_of_workers<'a>(snapshot: &'a Snapshot, wanted: &'a Wanted) -> impl Iterator<Item = usize> + 'a {
+    let cpus = match &wanted.server.cpu_affinity {
+        CpuAffinity::Off => &[][..],
+        CpuAffinity::Auto => &snapshot.allowed,
+        CpuAffinity::List(list) => list,
+    };
+    cpus.iter().copied().take(wanted.workers)
 }
 
 /// Whether CPUs that send have queues of their own.
@@ -175,7 +229,7 @@ pub fn clock(snapshot: &Snapshot, _: &Wanted) -> Finding {
 pub fn quota(snapshot: &Snapshot, wanted: &Wanted) -> Finding {
     const NAME: &str = "container.cpus";
     let Some(cpus) = snapshot.group.cpus else { return Finding::ok(NAME, "no limit") };
-    let found = format!("a quota of {cpus} CPUs for {} workers", wanted.workers);
+    let found = format!("a quota of {} CPUs for {} workers", (cpus * 100.0).round() / 100.0, wanted.workers);
     let workers = cpus.ceil().max(1.0) as usize;
     if wanted.workers <= workers {
         return Finding::ok(NAME, found);

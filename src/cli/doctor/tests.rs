@@ -33,7 +33,6 @@ fn good() -> Snapshot {
         ("net.ipv4.tcp_congestion_control", "bbr"),
         ("net.ipv4.tcp_ehash_entries", "1048576"),
         ("net.ipv4.tcp_max_orphans", "131072"),
-        ("net.ipv4.tcp_max_syn_backlog", "4096"),
         ("net.ipv4.tcp_max_tw_buckets", "262144"),
         ("net.ipv4.tcp_mem", "769572 1026097 1539144"),
         ("net.ipv4.tcp_moderate_rcvbuf", "1"),
@@ -109,7 +108,7 @@ const SPOILT: &[Spoilt] = &[
     }),
     ("backlog.accept", Level::Warning, |s| set(s, "net.core.somaxconn", "4096")),
     ("backlog.accept", Level::Fault, |s| set(s, "net.core.somaxconn", "128")),
-    ("backlog.handshakes", Level::Warning, |s| set(s, "net.ipv4.tcp_max_syn_backlog", "512")),
+    ("backlog.handshakes", Level::Warning, |s| set(s, "net.ipv4.tcp_syncookies", "2")),
     ("backlog.handshakes", Level::Fault, |s| set(s, "net.ipv4.tcp_syncookies", "0")),
     ("backlog.drops", Level::Warning, |s| s.counters.extend([("ListenDrops".into(), 5000)])),
     ("backlog.packets", Level::Warning, |s| s.packets_dropped = Some(17)),
@@ -152,6 +151,12 @@ const SPOILT: &[Spoilt] = &[
     }),
     ("cpu.interrupts", Level::Warning, |s| s.interfaces[0].interrupts.iter_mut().for_each(|irq| irq.cpus = vec![0])),
     ("cpu.receiving", Level::Warning, |s| s.interfaces[0].receive = vec![vec![]]),
+    // One queue for the CPUs of its own node.
+    ("cpu.receiving", Level::Warning, |s| {
+        s.nodes = vec![vec![], vec![0, 1, 2, 3]];
+        s.interfaces[0].node = Some(1);
+        s.interfaces[0].receive = vec![vec![]; 2];
+    }),
     ("cpu.sending", Level::Warning, |s| s.interfaces[0].send = vec![Some(vec![]); 4]),
     ("cpu.clock", Level::Warning, |s| s.clock = Some(("hpet".into(), "hpet acpi_pm".into()))),
     ("cpu.clock", Level::Warning, |s| s.clock = Some(("acpi_pm".into(), "tsc acpi_pm".into()))),
@@ -186,7 +191,8 @@ fn every_check_can_find_something() {
     let snapshot = good();
     let findings = checks::all(&snapshot, &wanted_of(CONFIGURATION, &snapshot));
     let names: BTreeSet<&str> = findings.iter().map(|finding| finding.check).collect();
-    let spoilt: BTreeSet<&str> = SPOILT.iter().map(|(check, ..)| *check).collect();
+    // Steering needs a configuration that asks for it.
+    let spoilt: BTreeSet<&str> = SPOILT.iter().map(|(check, ..)| *check).chain(["cpu.steering"]).collect();
     assert_eq!((&names, findings.len()), (&spoilt, names.len()));
 }
 
@@ -211,6 +217,69 @@ fn what_makes_a_cure_unneeded_is_seen() {
     // On a kernel without close_range they can't be had.
     set(&mut snapshot, "kernel.osrelease", "5.4.0");
     assert_eq!(judged(CONFIGURATION, &snapshot), [("kernel.version", Level::Fault)]);
+}
+
+#[test]
+fn steering_wants_a_kernel_and_packets_on_every_worker() {
+    let text = CONFIGURATION.replace("max_conn: 1000000", "max_conn: 1000000, cpu_affinity: auto, steering: cpu");
+    assert_eq!(judged(&text, &good()), []);
+    let judged = |spoil: fn(&mut Snapshot)| {
+        let mut snapshot = good();
+        spoil(&mut snapshot);
+        judged(&text, &snapshot)
+    };
+    assert_eq!(judged(|s| set(s, "kernel.osrelease", "6.1.0-13-amd64")), [("cpu.steering", Level::Warning)]);
+    assert_eq!(judged(|s| set(s, "kernel.osrelease", "6.2.0")), []);
+    // Its queues are on CPUs 0 to 3.
+    assert_eq!(judged(|s| s.allowed = (0..6).collect()), [("cpu.steering", Level::Warning)]);
+    assert_eq!(judged(|s| s.interfaces[0].receive[0] = vec![0, 1]), [("cpu.steering", Level::Warning)]);
+    assert_eq!(judged(|s| s.interfaces.clear()), [], "in a container nobody can tell");
+}
+
+#[test]
+fn a_card_is_served_by_its_own_node() {
+    let mut snapshot = good();
+    (snapshot.cpus, snapshot.allowed) = ((0..8).collect(), (0..4).collect());
+    // Node 1 has memory and no CPU.
+    snapshot.nodes = vec![(0..4).collect(), vec![], (4..8).collect()];
+    snapshot.interfaces[0].node = Some(2);
+    snapshot.interfaces[0].interrupts.iter_mut().for_each(|irq| irq.cpus = vec![4]);
+    let findings = checks::all(&snapshot, &wanted_of(CONFIGURATION, &snapshot));
+    let finding = findings.iter().find(|finding| finding.check == "cpu.interrupts").unwrap();
+    let cures = (40..44).map(|irq| format!("echo {} > /proc/irq/{irq}/smp_affinity_list", irq - 36));
+    assert_eq!(finding.cure, cures.collect::<Vec<_>>());
+    // Four queues do for the four CPUs there, and eight interrupts on four CPUs are spread as far as can be.
+    snapshot.interfaces[0].interrupts =
+        (40..48).map(|n| Interrupt { number: n, cpus: vec![n as usize % 4 + 4] }).collect();
+    assert_eq!(judged(CONFIGURATION, &snapshot), []);
+}
+
+/// A cure that is what is there already, or less, is none.
+#[test]
+fn cures_cure() {
+    let cures = |text: &str, check: &str, spoil: fn(&mut Snapshot)| {
+        let mut snapshot = good();
+        spoil(&mut snapshot);
+        let findings = checks::all(&snapshot, &wanted_of(text, &snapshot));
+        findings.into_iter().find(|finding| finding.check == check).unwrap().cure.join("\n")
+    };
+    let one = "backends: {u: [{id: a, host: 10.0.0.1, port: 80}]}\nrouting: {any: {upstream: u}}\nserver: {max_conn: 200000}\n";
+    let told = cures(one, "ports.range", |s| set(s, "net.ipv4.ip_local_port_range", "1024 65000"));
+    assert!(told.starts_with("sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\"\n"), "{told}");
+    let told = cures(one, "ports.range", |s| set(s, "net.ipv4.ip_local_port_range", "1024 65535"));
+    assert!(told.starts_with("upstreams.NAME.local_addresses: 4 addresses"), "{told}");
+    let told = cures(CONFIGURATION, "ports.time_wait", |s| s.sockets.time_wait = 250_000);
+    assert!(told.starts_with("sysctl -w net.ipv4.tcp_max_tw_buckets=524288\n"), "{told}");
+    let told = cures(CONFIGURATION, "buffers.memory", |s| s.sockets.pages = 1_500_000);
+    assert!(told.starts_with("sysctl -w net.ipv4.tcp_mem=\"1500000 2250000 3000000\"\n"), "{told}");
+}
+
+#[test]
+fn a_quota_has_two_digits() {
+    let mut snapshot = good();
+    snapshot.group.cpus = Some(1.0 / 3.0);
+    let findings = checks::all(&snapshot, &wanted_of(CONFIGURATION, &snapshot));
+    assert!(findings.iter().any(|finding| finding.found == "a quota of 0.33 CPUs for 4 workers"));
 }
 
 #[test]

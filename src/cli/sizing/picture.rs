@@ -169,7 +169,7 @@ fn name(l: Language, term: Term) -> &'static str {
 fn hardware(out: &mut String, l: Language, fleets: [&Fleet; 2]) -> std::fmt::Result {
     let head = ["", l.pick("minimum", "最小配置"), l.pick("recommended", "推荐配置")];
     let each = |value: fn(&Fleet) -> String| fleets.map(value);
-    let machines = fleets.map(|fleet| format!("{} + 1", fleet.machines));
+    let machines = fleets.map(|fleet| format!("{} + 1", whole(fleet.machines)));
     let rows = [
         (l.pick("machines, and one to spare", "机器数（含 1 台备用）"), machines),
         (l.pick("CPU cores each", "每台 CPU 核数"), each(|fleet| fleet.cpus.to_string())),
@@ -262,6 +262,8 @@ fn trimmed(value: f64) -> String {
     let digits = match value.abs() {
         big if big >= 100.0 => 0,
         middle if middle >= 10.0 => 1,
+        // One digit of what two places would show as nothing.
+        small if small > 0.0 && small < 0.005 => (-small.log10().floor()).min(9.0) as usize,
         _ => 2,
     };
     let text = format!("{value:.digits$}");
@@ -304,6 +306,7 @@ mod tests {
             (trimmed(15.68), trimmed(1234.5), trimmed(0.141), trimmed(2.0)),
             ("15.7".into(), "1234".into(), "0.14".into(), "2".into())
         );
+        assert_eq!((trimmed(0.001), trimmed(0.000_157), trimmed(0.0)), ("0.001".into(), "0.0002".into(), "0".into()));
         assert_eq!((three(1_234_567.0), three(99.4), three(0.0)), (1_230_000.0, 99.0, 0.0));
         assert_eq!(
             (gib(5e7), gib(4e9), gbit(5e7), gbit(2.5e10)),

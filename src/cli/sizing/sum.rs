@@ -74,6 +74,14 @@ pub enum Term {
     PacketHeaders,
 }
 
+impl Term {
+    /// Whether it is CPU time of requests.
+    fn is_of_requests(self) -> bool {
+        use Term::{Http2Kib, Http2Requests, PlainKib, PlainRequests, TlsKib, TlsRequests};
+        matches!(self, PlainRequests | TlsRequests | Http2Requests | PlainKib | TlsKib | Http2Kib)
+    }
+}
+
 /// One term: so many, what each costs, and all together in the sum's unit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Line {
@@ -292,8 +300,11 @@ pub fn fleet(demand: &Demand, need: &Need, rule: &Rule) -> Fleet {
     let busy = need.cpus.total;
     let part = busy.times(1.0 / all_cpus);
     let capacity = |busy: f64| if busy > 0.0 { demand.rps * all_cpus * rule.cpu / busy } else { 0.0 };
-    let added = |busy: f64, part: f64| {
-        if demand.rps > 0.0 { busy / demand.rps * 1e6 / (1.0 - part.min(0.99)) } else { 0.0 }
+    // What opens connections and passes frames on is in the way of requests, and no part of them.
+    let of_requests = need.cpus.lines.iter().filter(|line| line.term.is_of_requests());
+    let own = of_requests.fold(Spread::default(), |sum, line| sum.plus(line.total));
+    let added = |own: f64, part: f64| {
+        if demand.rps > 0.0 { own / demand.rps * 1e6 / (1.0 - part.min(0.99)) } else { 0.0 }
     };
     Fleet {
         machines: machines as u64,
@@ -303,11 +314,7 @@ pub fn fleet(demand: &Demand, need: &Need, rule: &Rule) -> Fleet {
         expected: Expected {
             rps: Spread::new(capacity(busy.high), capacity(busy.median), capacity(busy.low)),
             // A worker is one server with a queue before it: the wait grows as 1 / (1 - utilisation).
-            added_us: Spread::new(
-                added(busy.low, part.low),
-                added(busy.median, part.median),
-                added(busy.high, part.high),
-            ),
+            added_us: Spread::new(added(own.low, part.low), added(own.median, part.median), added(own.high, part.high)),
             cpu: part,
             memory_bytes: need.memory.total.plus(Spread::exactly(MACHINE_BYTES * machines)),
             network_bits: need.network.total.median,
@@ -383,6 +390,23 @@ mod tests {
         assert!((need.network.total.median / 1e9 - 12.496).abs() < 1e-6, "{:?}", need.network);
         // A million idle ones, 3,750 + 58 bytes each.
         assert!((only(0.0, 1e6).memory.total.median - 3.808e9).abs() < 1.0);
+    }
+
+    #[test]
+    fn a_few_requests_beside_many_connections_are_as_quick() {
+        let demand = Demand {
+            rps: 10.0,
+            tls: 0.0,
+            http2: 0.0,
+            websocket: 0.0,
+            frames: 0.0,
+            body: 0.0,
+            request_body: 0.0,
+            ..DEMAND
+        };
+        let fleet = fleet(&demand, &need_of(demand), &Rule::LEAST);
+        let alone = Constants::BUILT_IN.http_request_us.median;
+        assert!((alone..alone * 5.0).contains(&fleet.expected.added_us.median), "{fleet:?}");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -26,9 +26,19 @@ pub struct State {
     /// Whether rules of nft were loaded.
     #[serde(default)]
     pub nft: bool,
-    /// The text that was written for the next boot.
+    /// What was written for the next boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub persisted: Option<String>,
+    pub persisted: Option<Persisted>,
+    /// The boot in which all of it was set; empty where that can't be told.
+    #[serde(default)]
+    pub boot: String,
+}
+
+/// A file of sysctl.d(5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Persisted {
+    pub file: PathBuf,
+    pub text: String,
 }
 
 /// One key.
@@ -38,6 +48,26 @@ pub struct Entry {
     pub key: String,
     pub before: String,
     pub after: String,
+    /// What it is being set to: there from before it is set until all of its step is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+impl Entry {
+    /// Whether a value is one that was set here, as far as can be told of a run that was cut short.
+    fn is_ours(&self, now: &str) -> bool {
+        are_same(&self.key, now, &self.after) || self.next.as_ref().is_some_and(|next| are_same(&self.key, now, next))
+    }
+
+    /// Notes that it is about to be set, from what it is `now`.
+    fn begin(&mut self, now: String, wanted: &str) {
+        if self.is_ours(&now) {
+            (self.after, self.next) = (now, Some(wanted.to_owned()));
+        } else {
+            // Somebody else has set it since, or a boot has: that is what comes back.
+            (self.before, self.after, self.next) = (now, wanted.to_owned(), None);
+        }
+    }
 }
 
 /// What became of a step.
@@ -46,8 +76,16 @@ pub struct Outcome {
     pub step: Step,
     /// Keys that were set.
     pub count: usize,
-    /// Why it was not: all keys of the step are then as they were.
-    pub failure: Option<String>,
+    /// Why it was not.
+    pub failure: Option<Failure>,
+}
+
+/// Why a step was not set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub why: String,
+    /// Whether all its keys are as they were.
+    pub is_put_back: bool,
 }
 
 /// What became of a key that was to be put back.
@@ -91,13 +129,34 @@ impl State {
         }
     }
 
+    /// Whether there is nothing to put back.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && !self.nft && self.persisted.is_none()
+    }
+
+    /// Makes it one of this boot, and tells how many keys it had set that ended with an earlier one: nothing but a sysctl
+    /// that was set again at the boot is still ours then. Another device may have an interrupt's number by now.
+    pub fn enter_boot(&mut self, files: &Files) -> usize {
+        let boot = words(&files.text("proc/sys/kernel/random/boot_id"));
+        let before = std::mem::replace(&mut self.boot, boot);
+        if before.is_empty() || self.boot.is_empty() || before == self.boot {
+            return 0;
+        }
+        let count = self.entries.len() + usize::from(self.nft);
+        self.nft = false;
+        self.entries.retain(|entry| {
+            !entry.key.starts_with('/') && read(files, &entry.key).is_ok_and(|now| entry.is_ours(&now))
+        });
+        count - self.entries.len()
+    }
+
     /// Writes the file whole, or leaves what was; on the disk when this returns. An empty state is no file.
     ///
     /// # Errors
     /// Those of the file system.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         let directory = directory_of(path);
-        if *self == State::default() {
+        if self.is_empty() {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 Err(_) => return Ok(()),
@@ -128,7 +187,8 @@ pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     File::open(directory_of(path))?.sync_all()
 }
 
-fn directory_of(path: &Path) -> &Path {
+/// The directory of a file.
+pub fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -141,12 +201,13 @@ pub fn apply(files: &Files, changes: &[Change], state: &mut State, path: &Path) 
     for change in changes {
         let now = read(files, &change.key).unwrap_or_else(|_| change.now.clone());
         match state.entries.iter_mut().find(|entry| entry.key == change.key) {
-            Some(entry) => entry.after.clone_from(&change.wanted),
+            Some(entry) => entry.begin(now, &change.wanted),
             None => state.entries.push(Entry {
                 step: change.step,
                 key: change.key.clone(),
                 before: now,
                 after: change.wanted.clone(),
+                next: None,
             }),
         }
     }
@@ -158,6 +219,11 @@ pub fn apply(files: &Files, changes: &[Change], state: &mut State, path: &Path) 
             continue;
         }
         let failure = set_all(files, &of_step).err();
+        if failure.is_none() {
+            let of_step = state.entries.iter_mut().filter(|entry| of_step.iter().any(|change| change.key == entry.key));
+            of_step
+                .for_each(|entry| entry.after = entry.next.take().unwrap_or_else(|| std::mem::take(&mut entry.after)));
+        }
         // Where not even that could be done, what was before has to be remembered.
         if failure.as_ref().is_some_and(|failure| failure.is_put_back) {
             // Its keys are as they were, and what was known of them before is what holds.
@@ -165,17 +231,10 @@ pub fn apply(files: &Files, changes: &[Change], state: &mut State, path: &Path) 
             let known = earlier.entries.iter().filter(|entry| of_step.iter().any(|change| change.key == entry.key));
             state.entries.extend(known.cloned());
         }
-        outcomes.push(Outcome { step, count: of_step.len(), failure: failure.map(|failure| failure.why) });
+        outcomes.push(Outcome { step, count: of_step.len(), failure });
     }
     state.save(path)?;
     Ok(outcomes)
-}
-
-/// Why a step was not set.
-struct Failure {
-    why: String,
-    /// Whether all its keys are as they were.
-    is_put_back: bool,
 }
 
 /// Sets all, or none.
@@ -235,7 +294,7 @@ fn undo_one(files: &Files, entry: &Entry, force: bool) -> Undone {
     if are_same(&key, &now, &entry.before) {
         return Undone::Unchanged { key };
     }
-    if !force && !are_same(&key, &now, &entry.after) {
+    if !force && !entry.is_ours(&now) {
         return Undone::Changed { key, now, set: entry.after.clone() };
     }
     match set(files, &key, &entry.before) {

@@ -4,9 +4,10 @@
 //! wanted in, changes out. Nothing here is written anywhere.
 
 use crate::cli::doctor::network::{
-    BUFFER_DEFAULT_MAX, BUFFER_LARGEST_MIN, buffer_pages, conntrack_needed, endangered_ports,
+    BUFFER_DEFAULT_MAX, BUFFER_LARGEST_MIN, buffer_pages, conntrack_buckets, conntrack_needed, endangered_ports,
+    widened_ports,
 };
-use crate::cli::doctor::processors::{is_crowded, is_narrow, lacks_xps, shares, spread};
+use crate::cli::doctor::processors::{is_crowded, is_narrow, lacks_xps, near, shares, spread};
 use crate::cli::doctor::room::files_needed;
 use crate::cli::snapshot::interfaces::{Interface, mask_of_cpus};
 use crate::cli::snapshot::{Snapshot, sysctl_path};
@@ -70,18 +71,6 @@ pub struct Change {
     pub cost: &'static str,
 }
 
-impl Change {
-    /// Its file, below the root.
-    pub fn path(&self) -> String {
-        path_of(&self.key)
-    }
-
-    /// Whether sysctl(8) has it.
-    pub fn is_sysctl(&self) -> bool {
-        !self.key.starts_with('/')
-    }
-}
-
 /// Whether a key is one of those that are set here: the state file is not to lead anywhere else.
 pub fn is_settable(key: &str) -> bool {
     let is_numbered = |word: &str, prefix: &str| {
@@ -110,7 +99,6 @@ pub const SETTABLE: &[&str] = &[
     "net.ipv4.ip_local_port_range",
     "net.ipv4.ip_local_reserved_ports",
     "net.ipv4.tcp_congestion_control",
-    "net.ipv4.tcp_max_syn_backlog",
     "net.ipv4.tcp_max_tw_buckets",
     "net.ipv4.tcp_mem",
     "net.ipv4.tcp_moderate_rcvbuf",
@@ -121,6 +109,7 @@ pub const SETTABLE: &[&str] = &[
     "net.ipv4.tcp_tw_reuse",
     "net.ipv4.tcp_window_scaling",
     "net.ipv4.tcp_wmem",
+    "net.netfilter.nf_conntrack_buckets",
     "net.netfilter.nf_conntrack_max",
 ];
 
@@ -196,17 +185,9 @@ impl Rules<'_> {
         let why =
             "server.backlog is cut to it: what comes in a burst waits there instead of trying again a second later";
         self.raise(Step::Backlog, "net.core.somaxconn", backlog, why, "2 KB of kernel memory for each that waits");
-        let why = "half-open connections before the kernel answers with cookies";
-        self.raise(
-            Step::Backlog,
-            "net.ipv4.tcp_max_syn_backlog",
-            backlog.min(65_535),
-            why,
-            "300 bytes for each, under a flood of forged ones too",
-        );
         let why = "with cookies forged SYNs keep nobody out";
         self.raise(Step::Backlog, "net.ipv4.tcp_syncookies", 1, why, "none until the queue is full");
-        let is_narrow = self.snapshot.interfaces.iter().any(|it| is_narrow(it, self.snapshot.cpus.len()));
+        let is_narrow = self.snapshot.interfaces.iter().any(|it| is_narrow(self.snapshot, it));
         if !is_narrow && self.snapshot.packets_dropped.unwrap_or(0) == 0 {
             return;
         }
@@ -226,7 +207,7 @@ impl Rules<'_> {
             let why = "twice the ports to each backend; below 10240 are those that services usually listen on";
             let cost =
                 "a service that listens above 10240 may find its port taken: put it into ip_local_reserved_ports";
-            self.set(Step::Ports, "net.ipv4.ip_local_port_range", "10240 65535".to_owned(), why, cost);
+            self.set(Step::Ports, "net.ipv4.ip_local_port_range", widened_ports(self.snapshot), why, cost);
         }
         self.reserve(wanted);
         if self.snapshot.number("net.ipv4.tcp_timestamps") != Some(0)
@@ -281,11 +262,12 @@ impl Rules<'_> {
         let why = "somebody switched it off: receive buffers of uploads from afar don't grow";
         self.raise(Step::Buffers, "net.ipv4.tcp_moderate_rcvbuf", 1, why, "none");
         let needed = buffer_pages(wanted);
-        if let Ok([_, _, most]) = <[i64; 3]>::try_from(self.snapshot.numbers("net.ipv4.tcp_mem"))
+        if let Ok([least, pressure, most]) = <[i64; 3]>::try_from(self.snapshot.numbers("net.ipv4.tcp_mem"))
             && most.unsigned_abs() < needed
         {
+            let (least, pressure) = (least.unsigned_abs(), pressure.unsigned_abs());
             let why = "buffered data of all connections: a page for one in eight; beyond it packets are dropped";
-            let list = format!("{} {} {needed}", needed / 2, needed / 4 * 3);
+            let list = format!("{} {} {needed}", (needed / 2).max(least), (needed / 4 * 3).max(pressure));
             self.set(Step::Buffers, "net.ipv4.tcp_mem", list, why, "that memory, when so much is under way");
         }
     }
@@ -301,6 +283,14 @@ impl Rules<'_> {
             conntrack_needed(wanted),
             why,
             "some 300 bytes for each that is tracked",
+        );
+        let why = "more than four tracked connections in a chain are cache misses for every packet";
+        self.raise(
+            Step::Conntrack,
+            "net.netfilter.nf_conntrack_buckets",
+            conntrack_buckets(wanted),
+            why,
+            "8 bytes each, and a moment in which the table is moved",
         );
     }
 
@@ -320,11 +310,12 @@ impl Rules<'_> {
     fn queues(&mut self) {
         let cpus = &self.snapshot.cpus;
         for interface in &self.snapshot.interfaces {
-            if is_narrow(interface, cpus.len()) {
+            if is_narrow(self.snapshot, interface) {
+                let near = near(self.snapshot, interface);
                 for queue in 0..interface.receive.len() {
                     let why = "few receiving queues for many CPUs: packets are passed on, by connection (RPS)";
                     let cost = "a call to another CPU for each batch; of no use where the hardware has queues enough";
-                    self.mask(interface, ("rx", queue, "rps_cpus"), &interface.receive[queue], cpus, (why, cost));
+                    self.mask(interface, ("rx", queue, "rps_cpus"), &interface.receive[queue], near, (why, cost));
                 }
             }
             if lacks_xps(interface) {
@@ -357,7 +348,7 @@ impl Rules<'_> {
             return;
         }
         for interface in &self.snapshot.interfaces {
-            if !is_crowded(interface, self.snapshot.cpus.len()) {
+            if !is_crowded(self.snapshot, interface) {
                 continue;
             }
             for (interrupt, cpu) in interface.interrupts.iter().zip(spread(self.snapshot, interface)) {

@@ -31,6 +31,11 @@ pub const ALONE: &[(&str, &str)] = &[
         "net.core.rmem_max, wmem_max",
         "bound what programs ask for by SO_RCVBUF and SO_SNDBUF. The proxy asks for nothing: a size that was asked for never grows",
     ),
+    (
+        "net.ipv4.tcp_max_syn_backlog",
+        "counts only while tcp_syncookies is 0: with cookies the half-open connections of a listener are as many as its backlog, \
+         server.backlog cut by somaxconn, and those beyond get a cookie",
+    ),
     ("net.ipv4.tcp_fin_timeout", "is about FIN_WAIT_2, where hardly any connection is, not about TIME_WAIT"),
     (
         "huge pages",
@@ -62,7 +67,7 @@ pub fn elsewhere(snapshot: &Snapshot, wanted: &Wanted) -> Vec<String> {
         let root = |queues: usize| if queues > 1 { "mq" } else { "fq" };
         all.extend(snapshot.interfaces.iter().map(|it| {
             format!(
-                "fair queueing on {0}, which is up already: tc qdisc replace dev {0} root {1}",
+                "fair queueing on {0}, which is up already, unless `tc qdisc show dev {0}` has fq: tc qdisc replace dev {0} root {1}",
                 it.name,
                 root(it.send.len())
             )

@@ -11,8 +11,9 @@ use crate::cli::wanted::Wanted;
 const TABLE: &str = "inet speedmimi_notrack";
 
 /// What it costs, for whoever is about to load them.
-pub const COST: &str = "rules for those connections that look at `ct state`, and NAT, no longer see them: a firewall that lets \
-                        answers in by `ct state established` needs `ct state untracked accept` too";
+pub const COST: &str = "rules that look at `ct state`, and NAT, no longer see connections of these ports, other programs' to the \
+                        ports of backends included: a firewall that lets answers in by `ct state established` needs \
+                        `ct state untracked accept` too";
 
 /// The rules; `None` without a port.
 pub fn rules(wanted: &Wanted) -> Option<String> {
@@ -63,11 +64,12 @@ fn nft(input: &str) -> io::Result<()> {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()?;
-    // Dropped at the end of the statement: nft reads to the end.
-    child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()))?;
+    // The pipe is dropped at the end of the statement: nft reads to the end.
+    let given = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
+    // One that ended without reading says why.
     let output = child.wait_with_output()?;
     match output.status.success() {
-        true => Ok(()),
+        true => given,
         false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
     }
 }

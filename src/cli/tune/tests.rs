@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::apply::{self, Entry, State, Undone};
+use super::apply::{self, Entry, Persisted, State, Undone};
 use super::change::{self, Change, Step};
-use super::notrack;
+use super::lock::Lock;
+use super::{later, notrack};
 use crate::cli::snapshot::files::Files;
 use crate::cli::snapshot::interfaces::{Interface, Interrupt};
 use crate::cli::snapshot::{Memory, Snapshot};
@@ -24,7 +25,6 @@ fn fresh() -> Snapshot {
         ("net.ipv4.tcp_available_congestion_control", "reno cubic bbr"),
         ("net.ipv4.tcp_congestion_control", "cubic"),
         ("net.ipv4.tcp_ehash_entries", "262144"),
-        ("net.ipv4.tcp_max_syn_backlog", "2048"),
         ("net.ipv4.tcp_max_tw_buckets", "262144"),
         ("net.ipv4.tcp_mem", "287898 383867 575796"),
         ("net.ipv4.tcp_moderate_rcvbuf", "1"),
@@ -76,7 +76,6 @@ fn a_fresh_machine_for_ten_million() {
         ("fs.nr_open", "10066000"),
         ("fs.file-max", "20065536"),
         ("net.core.somaxconn", "65535"),
-        ("net.ipv4.tcp_max_syn_backlog", "65535"),
         ("net.core.netdev_max_backlog", "16384"),
         ("net.ipv4.tcp_tw_reuse", "1"),
         ("net.ipv4.tcp_mem", "625000 937500 1250000"),
@@ -101,6 +100,49 @@ fn what_was_set_is_not_set_again() {
     assert_eq!(changes(&snapshot, 10_000_000), []);
     // For fewer nothing is lowered.
     assert_eq!(changes(&snapshot, 1000), []);
+}
+
+#[test]
+fn nothing_is_ever_lowered() {
+    let mut snapshot = fresh();
+    let mut set = |key: &str, value: &str| snapshot.sysctls.insert(key.into(), value.into());
+    // More ports than a backend's connections need, but for those of one backend.
+    set("net.ipv4.ip_local_port_range", "1024 65535");
+    set("net.ipv4.tcp_mem", "900000 1000000 1100000");
+    let text = "backends: {u: [{id: a, host: a, port: 81}]}\nrouting: {any: {upstream: u}}\n";
+    let plan = Document::from_text(text, "", |_| None).unwrap().into_parts().0;
+    let all = change::all(&snapshot, &Wanted::new(Some(10_000_000), &plan, &snapshot));
+    let of = |key: &str| all.iter().find(|change| change.key == key).map(|change| change.wanted.as_str());
+    assert_eq!((of("net.ipv4.ip_local_port_range"), of("net.ipv4.tcp_mem")), (None, Some("900000 1000000 1250000")));
+}
+
+#[test]
+fn what_is_tracked_gets_room_and_short_chains() {
+    let mut snapshot = fresh();
+    for (key, value) in [("count", "5"), ("max", "262144"), ("buckets", "65536")] {
+        snapshot.sysctls.insert(format!("net.netfilter.nf_conntrack_{key}"), value.into());
+    }
+    let found = changes(&snapshot, 1_000_000);
+    let expected = [("net.netfilter.nf_conntrack_max", "2065536"), ("net.netfilter.nf_conntrack_buckets", "524288")];
+    assert!(pairs(&expected).iter().all(|pair| found.contains(pair)), "{found:?}");
+    // Where nothing is tracked, none is needed.
+    snapshot.sysctls.insert("net.netfilter.nf_conntrack_count".into(), "0".into());
+    assert!(!changes(&snapshot, 1_000_000).iter().any(|(key, _)| key.contains("conntrack")));
+}
+
+#[test]
+fn packets_are_passed_on_within_a_node() {
+    let mut snapshot = fresh();
+    snapshot.nodes = vec![(0..4).collect(), (4..8).collect()];
+    snapshot.interfaces[0].node = Some(1);
+    let found = changes(&snapshot, 1000);
+    for pair in pairs(&[
+        ("/sys/class/net/eth0/queues/rx-0/rps_cpus", "f0"),
+        ("/proc/irq/40/smp_affinity_list", "4"),
+        ("/proc/irq/41/smp_affinity_list", "5"),
+    ]) {
+        assert!(found.contains(&pair), "{pair:?} of {found:?}");
+    }
 }
 
 #[test]
@@ -179,6 +221,8 @@ struct Root(PathBuf);
 impl Root {
     fn new(test: &str, keys: &[(&str, &str)]) -> Root {
         let root = Root(std::env::temp_dir().join(format!("speedmimi-tune-{test}-{}", std::process::id())));
+        // Of a process that was killed and had the same number.
+        let _ = fs::remove_dir_all(&root.0);
         keys.iter().for_each(|(key, value)| root.put(key, value));
         root
     }
@@ -217,11 +261,11 @@ fn apply_to(root: &Root, changes: &[Change]) -> (State, Vec<Option<String>>) {
     let mut state = State::load(&root.state()).unwrap();
     let outcomes = apply::apply(&root.files(), changes, &mut state, &root.state()).unwrap();
     assert_eq!(State::load(&root.state()).unwrap(), state);
-    (state, outcomes.into_iter().map(|outcome| outcome.failure).collect())
+    (state, outcomes.into_iter().map(|outcome| outcome.failure.map(|failure| failure.why)).collect())
 }
 
 const SOMAXCONN: &str = "net.core.somaxconn";
-const SYN: &str = "net.ipv4.tcp_max_syn_backlog";
+const PACKETS: &str = "net.core.netdev_max_backlog";
 const NR_OPEN: &str = "fs.nr_open";
 
 #[test]
@@ -231,23 +275,26 @@ fn a_step_is_set_whole_or_not_at_all() {
     let changes = [
         change_of(Step::Descriptors, NR_OPEN, "2000"),
         change_of(Step::Backlog, SOMAXCONN, "65535"),
-        change_of(Step::Backlog, SYN, "65535"),
+        change_of(Step::Backlog, PACKETS, "65535"),
     ];
     let (state, failures) = apply_to(&root, &changes);
-    assert!(failures[0].is_none() && failures[1].as_deref().is_some_and(|why| why.starts_with(SYN)), "{failures:?}");
+    assert!(
+        failures[0].is_none() && failures[1].as_deref().is_some_and(|why| why.starts_with(PACKETS)),
+        "{failures:?}"
+    );
     assert_eq!((root.get(NR_OPEN), root.get(SOMAXCONN)), ("2000".into(), "128".into()));
     assert_eq!(state.entries.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), [NR_OPEN]);
 }
 
 #[test]
 fn the_first_value_is_what_comes_back_however_often_it_is_set() {
-    let root = Root::new("often", &[(SOMAXCONN, "128"), (SYN, "256")]);
+    let root = Root::new("often", &[(SOMAXCONN, "128"), (PACKETS, "256")]);
     apply_to(&root, &[change_of(Step::Backlog, SOMAXCONN, "1000")]);
-    apply_to(&root, &[change_of(Step::Backlog, SOMAXCONN, "2000"), change_of(Step::Backlog, SYN, "3000")]);
+    apply_to(&root, &[change_of(Step::Backlog, SOMAXCONN, "2000"), change_of(Step::Backlog, PACKETS, "3000")]);
     let mut state = State::load(&root.state()).unwrap();
     let undone = apply::undo(&root.files(), &mut state, &root.state(), false).unwrap();
     assert!(undone.iter().all(|undone| matches!(undone, Undone::Restored { .. })), "{undone:?}");
-    assert_eq!((root.get(SOMAXCONN), root.get(SYN)), ("128".into(), "256".into()));
+    assert_eq!((root.get(SOMAXCONN), root.get(PACKETS)), ("128".into(), "256".into()));
     assert!(!root.state().exists());
 }
 
@@ -256,11 +303,113 @@ fn a_step_that_fails_later_keeps_what_was_known_before() {
     let root = Root::new("later", &[(SOMAXCONN, "128")]);
     apply_to(&root, &[change_of(Step::Backlog, SOMAXCONN, "1000")]);
     let (state, failures) =
-        apply_to(&root, &[change_of(Step::Backlog, SOMAXCONN, "2000"), change_of(Step::Backlog, SYN, "1")]);
+        apply_to(&root, &[change_of(Step::Backlog, SOMAXCONN, "2000"), change_of(Step::Backlog, PACKETS, "1")]);
     assert!(failures[0].is_some());
-    let entry =
-        |after: &str| Entry { step: Step::Backlog, key: SOMAXCONN.into(), before: "128".into(), after: after.into() };
+    let entry = |after: &str| Entry {
+        step: Step::Backlog,
+        key: SOMAXCONN.into(),
+        before: "128".into(),
+        after: after.into(),
+        next: None,
+    };
     assert_eq!((root.get(SOMAXCONN), state.entries), ("1000".into(), vec![entry("1000")]));
+}
+
+/// The second of two runs ended between what it wrote down and what it set.
+#[test]
+fn a_second_run_that_was_cut_short_can_be_undone() {
+    for (at_the_end, is) in [("before it was set", "1000"), ("after", "2000")] {
+        let root = Root::new("second", &[(SOMAXCONN, "128")]);
+        let (mut state, _) = apply_to(&root, &[change_of(Step::Backlog, SOMAXCONN, "1000")]);
+        state.entries[0].next = Some("2000".into());
+        state.save(&root.state()).unwrap();
+        root.put(SOMAXCONN, is);
+        let mut state = State::load(&root.state()).unwrap();
+        let undone = apply::undo(&root.files(), &mut state, &root.state(), false).unwrap();
+        assert_eq!(undone, [Undone::Restored { key: SOMAXCONN.into(), value: "128".into() }], "{at_the_end}");
+    }
+}
+
+#[test]
+fn what_somebody_set_between_two_runs_comes_back() {
+    let root = Root::new("between", &[(SOMAXCONN, "128")]);
+    apply_to(&root, &[change_of(Step::Backlog, SOMAXCONN, "1000")]);
+    root.put(SOMAXCONN, "8192");
+    apply_to(&root, &[change_of(Step::Backlog, SOMAXCONN, "65535")]);
+    let mut state = State::load(&root.state()).unwrap();
+    apply::undo(&root.files(), &mut state, &root.state(), false).unwrap();
+    assert_eq!(root.get(SOMAXCONN), "8192");
+}
+
+#[test]
+fn a_boot_ends_what_was_set_but_for_what_it_set_again() {
+    const BOOT: &str = "proc/sys/kernel/random/boot_id";
+    const IRQ: &str = "/proc/irq/41/smp_affinity_list";
+    let root = Root::new("boot", &[(SOMAXCONN, "128"), (PACKETS, "1000"), (IRQ, "0-7")]);
+    let boots = |id: &str| {
+        fs::create_dir_all(root.0.join(BOOT).parent().unwrap()).unwrap();
+        fs::write(root.0.join(BOOT), id).unwrap();
+    };
+    boots("one");
+    let mut state = State::default();
+    assert_eq!(state.enter_boot(&root.files()), 0);
+    let changes = [
+        change_of(Step::Backlog, SOMAXCONN, "65535"),
+        change_of(Step::Backlog, PACKETS, "16384"),
+        change_of(Step::Interrupts, IRQ, "1"),
+    ];
+    apply::apply(&root.files(), &changes, &mut state, &root.state()).unwrap();
+    state.nft = true;
+    assert_eq!(state.clone().enter_boot(&root.files()), 0, "the same boot");
+    boots("two");
+    // What sysctl.d has is as it was set, another key as a newer kernel has it, the interrupt's number is another device's.
+    root.put(PACKETS, "2000");
+    assert_eq!(state.enter_boot(&root.files()), 3);
+    let keys: Vec<&str> = state.entries.iter().map(|entry| entry.key.as_str()).collect();
+    assert_eq!((keys, state.nft, state.boot.as_str()), (vec![SOMAXCONN], false, "two"));
+}
+
+#[test]
+fn two_runs_at_once_are_one_too_many() {
+    let root = Root::new("lock", &[]);
+    let held = Lock::take(&root.state()).unwrap();
+    assert!(Lock::take(&root.state()).unwrap_err().to_string().contains("at work"));
+    drop(held);
+    Lock::take(&root.state()).unwrap();
+}
+
+#[test]
+fn files_that_are_read_later_are_told_of() {
+    let root = Root::new("later", &[]);
+    let put = |path: &str, text: &str| {
+        let path = root.0.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    put("etc/sysctl.d/10-early.conf", "net.core.somaxconn = 1\n");
+    put("usr/lib/sysctl.d/99-vendor.conf", "net.core.somaxconn = 2\n");
+    // A file of the same name in /etc stands in for it.
+    put("etc/sysctl.d/99-vendor.conf", "net.core.somaxconn = 3\nnet.core.netdev_max_backlog = 16384\n");
+    let entry = |key: &str, after: &str| Entry {
+        step: Step::Backlog,
+        key: key.into(),
+        before: String::new(),
+        after: after.into(),
+        next: None,
+    };
+    let entries = [entry(SOMAXCONN, "65535"), entry(PACKETS, "16384")];
+    let told = || later::overridden(&root.files(), Path::new("/etc/sysctl.d/90-x.conf"), &entries.each_ref());
+    assert_eq!(told(), [(SOMAXCONN, "/etc/sysctl.d/99-vendor.conf".to_owned(), "3".to_owned())]);
+    put("etc/sysctl.conf", "net.core.somaxconn = 65535\n");
+    assert_eq!(told(), []);
+}
+
+#[test]
+fn a_state_is_empty_once_nothing_is_left_to_put_back() {
+    let persisted = Persisted { file: "/etc/sysctl.d/90.conf".into(), text: String::new() };
+    assert!(State { boot: "one".into(), ..State::default() }.is_empty());
+    assert!(!State { nft: true, ..State::default() }.is_empty());
+    assert!(!State { persisted: Some(persisted), ..State::default() }.is_empty());
 }
 
 #[test]
