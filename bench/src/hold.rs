@@ -16,7 +16,10 @@ use crate::sys;
 use crate::target::Target;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -278,18 +281,18 @@ pub struct Second {
     pub user: u64,
 }
 
-/// Opens, holds, asks, closes.
+/// Opens, holds, asks, closes; ends early, with an error, once `stop` is set.
 ///
 /// # Errors
-/// When the options make no sense, a thread can't work, or the process can't be read; what fails on a connection is in
-/// the report.
-pub fn run(options: &Options) -> Result<Report> {
+/// When the options make no sense, a thread can't work, the process can't be read, or it is interrupted; what fails on a
+/// connection is in the report.
+pub fn run(options: &Options, stop: &AtomicBool) -> Result<Report> {
     options.check()?;
     let shared = Arc::new(Shared::new(options.threads(), options.rate.len()));
     let before = moment(options.pid)?;
     let workers = spawn(&shared, options)?;
     let mut guide =
-        Guide { shared: &shared, options, began: Instant::now(), told: Instant::now(), seconds: Vec::new() };
+        Guide { shared: &shared, options, stop, began: Instant::now(), told: Instant::now(), seconds: Vec::new() };
     let led = guide.lead();
     shared.enter(Phase::Close);
     let seconds = std::mem::take(&mut guide.seconds);
@@ -310,15 +313,23 @@ fn spawn(shared: &Arc<Shared>, options: &Options) -> Result<Vec<JoinHandle<Resul
         let (shared, options, side) = (Arc::clone(shared), options.clone(), side.clone());
         let mine = count * index / threads..count * (index + 1) / threads;
         thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
+            let _working = Working(&shared);
             if threads > 1 {
                 sys::private_descriptor_table().trying(|| "unshare(CLONE_FILES)".into())?;
             }
-            let done = trickle::work(&shared, (&options, side), index, mine);
-            shared.running.fetch_sub(1, Relaxed);
-            done
+            trickle::work(&shared, (&options, side), index, mine)
         })
     };
     (0..threads).map(worker).collect::<std::io::Result<_>>().trying(|| "starting a thread".into())
+}
+
+/// A thread at work, until it ends, however that is.
+struct Working<'a>(&'a Shared);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Relaxed);
+    }
 }
 
 /// Histograms and poll buffers live on the heap.
@@ -356,6 +367,8 @@ struct Shared {
     skipped: AtomicU64,
     /// Which of the rates is run.
     round: AtomicUsize,
+    /// Threads that have not asked all that is due in this round.
+    asking: AtomicUsize,
     /// When the asking begins, by rate; set before the phase is.
     ask_from: Vec<OnceLock<Instant>>,
 }
@@ -374,12 +387,13 @@ impl Shared {
             under_way: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             round: AtomicUsize::new(0),
+            asking: AtomicUsize::new(0),
             ask_from: (0..rounds).map(|_| OnceLock::new()).collect(),
         }
     }
 
     fn phase(&self) -> Phase {
-        match self.phase.load(Relaxed) {
+        match self.phase.load(Acquire) {
             0 => Phase::Open,
             1 => Phase::Rest,
             2 => Phase::Ask,
@@ -388,7 +402,8 @@ impl Shared {
     }
 
     fn enter(&self, phase: Phase) {
-        self.phase.store(phase as u8, Relaxed);
+        // Whoever sees the phase sees what was set for it.
+        self.phase.store(phase as u8, Release);
     }
 }
 
@@ -451,6 +466,7 @@ struct Round {
 struct Guide<'a> {
     shared: &'a Shared,
     options: &'a Options,
+    stop: &'a AtomicBool,
     began: Instant,
     told: Instant,
     seconds: Vec<Second>,
@@ -481,14 +497,15 @@ impl Guide<'_> {
         let from = Instant::now() + TICK;
         let _ = shared.ask_from[round].set(from);
         shared.round.store(round, Relaxed);
+        shared.asking.store(shared.threads, Relaxed);
         shared.enter(Phase::Ask);
-        let end = from + options.duration_of(round);
-        self.wait(|| Instant::now() >= end)?;
-        shared.enter(Phase::Rest);
+        // A thread that is late asks all the same what was due until the end; what it can't within the timeout has failed.
+        let patience = from + options.duration_of(round) + options.timeout;
+        self.wait(|| shared.asking.load(Acquire) == 0 || Instant::now() > patience)?;
         let seconds = from.elapsed().as_secs_f64();
-        // What is under way is waited for, and nobody begins anything after the first look.
-        let (first_look, patience) = (Instant::now() + 2 * TICK, Instant::now() + options.timeout + 4 * TICK);
-        let is_done = || shared.under_way.load(Relaxed) == 0 && Instant::now() > first_look;
+        shared.enter(Phase::Rest);
+        let patience = Instant::now() + options.timeout + 4 * TICK;
+        let is_done = || shared.asking.load(Acquire) == 0 && shared.under_way.load(Relaxed) == 0;
         self.wait(|| is_done() || Instant::now() > patience)?;
         Ok(Round {
             seconds,
@@ -499,9 +516,13 @@ impl Guide<'_> {
         })
     }
 
-    /// Waits, notes each second what is, and tells now and then how far it is.
+    /// Waits, notes each second what is, and tells now and then how far it is. A thread that ends before it is told to has
+    /// failed, and all that is waited for may then never be.
     fn wait(&mut self, done: impl Fn() -> bool) -> Result<()> {
-        while !done() && self.shared.running.load(Relaxed) > 0 {
+        while !done() && self.shared.running.load(Relaxed) == self.shared.threads {
+            if self.stop.load(Relaxed) {
+                return Err(Error::Failed("interrupted: nothing is reported".into()));
+            }
             thread::sleep(TICK / 10);
             if self.began.elapsed().as_secs_f64() >= (self.seconds.len() + 1) as f64 {
                 self.note()?;

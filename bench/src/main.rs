@@ -88,7 +88,10 @@ fn run(command: Command) -> Result<()> {
             print_json(&load::measure(&options, &mut load::Watch { stop: &stop, glimpse: &mut |_| () })?.report)
         }
         Command::Idle(options) => print_json(&idle::run(&options)?),
-        Command::Hold(options) => print_json(&hold::run(&options)?),
+        Command::Hold(options) => {
+            let stop = interrupt::flag()?;
+            print_json(&hold::run(&options, &stop)?)
+        }
         Command::Million(options) => million::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Calibrate(options) => calibrate::run(&options),

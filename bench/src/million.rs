@@ -10,6 +10,7 @@ use crate::amount;
 use crate::children::{self, Ended, free_address, spawn_tied, version, wait_until_accepting};
 use crate::error::{Error, Result, Trying};
 use crate::hold;
+use crate::interrupt;
 use crate::kernel::{self, Kernel};
 use crate::net::descriptors_max;
 use crate::network::{self, Namespace, Setting};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// Client connections that a worker of SpeedMimi takes, of the descriptors of its table: the rest is its reserve.
@@ -107,11 +109,13 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let speedmimi = children::speedmimi(options.speedmimi.as_deref())?;
     check_memory(options.connections)?;
+    // Interrupted, it ends here: what the whole machine sees has to be put back.
+    let stop = interrupt::flag()?;
     let space = network::enter(options.connections)?;
     for Setting { name, before, value, why } in &space.settings {
         eprintln!("{name} = {value} (was {before}): {why}");
     }
-    let report = measure(options, &speedmimi, &space)?;
+    let report = measure(options, &speedmimi, &space, &stop)?;
     let (english, chinese) = (report::markdown(&report, report::ENGLISH), report::markdown(&report, report::CHINESE));
     if let Some(dir) = &options.report {
         write(dir, "million.md", &english)?;
@@ -123,7 +127,7 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn measure(options: &Options, speedmimi: &Path, space: &Namespace) -> Result<Report> {
+fn measure(options: &Options, speedmimi: &Path, space: &Namespace, stop: &AtomicBool) -> Result<Report> {
     let descriptors = descriptors_max();
     let per_worker = (descriptors as f64 * CLIENTS_SHARE / SPREAD) as u64;
     let workers = match options.workers {
@@ -155,7 +159,7 @@ fn measure(options: &Options, speedmimi: &Path, space: &Namespace) -> Result<Rep
         let proxy = start(speedmimi, &arguments, address, "SpeedMimi", &dir)?;
         let threads = hold::threads_for(options.connections);
         eprintln!("{connections} connections, {workers} workers, {threads} threads of clients");
-        let held = hold::run(&hold::Options {
+        let load = hold::Options {
             target: Target::local(address.port()),
             pid: Some(proxy.0.id()),
             connections,
@@ -164,8 +168,8 @@ fn measure(options: &Options, speedmimi: &Path, space: &Namespace) -> Result<Rep
             settle: options.settle,
             threads,
             ..hold::Options::default()
-        });
-        Ok((text, held?))
+        };
+        Ok((text, hold::run(&load, stop)?))
     };
     let (_, few) = held(options.few, vec![options.trickle], vec![options.trickle_time])?;
     let rates = vec![options.trickle, options.rate];
