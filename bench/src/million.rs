@@ -7,7 +7,8 @@
 mod report;
 
 use crate::amount;
-use crate::children::{self, Ended, free_address, spawn_tied, version, wait_until_accepting};
+use crate::children::{self, free_address, version};
+use crate::dir::Dir;
 use crate::error::{Error, Result, Trying};
 use crate::hold;
 use crate::interrupt;
@@ -15,6 +16,7 @@ use crate::kernel::{self, Kernel};
 use crate::net::descriptors_max;
 use crate::network::{self, Namespace, Setting};
 use crate::proc;
+use crate::report::markdown;
 use crate::target::Target;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -134,12 +136,12 @@ fn measure(options: &Options, speedmimi: &Path, space: &Namespace, stop: &Atomic
         0 => options.connections.div_ceil(per_worker.max(1)) as usize,
         workers => workers,
     };
-    let dir = std::env::temp_dir().join(format!("speedmimi-million-{}", std::process::id()));
-    fs::create_dir_all(&dir).trying(|| format!("making {}", dir.display()))?;
+    let dir = Dir::new()?;
     let own = std::env::current_exe().trying(|| "finding this program".into())?;
     let origin = free_address()?;
-    let of_origin = ["origin".into(), format!("--threads={ORIGIN_THREADS}"), format!("--listen={origin}")];
-    let _origin = start(&own, &of_origin, origin, "the origin", &dir)?;
+    let own = own.display().to_string();
+    let of_origin = [own, "origin".into(), format!("--threads={ORIGIN_THREADS}"), format!("--listen={origin}")];
+    let _origin = children::start(of_origin, origin, "the origin", &dir)?;
     let config = |address: SocketAddr| {
         let port = address.port();
         let (max_conn, origin) = (options.connections + options.connections / 10 + 1000, origin.port());
@@ -153,10 +155,11 @@ fn measure(options: &Options, speedmimi: &Path, space: &Namespace, stop: &Atomic
     };
     let held = |connections: u64, rates: Vec<u64>, times: Vec<Duration>| -> Result<(String, hold::Report)> {
         let address = free_address()?;
-        let (text, file) = (config(address), dir.join("million.yaml"));
+        let (text, file) = (config(address), dir.file("million.yaml"));
         fs::write(&file, &text).trying(|| format!("writing {}", file.display()))?;
-        let arguments = ["run".into(), "--config".into(), file.display().to_string()];
-        let proxy = start(speedmimi, &arguments, address, "SpeedMimi", &dir)?;
+        let program = speedmimi.display().to_string();
+        let command = [program, "run".into(), "--config".into(), file.display().to_string()];
+        let proxy = children::start(command, address, "SpeedMimi", &dir)?;
         let threads = hold::threads_for(options.connections);
         eprintln!("{connections} connections, {workers} workers, {threads} threads of clients");
         let load = hold::Options {
@@ -174,9 +177,8 @@ fn measure(options: &Options, speedmimi: &Path, space: &Namespace, stop: &Atomic
     let (_, few) = held(options.few, vec![options.trickle], vec![options.trickle_time])?;
     let rates = vec![options.trickle, options.rate];
     let (config, many) = held(options.connections, rates, vec![options.trickle_time, options.duration])?;
-    let _ = fs::remove_dir_all(&dir);
     Ok(Report {
-        command: format!("speedmimi-bench {}", std::env::args().skip(1).collect::<Vec<_>>().join(" ")),
+        command: format!("speedmimi-bench {}", markdown::command(&std::env::args().skip(1).collect::<Vec<_>>())),
         at: std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
         version: version(speedmimi, "--version"),
         cpu: proc::cpu_model(),
@@ -198,14 +200,6 @@ const ORIGIN_THREADS: usize = 8;
 /// Idle backend connections that the proxy may keep: a worker's part has to be more than what it has under way, or it
 /// opens and closes them all the time, and each close keeps a port for a minute.
 const KEPT: usize = 8192;
-
-fn start(program: &Path, arguments: &[String], address: SocketAddr, name: &str, dir: &Path) -> Result<Ended> {
-    let log = dir.join(name);
-    let command = [program.display().to_string()].into_iter().chain(arguments.iter().cloned());
-    let mut child = Ended(spawn_tied(command, &log)?);
-    wait_until_accepting(&mut child, address, name, &log)?;
-    Ok(child)
-}
 
 fn check_memory(connections: u64) -> Result<()> {
     let (needed, available) = (connections * BYTES_EACH, Kernel::read().available);

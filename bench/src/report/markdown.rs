@@ -147,7 +147,7 @@ fn environment(report: &Report, words: &Words) -> String {
 }
 
 /// A command line that can be pasted.
-pub(super) fn command(words: &[String]) -> String {
+pub(crate) fn command(words: &[String]) -> String {
     let quoted = |word: &String| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
         if !word.is_empty() && word.chars().all(plain) {
