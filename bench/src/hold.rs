@@ -9,11 +9,12 @@ use crate::amount;
 use crate::clients::Speech;
 use crate::error::{Error, Result, Trying};
 use crate::kernel::{self, Kernel};
-use crate::load::Latency;
+use crate::load::{self, Latency};
 use crate::net::descriptors_max;
 use crate::proc;
 use crate::sys;
 use crate::target::Target;
+use crate::traffic::{SOURCES_MAX, TIMEOUT_MAX};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{
@@ -105,11 +106,14 @@ impl Options {
         if !(1..=CONNECTIONS_MAX).contains(&self.connections) {
             return wrong(format!("--connections {}: outside 1..={CONNECTIONS_MAX}", self.connections));
         }
-        if !(1..=1024).contains(&self.threads) || self.sources > 250 {
-            return wrong("--threads has to be 1..=1024 and --sources 0..=250".into());
+        if !(1..=1024).contains(&self.threads) || self.sources > SOURCES_MAX {
+            return wrong(format!("--threads has to be 1..=1024 and --sources 0..={SOURCES_MAX}"));
         }
-        if !self.rate.iter().all(|rate| (1..=RATE_MAX).contains(rate)) || self.timeout.is_zero() {
-            return wrong(format!("--rate has to be 1..={RATE_MAX} and --timeout above 0"));
+        if self.rate.is_empty() || !self.rate.iter().all(|rate| (1..=RATE_MAX).contains(rate)) {
+            return wrong(format!("--rate has to be 1..={RATE_MAX}"));
+        }
+        if self.timeout.is_zero() || self.timeout > TIMEOUT_MAX {
+            return wrong(format!("--timeout has to be above 0, and {TIMEOUT_MAX:?} at most"));
         }
         if ![1, self.rate.len()].contains(&self.duration.len()) {
             return wrong("--duration is one for all of --rate, or as many".into());
@@ -423,11 +427,9 @@ struct Asking {
 
 impl Outcome {
     fn new(rounds: usize) -> Result<Outcome> {
-        let histogram =
-            || Histogram::new_with_bounds(1_000, LATENCY_NS_MAX, 3).map_err(|e| Error::Failed(e.to_string()));
-        let asking = |_| Ok(Asking { latency: histogram()?, failures: Failures::default() });
+        let asking = |_| Ok(Asking { latency: load::histogram()?, failures: Failures::default() });
         let asking = (0..rounds).map(asking).collect::<Result<_>>()?;
-        Ok(Outcome { opening: histogram()?, open_failures: Failures::default(), asking })
+        Ok(Outcome { opening: load::histogram()?, open_failures: Failures::default(), asking })
     }
 
     fn add(&mut self, other: &Outcome) -> Result<()> {
@@ -441,9 +443,6 @@ impl Outcome {
         Ok(())
     }
 }
-
-/// Largest latency that is told apart, in ns.
-const LATENCY_NS_MAX: u64 = 120_000_000_000;
 
 /// What was measured on the way.
 struct Led {
