@@ -55,7 +55,7 @@ fn every_attack_happens_and_is_told() {
 fn a_server_resets_what_it_is_provoked_to_reset() {
     let origin = Origin::start(&Options { http2: true, max_streams: 1, ..Options::default() }).unwrap();
     let target = format!("--target={}", origin.url());
-    let output = attack(&["--kind=rapid-reset", "--json", &target, "--duration=200ms", "--quiet=100ms"]);
+    let output = attack(&["--kind=rapid-reset", "--json", &target, "--duration=1s", "--quiet=100ms"]);
     let [outcome] = &outcomes(&output)[..] else { panic!("{output:?}") };
     // All but the first of each batch are above the limit, and refused.
     assert!(outcome.resets > 0, "{outcome}");
