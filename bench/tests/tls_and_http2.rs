@@ -7,6 +7,7 @@ use speedmimi_bench::h2::frame::{self, flag, kind};
 use speedmimi_bench::h2::hpack;
 use speedmimi_bench::h2::server::{Answer, Event, Server};
 use speedmimi_bench::load::{self, Counts, Report};
+use speedmimi_bench::net::Received;
 use speedmimi_bench::origin::{Options, Origin, Spoil};
 use speedmimi_bench::tls;
 use speedmimi_bench::traffic::Traffic;
@@ -311,4 +312,26 @@ fn what_is_answered_before_it_is_sent_is_given_up() {
     assert_eq!(done.iter().map(|done| (done.key, done.verdict)).collect::<Vec<_>>(), [(7, Ok(()))]);
     frame::put_reset(&mut reset, 1, frame::code::CANCEL);
     assert!(client.out().ends_with(&reset));
+}
+
+#[test]
+fn a_body_that_is_cut_off_within_tls_is_not_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("https://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    std::thread::spawn(move || {
+        let side = tls::ServerSide::new(&Pair::generate().unwrap(), &["http/1.1"]).unwrap();
+        for stream in listener.incoming().flatten() {
+            stream.set_nonblocking(true).unwrap();
+            let (mut wire, mut buffer) = (side.accept(stream.into()).unwrap(), vec![0; 256 * 1024]);
+            while !matches!(wire.receive(&mut buffer), Ok(Received::Bytes(_)) | Err(_)) {
+                std::thread::yield_now();
+            }
+            // Then it is closed, without a word that this was all.
+            let _ = wire.send(b"HTTP/1.1 200 OK\r\n\r\nabc");
+        }
+    });
+    let report = load_with(&origin(|_| ()), |o| {
+        (o.target, o.traffic.body, o.connections, o.requests) = (target, 3, 1, Some(3));
+    });
+    assert_eq!(report.total, Counts { failed: 3, closed: 3, ..Counts::default() });
 }
