@@ -10,7 +10,6 @@ use crate::clients::Speech;
 use crate::error::{Error, Result, Trying};
 use crate::kernel::{self, Kernel};
 use crate::load::{self, Latency};
-use crate::net::descriptors_max;
 use crate::proc;
 use crate::sys;
 use crate::target::Target;
@@ -25,8 +24,6 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Descriptors of a thread that are not connections, at most.
-const DESCRIPTORS_RESERVE: usize = 64;
 /// Opened and not answered yet, over all threads: enough to keep everybody busy, far below any backlog.
 const PACE_COUNT: usize = 1024;
 const TICK: Duration = Duration::from_millis(50);
@@ -90,15 +87,9 @@ impl Default for Options {
     }
 }
 
-/// How many threads so many connections take, each with a descriptor table of its own.
-pub fn threads_for(connections: u64) -> usize {
-    let per_table = descriptors_max().saturating_sub(DESCRIPTORS_RESERVE).max(1);
-    (connections as usize).div_ceil(per_table)
-}
-
 impl Options {
     fn threads(&self) -> usize {
-        self.threads.max(threads_for(self.connections)).min(self.connections as usize)
+        load::thread_count(self.connections as usize, self.threads)
     }
 
     fn check(&self) -> Result<()> {
@@ -160,24 +151,27 @@ pub struct Report {
     pub used: Moment,
     /// After all were closed.
     pub after: Moment,
+    /// User bytes of the process per idle connection, over those before the first one.
+    #[serde(default)]
+    pub user_bytes_each: f64,
+    /// The same against what the process holds after all were closed.
+    #[serde(default)]
+    pub user_bytes_each_over_after: f64,
+    /// Bytes of the kernel per idle connection, of both its ends, over those before the first one.
+    #[serde(default)]
+    pub kernel_bytes_each: f64,
     /// Second by second.
     pub seconds: Vec<Second>,
 }
 
 impl Report {
-    /// User bytes of the process per open connection, over those before the first one.
-    pub fn user_bytes_each(&self) -> f64 {
-        self.each(self.idle.user as f64 - self.before.user as f64)
-    }
-
-    /// The same against what the process holds after all were closed.
-    pub fn user_bytes_each_over_after(&self) -> f64 {
-        self.each(self.idle.user as f64 - self.after.user as f64)
-    }
-
-    /// Bytes of the kernel per open connection, of both its ends.
-    pub fn kernel_bytes_each(&self) -> f64 {
-        self.each(self.idle.kernel.bytes() as f64 - self.before.kernel.bytes() as f64)
+    /// Fills in what a connection takes, from the moments.
+    pub(crate) fn with_each(mut self) -> Report {
+        let (before, idle, after) = (&self.before, &self.idle, &self.after);
+        self.user_bytes_each = self.each(idle.user as f64 - before.user as f64);
+        self.user_bytes_each_over_after = self.each(idle.user as f64 - after.user as f64);
+        self.kernel_bytes_each = self.each(idle.kernel.bytes() as f64 - before.kernel.bytes() as f64);
+        self
     }
 
     /// The slabs that grew, per connection, the largest first.
@@ -575,8 +569,12 @@ fn report(
         idle: led.idle,
         used: led.used,
         after,
+        user_bytes_each: 0.0,
+        user_bytes_each_over_after: 0.0,
+        kernel_bytes_each: 0.0,
         seconds,
     }
+    .with_each()
 }
 
 fn trickle_of(rate: u64, round: &Round, asking: &Asking) -> Trickle {

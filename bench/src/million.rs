@@ -13,6 +13,7 @@ use crate::error::{Error, Result, Trying};
 use crate::hold;
 use crate::interrupt;
 use crate::kernel::{self, Kernel};
+use crate::load;
 use crate::net::descriptors_max;
 use crate::network::{self, Namespace, Setting};
 use crate::proc;
@@ -160,7 +161,7 @@ fn measure(options: &Options, speedmimi: &Path, space: &Namespace, stop: &Atomic
         let program = speedmimi.display().to_string();
         let command = [program, "run".into(), "--config".into(), file.display().to_string()];
         let proxy = children::start(command, address, "SpeedMimi", &dir)?;
-        let threads = hold::threads_for(options.connections);
+        let threads = load::thread_count(options.connections as usize, 1);
         eprintln!("{connections} connections, {workers} workers, {threads} threads of clients");
         let load = hold::Options {
             target: Target::local(address.port()),

@@ -50,8 +50,10 @@ fn all_are_opened_and_each_is_asked_in_its_turn() {
 #[test]
 fn websockets_are_upgraded_once_and_echo_each_time() {
     let origin = Origin::start(&origin::Options::default()).unwrap();
-    let report = hold(&origin, |options| options.websocket = true);
+    let report = hold(&origin, |options| (options.websocket, options.pid) = (true, Some(std::process::id())));
     assert!(report.is_whole(), "{report:?}");
+    let grown = report.idle.user as f64 - report.before.user as f64;
+    assert!((report.user_bytes_each * CONNECTIONS as f64 - grown).abs() < 1.0, "{report:?}");
     assert!(report.trickles[0].ok > 0);
     assert_eq!(origin.stats().upgrades, CONNECTIONS);
 }

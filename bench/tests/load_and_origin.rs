@@ -215,14 +215,16 @@ fn serving(serve: fn(&mut TcpStream)) -> SocketAddr {
     address
 }
 
-/// Reads a head, answers it, and keeps the connection until its other end is gone.
-fn answer_and_stay(stream: &mut TcpStream, answer: &str) {
+/// Reads a head, answers it, and keeps the connection for ever, without reading on.
+fn answer_and_stay(stream: &mut TcpStream, answer: &str) -> ! {
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|len| len > 0) {
         head.extend_from_slice(&byte);
     }
     let _ = stream.write_all(answer.as_bytes());
-    let _ = std::io::copy(stream, &mut std::io::sink());
+    loop {
+        std::thread::park();
+    }
 }
 
 #[test]

@@ -207,7 +207,7 @@ fn goals(text: &mut String, report: &Report, w: Words) -> std::fmt::Result {
     // Where nothing was answered there is no latency, and no goal is met.
     let ratio = if base.latency_us.p99 > 0.0 { trickle.latency_us.p99 / base.latency_us.p99 } else { f64::INFINITY };
     let private = many.idle.private as f64 / 1e6;
-    let user = many.user_bytes_each();
+    let user = many.user_bytes_each;
     let asked: u64 = many.trickles.iter().map(|trickle| trickle.failures.sum()).sum();
     let failed = many.open_failures.sum() + many.lost_idle + asked;
     let accepts = many.accepts_per_second;
@@ -277,7 +277,7 @@ fn ten_million(text: &mut String, report: &Report, w: Words) -> std::fmt::Result
     const CONNECTIONS: f64 = 1e7;
     let many = &report.many;
     section(text, w.next, w.next_columns)?;
-    let (user, kernel) = (many.user_bytes_each(), many.kernel_bytes_each() / 2.0);
+    let (user, kernel) = (many.user_bytes_each, many.kernel_bytes_each / 2.0);
     let rows = [
         (w.next_user, format!("10⁷ × {user:.0} B"), CONNECTIONS * user),
         (w.next_kernel, format!("10⁷ × {kernel:.0} B"), CONNECTIONS * kernel),
@@ -336,8 +336,12 @@ mod tests {
             idle: moment(1_000_000 + connections * 100, 299_000_000),
             used: moment(0, 0),
             after: moment(1_000_000, 1_000_000),
+            user_bytes_each: 0.0,
+            user_bytes_each_over_after: 0.0,
+            kernel_bytes_each: 0.0,
             seconds: Vec::new(),
         }
+        .with_each()
     }
 
     fn report() -> Report {
