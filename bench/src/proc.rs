@@ -19,20 +19,32 @@ pub struct Usage {
     pub user_bytes: u64,
 }
 
-/// What this process and its descendants took so far. Descendants that have ended are not counted any more.
+/// What this process and its descendants took so far, CPU time of those that have ended included.
 ///
 /// # Errors
 /// When there is no such process.
 pub fn usage(pid: u32) -> Result<Usage> {
-    let cpu_ns = sys::process_cpu_ns(pid).trying(|| format!("reading the CPU time of process {pid}"))?;
-    let mut sum = Usage { cpu_ns, user_bytes: user_bytes(pid)? };
+    let own_ns = sys::process_cpu_ns(pid).trying(|| format!("reading the CPU time of process {pid}"))?;
+    let mut sum = Usage { cpu_ns: own_ns + waited_for_ns(pid), user_bytes: user_bytes(pid)? };
     for child in children(pid) {
-        // One that ended meanwhile takes nothing.
-        let of_child = usage(child).unwrap_or_default();
+        let of_child = usage(child).unwrap_or_else(|_| Usage {
+            // One that has ended and was not waited for has no memory any more; one that was is the parent's.
+            cpu_ns: sys::process_cpu_ns(child).unwrap_or(0),
+            user_bytes: 0,
+        });
         sum.cpu_ns += of_child.cpu_ns;
         sum.user_bytes += of_child.user_bytes;
     }
     Ok(sum)
+}
+
+/// CPU time of the descendants of a process that have ended and were waited for, in ns; in whole ticks.
+fn waited_for_ns(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name may have blanks and brackets in it; what follows it begins with the third field.
+    let fields: Vec<&str> = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let ticks = |field: usize| fields.get(field - 3).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0);
+    (ticks(16) + ticks(17)) * (1_000_000_000 / rustix::param::clock_ticks_per_second().max(1))
 }
 
 /// CPU time of the calling process, its ended threads included.

@@ -96,7 +96,7 @@ fn an_open_loop_reports_how_its_schedule_was_kept() {
     let arguments = ["--concurrency=10", "--duration=500ms", "--rate=200", "--arrivals=poisson", "--seed=3"];
     let report = report(&origin, &dir, &arguments);
     let open = report.stages[0].open_loop.as_ref().unwrap();
-    assert!((60..=140).contains(&open.due) && open.unsent == 0, "{open:?}");
+    assert!(open.due >= 60 && open.unsent == 0, "{open:?}");
     assert!(report.load.starts_with("open loop, 200 a second, poisson arrivals"), "{}", report.load);
 }
 
