@@ -23,14 +23,18 @@ pub fn size(text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("`{text}` is no size like 100, 64KiB or 1MiB"))
 }
 
+/// Longer than anything is waited for; a moment so far away can be reckoned with.
+const DURATION_MAX: Duration = Duration::from_secs(365 * 86_400);
+
 /// A duration: `250ms`, `30s`, `1m30s`; a plain number is seconds.
 ///
 /// # Errors
 /// When a part has no known unit, or the sum is too large.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no duration like 250ms, 30s or 1m30s");
+    let fits = |total: Duration| if total <= DURATION_MAX { Ok(total) } else { Err(wrong()) };
     if let Ok(seconds) = text.parse::<u64>() {
-        return Ok(Duration::from_secs(seconds));
+        return fits(Duration::from_secs(seconds));
     }
     let mut rest = text;
     let mut total = Duration::ZERO;
@@ -49,7 +53,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         total = total.checked_add(part).ok_or_else(wrong)?;
         rest = &rest[digits + unit_bytes..];
     }
-    if text.is_empty() { Err(wrong()) } else { Ok(total) }
+    if text.is_empty() { Err(wrong()) } else { fits(total) }
 }
 
 fn scaled(text: &str, endings: &[(&str, u64)]) -> Option<u64> {
@@ -80,7 +84,7 @@ mod tests {
         for text in ["", "k", "-1", "+1", "1.5k", "5 k", "99999999999999999999", "99999999999999999m"] {
             assert!(count(text).is_err(), "{text}");
         }
-        for text in ["", "s", "5x", "1s5", "99999999999999999h", "1é"] {
+        for text in ["", "s", "5x", "1s5", "99999999999999999h", "1é", "99999999999", "9999h9999999h"] {
             assert!(duration(text).is_err(), "{text}");
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Owns processes. Never knows what they are for.
 
+use crate::dir::Dir;
 use crate::error::{Error, Result, Trying};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
@@ -48,12 +49,16 @@ pub fn spawn_pinned(cpu: usize, command: impl IntoIterator<Item = String>, log: 
     spawn(Some(cpu), command, log)
 }
 
-/// The same on any CPU.
+/// Starts a command on any CPU, tied to this process, and waits until it accepts connections; what it says goes to a log in
+/// `dir`.
 ///
 /// # Errors
-/// When it can't be started.
-pub fn spawn_tied(command: impl IntoIterator<Item = String>, log: &Path) -> Result<Child> {
-    spawn(None, command, log)
+/// When it can't be started, or does not listen; with what it said.
+pub fn start(command: impl IntoIterator<Item = String>, address: SocketAddr, name: &str, dir: &Dir) -> Result<Ended> {
+    let log = dir.file(&format!("{name}.log"));
+    let mut child = Ended(spawn(None, command, &log)?);
+    wait_until_accepting(&mut child, address, name, &log)?;
+    Ok(child)
 }
 
 fn spawn(cpu: Option<usize>, command: impl IntoIterator<Item = String>, log: &Path) -> Result<Child> {

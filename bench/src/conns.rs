@@ -169,10 +169,19 @@ struct Slot {
     asked_at: Option<Instant>,
     /// Connecting, or handshaking.
     opening: bool,
+    /// Answered for the last time: only its end is waited for, no longer than an answer would be.
+    ending: bool,
     /// Watched for room to write.
     writing: bool,
     /// Told apart from the one that had this slot before.
     generation: u32,
+}
+
+impl Slot {
+    /// Whether an answer is due.
+    fn is_asked(&self) -> bool {
+        self.asked_at.is_some() && !self.opening && !self.ending
+    }
 }
 
 /// The connections of one thread.
@@ -208,6 +217,7 @@ impl Connections {
             seen: 0,
             asked_at: None,
             opening: false,
+            ending: false,
             writing: false,
             generation: 0,
         };
@@ -262,7 +272,7 @@ impl Connections {
     /// Asks on an open connection that has no request under way.
     pub fn ask<S: Script>(&mut self, slot: usize, job: usize, script: &mut S) {
         let s = &mut self.slots[slot];
-        (s.job, s.sent, s.seen, s.asked_at) = (job, 0, 0, Some(Instant::now()));
+        (s.job, s.sent, s.seen, s.asked_at, s.ending) = (job, 0, 0, Some(Instant::now()), false);
         self.push(slot, script);
     }
 
@@ -270,7 +280,7 @@ impl Connections {
     pub fn close(&mut self, slot: usize) {
         let s = &mut self.slots[slot];
         s.asked_at = None;
-        s.opening = false;
+        (s.opening, s.ending) = (false, false);
         if s.wire.take().is_some() {
             self.open -= 1;
         }
@@ -315,7 +325,11 @@ impl Connections {
         for slot in 0..self.slots.len() {
             let s = &self.slots[slot];
             if s.asked_at.is_some_and(|at| now.saturating_duration_since(at) > self.timeout) {
-                let failure = if s.opening { Failure::Connect } else { Failure::Timeout };
+                let failure = match (s.opening, s.ending) {
+                    (true, _) => Failure::Connect,
+                    (_, true) => Failure::Closed,
+                    _ => Failure::Timeout,
+                };
                 self.lose(slot, failure, script);
             }
         }
@@ -336,8 +350,7 @@ impl Connections {
     }
 
     fn lose<S: Script>(&mut self, slot: usize, failure: Failure, script: &mut S) {
-        let s = &self.slots[slot];
-        let asked = s.asked_at.is_some() && !s.opening;
+        let asked = self.slots[slot].is_asked();
         self.close(slot);
         script.next(slot, Event::Lost { failure, asked });
     }
@@ -428,7 +441,7 @@ impl Connections {
 
     fn take<S: Script>(&mut self, slot: usize, len: usize, script: &mut S) {
         let s = &mut self.slots[slot];
-        if s.asked_at.is_none() {
+        if !s.is_asked() {
             return self.lose(slot, Failure::Malformed, script); // Nobody asked.
         }
         let bytes = &self.scratch[..len];
@@ -455,7 +468,7 @@ impl Connections {
         let s = &mut self.slots[slot];
         let answer = match &self.jobs[s.job].expect {
             Expect::Bytes(_) => None,
-            expect if s.asked_at.is_some() => s.reader.end(expect.body()),
+            expect if s.is_asked() => s.reader.end(expect.body()),
             _ => None,
         };
         match answer {
@@ -467,12 +480,17 @@ impl Connections {
     fn answered<S: Script>(&mut self, slot: usize, answer: Answer, script: &mut S) {
         let s = &mut self.slots[slot];
         let Some(asked_at) = s.asked_at.take() else { return };
+        // What is left of a request whose answer came early would be taken for the next one.
+        let keep = answer.keep && s.sent == self.jobs[s.job].request.len();
+        if !keep {
+            (s.ending, s.asked_at) = (true, Some(Instant::now()));
+        }
         let verdict = match &self.jobs[s.job].expect {
             Expect::Answer { status, .. } | Expect::Status(status) if *status != answer.status => Err(Failure::Status),
             Expect::Answer { .. } if !answer.body_ok => Err(Failure::Body),
             _ => Ok(()),
         };
-        let event = Event::Answered { latency: asked_at.elapsed(), status: answer.status, verdict, keep: answer.keep };
+        let event = Event::Answered { latency: asked_at.elapsed(), status: answer.status, verdict, keep };
         self.tell(slot, event, script);
     }
 }

@@ -9,20 +9,21 @@ use crate::amount;
 use crate::clients::Speech;
 use crate::error::{Error, Result, Trying};
 use crate::kernel::{self, Kernel};
-use crate::load::Latency;
-use crate::net::descriptors_max;
+use crate::load::{self, Latency};
 use crate::proc;
 use crate::sys;
 use crate::target::Target;
+use crate::traffic::{SOURCES_MAX, TIMEOUT_MAX};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Descriptors of a thread that are not connections, at most.
-const DESCRIPTORS_RESERVE: usize = 64;
 /// Opened and not answered yet, over all threads: enough to keep everybody busy, far below any backlog.
 const PACE_COUNT: usize = 1024;
 const TICK: Duration = Duration::from_millis(50);
@@ -86,15 +87,9 @@ impl Default for Options {
     }
 }
 
-/// How many threads so many connections take, each with a descriptor table of its own.
-pub fn threads_for(connections: u64) -> usize {
-    let per_table = descriptors_max().saturating_sub(DESCRIPTORS_RESERVE).max(1);
-    (connections as usize).div_ceil(per_table)
-}
-
 impl Options {
     fn threads(&self) -> usize {
-        self.threads.max(threads_for(self.connections)).min(self.connections as usize)
+        load::thread_count(self.connections as usize, self.threads)
     }
 
     fn check(&self) -> Result<()> {
@@ -102,11 +97,14 @@ impl Options {
         if !(1..=CONNECTIONS_MAX).contains(&self.connections) {
             return wrong(format!("--connections {}: outside 1..={CONNECTIONS_MAX}", self.connections));
         }
-        if !(1..=1024).contains(&self.threads) || self.sources > 250 {
-            return wrong("--threads has to be 1..=1024 and --sources 0..=250".into());
+        if !(1..=1024).contains(&self.threads) || self.sources > SOURCES_MAX {
+            return wrong(format!("--threads has to be 1..=1024 and --sources 0..={SOURCES_MAX}"));
         }
-        if !self.rate.iter().all(|rate| (1..=RATE_MAX).contains(rate)) || self.timeout.is_zero() {
-            return wrong(format!("--rate has to be 1..={RATE_MAX} and --timeout above 0"));
+        if self.rate.is_empty() || !self.rate.iter().all(|rate| (1..=RATE_MAX).contains(rate)) {
+            return wrong(format!("--rate has to be 1..={RATE_MAX}"));
+        }
+        if self.timeout.is_zero() || self.timeout > TIMEOUT_MAX {
+            return wrong(format!("--timeout has to be above 0, and {TIMEOUT_MAX:?} at most"));
         }
         if ![1, self.rate.len()].contains(&self.duration.len()) {
             return wrong("--duration is one for all of --rate, or as many".into());
@@ -153,24 +151,27 @@ pub struct Report {
     pub used: Moment,
     /// After all were closed.
     pub after: Moment,
+    /// User bytes of the process per idle connection, over those before the first one.
+    #[serde(default)]
+    pub user_bytes_each: f64,
+    /// The same against what the process holds after all were closed.
+    #[serde(default)]
+    pub user_bytes_each_over_after: f64,
+    /// Bytes of the kernel per idle connection, of both its ends, over those before the first one.
+    #[serde(default)]
+    pub kernel_bytes_each: f64,
     /// Second by second.
     pub seconds: Vec<Second>,
 }
 
 impl Report {
-    /// User bytes of the process per open connection, over those before the first one.
-    pub fn user_bytes_each(&self) -> f64 {
-        self.each(self.idle.user as f64 - self.before.user as f64)
-    }
-
-    /// The same against what the process holds after all were closed.
-    pub fn user_bytes_each_over_after(&self) -> f64 {
-        self.each(self.idle.user as f64 - self.after.user as f64)
-    }
-
-    /// Bytes of the kernel per open connection, of both its ends.
-    pub fn kernel_bytes_each(&self) -> f64 {
-        self.each(self.idle.kernel.bytes() as f64 - self.before.kernel.bytes() as f64)
+    /// Fills in what a connection takes, from the moments.
+    pub(crate) fn with_each(mut self) -> Report {
+        let (before, idle, after) = (&self.before, &self.idle, &self.after);
+        self.user_bytes_each = self.each(idle.user as f64 - before.user as f64);
+        self.user_bytes_each_over_after = self.each(idle.user as f64 - after.user as f64);
+        self.kernel_bytes_each = self.each(idle.kernel.bytes() as f64 - before.kernel.bytes() as f64);
+        self
     }
 
     /// The slabs that grew, per connection, the largest first.
@@ -278,18 +279,18 @@ pub struct Second {
     pub user: u64,
 }
 
-/// Opens, holds, asks, closes.
+/// Opens, holds, asks, closes; ends early, with an error, once `stop` is set.
 ///
 /// # Errors
-/// When the options make no sense, a thread can't work, or the process can't be read; what fails on a connection is in
-/// the report.
-pub fn run(options: &Options) -> Result<Report> {
+/// When the options make no sense, a thread can't work, the process can't be read, or it is interrupted; what fails on a
+/// connection is in the report.
+pub fn run(options: &Options, stop: &AtomicBool) -> Result<Report> {
     options.check()?;
     let shared = Arc::new(Shared::new(options.threads(), options.rate.len()));
     let before = moment(options.pid)?;
     let workers = spawn(&shared, options)?;
     let mut guide =
-        Guide { shared: &shared, options, began: Instant::now(), told: Instant::now(), seconds: Vec::new() };
+        Guide { shared: &shared, options, stop, began: Instant::now(), told: Instant::now(), seconds: Vec::new() };
     let led = guide.lead();
     shared.enter(Phase::Close);
     let seconds = std::mem::take(&mut guide.seconds);
@@ -310,15 +311,23 @@ fn spawn(shared: &Arc<Shared>, options: &Options) -> Result<Vec<JoinHandle<Resul
         let (shared, options, side) = (Arc::clone(shared), options.clone(), side.clone());
         let mine = count * index / threads..count * (index + 1) / threads;
         thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
+            let _working = Working(&shared);
             if threads > 1 {
                 sys::private_descriptor_table().trying(|| "unshare(CLONE_FILES)".into())?;
             }
-            let done = trickle::work(&shared, (&options, side), index, mine);
-            shared.running.fetch_sub(1, Relaxed);
-            done
+            trickle::work(&shared, (&options, side), index, mine)
         })
     };
     (0..threads).map(worker).collect::<std::io::Result<_>>().trying(|| "starting a thread".into())
+}
+
+/// A thread at work, until it ends, however that is.
+struct Working<'a>(&'a Shared);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Relaxed);
+    }
 }
 
 /// Histograms and poll buffers live on the heap.
@@ -356,6 +365,8 @@ struct Shared {
     skipped: AtomicU64,
     /// Which of the rates is run.
     round: AtomicUsize,
+    /// Threads that have not asked all that is due in this round.
+    asking: AtomicUsize,
     /// When the asking begins, by rate; set before the phase is.
     ask_from: Vec<OnceLock<Instant>>,
 }
@@ -374,12 +385,13 @@ impl Shared {
             under_way: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             round: AtomicUsize::new(0),
+            asking: AtomicUsize::new(0),
             ask_from: (0..rounds).map(|_| OnceLock::new()).collect(),
         }
     }
 
     fn phase(&self) -> Phase {
-        match self.phase.load(Relaxed) {
+        match self.phase.load(Acquire) {
             0 => Phase::Open,
             1 => Phase::Rest,
             2 => Phase::Ask,
@@ -388,7 +400,8 @@ impl Shared {
     }
 
     fn enter(&self, phase: Phase) {
-        self.phase.store(phase as u8, Relaxed);
+        // Whoever sees the phase sees what was set for it.
+        self.phase.store(phase as u8, Release);
     }
 }
 
@@ -408,11 +421,9 @@ struct Asking {
 
 impl Outcome {
     fn new(rounds: usize) -> Result<Outcome> {
-        let histogram =
-            || Histogram::new_with_bounds(1_000, LATENCY_NS_MAX, 3).map_err(|e| Error::Failed(e.to_string()));
-        let asking = |_| Ok(Asking { latency: histogram()?, failures: Failures::default() });
+        let asking = |_| Ok(Asking { latency: load::histogram()?, failures: Failures::default() });
         let asking = (0..rounds).map(asking).collect::<Result<_>>()?;
-        Ok(Outcome { opening: histogram()?, open_failures: Failures::default(), asking })
+        Ok(Outcome { opening: load::histogram()?, open_failures: Failures::default(), asking })
     }
 
     fn add(&mut self, other: &Outcome) -> Result<()> {
@@ -426,9 +437,6 @@ impl Outcome {
         Ok(())
     }
 }
-
-/// Largest latency that is told apart, in ns.
-const LATENCY_NS_MAX: u64 = 120_000_000_000;
 
 /// What was measured on the way.
 struct Led {
@@ -451,6 +459,7 @@ struct Round {
 struct Guide<'a> {
     shared: &'a Shared,
     options: &'a Options,
+    stop: &'a AtomicBool,
     began: Instant,
     told: Instant,
     seconds: Vec<Second>,
@@ -481,14 +490,15 @@ impl Guide<'_> {
         let from = Instant::now() + TICK;
         let _ = shared.ask_from[round].set(from);
         shared.round.store(round, Relaxed);
+        shared.asking.store(shared.threads, Relaxed);
         shared.enter(Phase::Ask);
-        let end = from + options.duration_of(round);
-        self.wait(|| Instant::now() >= end)?;
-        shared.enter(Phase::Rest);
+        // A thread that is late asks all the same what was due until the end; what it can't within the timeout has failed.
+        let patience = from + options.duration_of(round) + options.timeout;
+        self.wait(|| shared.asking.load(Acquire) == 0 || Instant::now() > patience)?;
         let seconds = from.elapsed().as_secs_f64();
-        // What is under way is waited for, and nobody begins anything after the first look.
-        let (first_look, patience) = (Instant::now() + 2 * TICK, Instant::now() + options.timeout + 4 * TICK);
-        let is_done = || shared.under_way.load(Relaxed) == 0 && Instant::now() > first_look;
+        shared.enter(Phase::Rest);
+        let patience = Instant::now() + options.timeout + 4 * TICK;
+        let is_done = || shared.asking.load(Acquire) == 0 && shared.under_way.load(Relaxed) == 0;
         self.wait(|| is_done() || Instant::now() > patience)?;
         Ok(Round {
             seconds,
@@ -499,9 +509,13 @@ impl Guide<'_> {
         })
     }
 
-    /// Waits, notes each second what is, and tells now and then how far it is.
+    /// Waits, notes each second what is, and tells now and then how far it is. A thread that ends before it is told to has
+    /// failed, and all that is waited for may then never be.
     fn wait(&mut self, done: impl Fn() -> bool) -> Result<()> {
-        while !done() && self.shared.running.load(Relaxed) > 0 {
+        while !done() && self.shared.running.load(Relaxed) == self.shared.threads {
+            if self.stop.load(Relaxed) {
+                return Err(Error::Failed("interrupted: nothing is reported".into()));
+            }
             thread::sleep(TICK / 10);
             if self.began.elapsed().as_secs_f64() >= (self.seconds.len() + 1) as f64 {
                 self.note()?;
@@ -555,8 +569,12 @@ fn report(
         idle: led.idle,
         used: led.used,
         after,
+        user_bytes_each: 0.0,
+        user_bytes_each_over_after: 0.0,
+        kernel_bytes_each: 0.0,
         seconds,
     }
+    .with_each()
 }
 
 fn trickle_of(rate: u64, round: &Round, asking: &Asking) -> Trickle {

@@ -10,11 +10,11 @@ use crate::clients::{Ask, Clients, Count, Speech};
 use crate::conns::{Connections, Event, Next, Script};
 use crate::error::{Error, Result, Trying};
 use crate::load;
-use crate::net::descriptors_max;
 use crate::proc;
 use crate::sys;
 use crate::target::Target;
 use crate::tls::ClientSide;
+use crate::traffic::SOURCES_MAX;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,8 +24,6 @@ use std::time::{Duration, Instant};
 
 /// Connections of a thread that may be connecting, or asked once more, at once.
 const PACE_COUNT_MAX: usize = 200;
-/// Descriptors of a thread that are not connections, at most.
-const DESCRIPTORS_RESERVE: usize = 64;
 const TICK: Duration = Duration::from_millis(5);
 /// The body that is asked for, in bytes.
 const BODY_BYTES: usize = 100;
@@ -98,11 +96,12 @@ pub struct Report {
 /// # Errors
 /// When the options make no sense or the process can't be read; connections that fail are in the report.
 pub fn run(options: &Options) -> Result<Report> {
-    if !(1..=load::CONNECTIONS_MAX).contains(&options.connections) || options.sources > 250 {
-        return Err(Error::Usage("--connections has to be 1..=1,000,000 and --sources 0..=250".into()));
+    if !(1..=load::CONNECTIONS_MAX).contains(&options.connections) || options.sources > SOURCES_MAX {
+        let (most, sources) = (load::CONNECTIONS_MAX, SOURCES_MAX);
+        return Err(Error::Usage(format!("--connections has to be 1..={most} and --sources 0..={sources}")));
     }
     let count = options.connections as usize;
-    let threads = count.div_ceil(descriptors_max().saturating_sub(DESCRIPTORS_RESERVE).max(1));
+    let threads = load::thread_count(count, 1);
     let shared = Arc::new(Shared::default());
     shared.running.store(threads, Relaxed);
     let side = options.speech.client_side(&options.target)?;

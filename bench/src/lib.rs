@@ -19,6 +19,7 @@ mod children;
 pub mod clients;
 pub mod compare;
 pub mod conns;
+mod dir;
 pub mod error;
 pub mod events;
 pub mod h2;

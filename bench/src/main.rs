@@ -65,7 +65,7 @@ fn main() -> ExitCode {
             eprintln!("{}", Cli::command().render_help());
             return ExitCode::from(2);
         }
-        None => stages::run(&cli.stages, std::env::args().collect()).and_then(|table| print(&table)),
+        None => run_stages(&cli.stages),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -88,7 +88,10 @@ fn run(command: Command) -> Result<()> {
             print_json(&load::measure(&options, &mut load::Watch { stop: &stop, glimpse: &mut |_| () })?.report)
         }
         Command::Idle(options) => print_json(&idle::run(&options)?),
-        Command::Hold(options) => print_json(&hold::run(&options)?),
+        Command::Hold(options) => {
+            let stop = interrupt::flag()?;
+            print_json(&hold::run(&options, &stop)?)
+        }
         Command::Million(options) => million::run(&options),
         Command::Compare(options) => compare::run(&options),
         Command::Calibrate(options) => calibrate::run(&options),
@@ -98,6 +101,12 @@ fn run(command: Command) -> Result<()> {
         Command::Pin(options) => match pin::become_program(&options)? {},
         Command::Spin(options) => pin::spin(&options),
     }
+}
+
+fn run_stages(options: &stages::Options) -> Result<()> {
+    let (table, failed) = stages::run(options, std::env::args().collect())?;
+    print(&table)?;
+    failed.map_or(Ok(()), Err)
 }
 
 fn print_json(report: &impl serde::Serialize) -> Result<()> {

@@ -7,19 +7,24 @@
 mod report;
 
 use crate::amount;
-use crate::children::{self, Ended, free_address, spawn_tied, version, wait_until_accepting};
+use crate::children::{self, free_address, version};
+use crate::dir::Dir;
 use crate::error::{Error, Result, Trying};
 use crate::hold;
+use crate::interrupt;
 use crate::kernel::{self, Kernel};
+use crate::load;
 use crate::machine;
 use crate::net::descriptors_max;
 use crate::network::{self, Namespace, Setting};
 use crate::proc;
+use crate::report::markdown;
 use crate::target::Target;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// Client connections that a worker of SpeedMimi takes, of the descriptors of its table: the rest is its reserve.
@@ -109,11 +114,13 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let speedmimi = children::speedmimi(options.speedmimi.as_deref())?;
     check_memory(options.connections)?;
+    // Interrupted, it ends here: what the whole machine sees has to be put back.
+    let stop = interrupt::flag()?;
     let space = network::enter(options.connections)?;
     for Setting { name, before, value, why } in &space.settings {
         eprintln!("{name} = {value} (was {before}): {why}");
     }
-    let report = measure(options, &speedmimi, &space)?;
+    let report = measure(options, &speedmimi, &space, &stop)?;
     let (english, chinese) = (report::markdown(&report, report::ENGLISH), report::markdown(&report, report::CHINESE));
     if let Some(dir) = &options.report {
         write(dir, "million.md", &english)?;
@@ -125,7 +132,7 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn measure(options: &Options, speedmimi: &Path, space: &Namespace) -> Result<Report> {
+fn measure(options: &Options, speedmimi: &Path, space: &Namespace, stop: &AtomicBool) -> Result<Report> {
     let descriptors = descriptors_max();
     let per_worker = (descriptors as f64 * CLIENTS_SHARE / SPREAD) as u64;
     let workers = match options.workers {
@@ -133,12 +140,12 @@ fn measure(options: &Options, speedmimi: &Path, space: &Namespace) -> Result<Rep
         0 => options.connections.div_ceil(per_worker.max(1)) as usize,
         workers => workers,
     };
-    let dir = std::env::temp_dir().join(format!("speedmimi-million-{}", std::process::id()));
-    fs::create_dir_all(&dir).trying(|| format!("making {}", dir.display()))?;
+    let dir = Dir::new()?;
     let own = std::env::current_exe().trying(|| "finding this program".into())?;
     let origin = free_address()?;
-    let of_origin = ["origin".into(), format!("--threads={ORIGIN_THREADS}"), format!("--listen={origin}")];
-    let _origin = start(&own, &of_origin, origin, "the origin", &dir)?;
+    let own = own.display().to_string();
+    let of_origin = [own, "origin".into(), format!("--threads={ORIGIN_THREADS}"), format!("--listen={origin}")];
+    let _origin = children::start(of_origin, origin, "the origin", &dir)?;
     let config = |address: SocketAddr| {
         let port = address.port();
         let (max_conn, origin) = (options.connections + options.connections / 10 + 1000, origin.port());
@@ -152,13 +159,14 @@ fn measure(options: &Options, speedmimi: &Path, space: &Namespace) -> Result<Rep
     };
     let held = |connections: u64, rates: Vec<u64>, times: Vec<Duration>| -> Result<(String, hold::Report)> {
         let address = free_address()?;
-        let (text, file) = (config(address), dir.join("million.yaml"));
+        let (text, file) = (config(address), dir.file("million.yaml"));
         fs::write(&file, &text).trying(|| format!("writing {}", file.display()))?;
-        let arguments = ["run".into(), "--config".into(), file.display().to_string()];
-        let proxy = start(speedmimi, &arguments, address, "SpeedMimi", &dir)?;
-        let threads = hold::threads_for(options.connections);
+        let program = speedmimi.display().to_string();
+        let command = [program, "run".into(), "--config".into(), file.display().to_string()];
+        let proxy = children::start(command, address, "SpeedMimi", &dir)?;
+        let threads = load::thread_count(options.connections as usize, 1);
         eprintln!("{connections} connections, {workers} workers, {threads} threads of clients");
-        let held = hold::run(&hold::Options {
+        let load = hold::Options {
             target: Target::local(address.port()),
             pid: Some(proxy.0.id()),
             connections,
@@ -167,15 +175,14 @@ fn measure(options: &Options, speedmimi: &Path, space: &Namespace) -> Result<Rep
             settle: options.settle,
             threads,
             ..hold::Options::default()
-        });
-        Ok((text, held?))
+        };
+        Ok((text, hold::run(&load, stop)?))
     };
     let (_, few) = held(options.few, vec![options.trickle], vec![options.trickle_time])?;
     let rates = vec![options.trickle, options.rate];
     let (config, many) = held(options.connections, rates, vec![options.trickle_time, options.duration])?;
-    let _ = fs::remove_dir_all(&dir);
     Ok(Report {
-        command: format!("speedmimi-bench {}", std::env::args().skip(1).collect::<Vec<_>>().join(" ")),
+        command: format!("speedmimi-bench {}", markdown::command(&std::env::args().skip(1).collect::<Vec<_>>())),
         at: std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
         version: version(speedmimi, "--version"),
         cpu: proc::cpu_model(),
@@ -206,14 +213,6 @@ fn has_rings() -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     version >= (6, 8) && machine::sysctl("kernel.io_uring_disabled").as_deref() == Some("0")
-}
-
-fn start(program: &Path, arguments: &[String], address: SocketAddr, name: &str, dir: &Path) -> Result<Ended> {
-    let log = dir.join(name);
-    let command = [program.display().to_string()].into_iter().chain(arguments.iter().cloned());
-    let mut child = Ended(spawn_tied(command, &log)?);
-    wait_until_accepting(&mut child, address, name, &log)?;
-    Ok(child)
 }
 
 fn check_memory(connections: u64) -> Result<()> {

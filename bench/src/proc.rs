@@ -3,6 +3,7 @@
 //! Owns the reading of `/proc`. Never changes anything.
 
 use crate::error::{Error, Result, Trying};
+use crate::sys;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fs;
@@ -12,25 +13,38 @@ use std::time::Duration;
 /// What a process tree took so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// CPU time in ns: the sum over all threads of `/proc/PID/task/*/schedstat`.
+    /// CPU time in ns, of all threads, those that have ended included.
     pub cpu_ns: u64,
     /// `RssAnon + RssShmem + VmSwap` in bytes.
     pub user_bytes: u64,
 }
 
-/// What this process and its descendants took so far. Threads that have ended are not counted any more.
+/// What this process and its descendants took so far, CPU time of those that have ended included.
 ///
 /// # Errors
 /// When there is no such process.
 pub fn usage(pid: u32) -> Result<Usage> {
-    let mut sum = Usage { cpu_ns: cpu_ns(pid)?, user_bytes: user_bytes(pid)? };
+    let own_ns = sys::process_cpu_ns(pid).trying(|| format!("reading the CPU time of process {pid}"))?;
+    let mut sum = Usage { cpu_ns: own_ns + waited_for_ns(pid), user_bytes: user_bytes(pid)? };
     for child in children(pid) {
-        // One that ended meanwhile takes nothing.
-        let of_child = usage(child).unwrap_or_default();
+        let of_child = usage(child).unwrap_or_else(|_| Usage {
+            // One that has ended and was not waited for has no memory any more; one that was is the parent's.
+            cpu_ns: sys::process_cpu_ns(child).unwrap_or(0),
+            user_bytes: 0,
+        });
         sum.cpu_ns += of_child.cpu_ns;
         sum.user_bytes += of_child.user_bytes;
     }
     Ok(sum)
+}
+
+/// CPU time of the descendants of a process that have ended and were waited for, in ns; in whole ticks.
+fn waited_for_ns(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name may have blanks and brackets in it; what follows it begins with the third field.
+    let fields: Vec<&str> = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let ticks = |field: usize| fields.get(field - 3).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0);
+    (ticks(16) + ticks(17)) * (1_000_000_000 / rustix::param::clock_ticks_per_second().max(1))
 }
 
 /// CPU time of the calling process, its ended threads included.
@@ -139,14 +153,6 @@ pub fn congestion_control() -> String {
     if name.is_empty() { "unknown".to_owned() } else { name.trim().to_owned() }
 }
 
-fn cpu_ns(pid: u32) -> Result<u64> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).trying(|| format!("reading process {pid}"))?;
-    let of_task = |path: std::path::PathBuf| -> Option<u64> {
-        fs::read_to_string(path.join("schedstat")).ok()?.split(' ').next()?.parse().ok()
-    };
-    Ok(tasks.flatten().filter_map(|task| of_task(task.path())).sum())
-}
-
 fn user_bytes(pid: u32) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).trying(|| format!("reading process {pid}"))?;
     let fields = ["RssAnon:", "RssShmem:", "VmSwap:"];
@@ -174,6 +180,26 @@ mod tests {
         let usage = usage(std::process::id()).unwrap();
         assert!(usage.user_bytes > 0);
         assert!(slab_bytes() > 0);
+    }
+
+    /// Without them a process that ends threads would seem to take less and less.
+    #[test]
+    fn cpu_time_of_threads_that_ended_counts() {
+        const BURNT: Duration = Duration::from_millis(30);
+        let before = usage(std::process::id()).unwrap().cpu_ns;
+        let burn = || {
+            let own = || {
+                let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+                Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+            };
+            while own() < BURNT {
+                std::hint::spin_loop();
+            }
+        };
+        std::thread::spawn(burn).join().unwrap();
+        let took = usage(std::process::id()).unwrap().cpu_ns - before;
+        assert!(took >= BURNT.as_nanos() as u64, "{took} ns");
+        assert!(sys::process_cpu_ns(u32::MAX).is_err());
     }
 
     #[test]

@@ -22,7 +22,7 @@ const PIPES_COUNT_MAX: usize = 64;
 /// From where to where.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Address to listen on
+    /// Address to listen on; port 0 lets the system choose
     #[arg(long, default_value = "127.0.0.1:8082")]
     pub listen: SocketAddr,
     /// Where the bytes go
@@ -52,6 +52,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     net::descriptors_max();
     let listener = net::listen(options.listen, false)?;
+    eprintln!("listening on http://{}", net::local_address(&listener)?);
     let poller = Poller::new()?;
     let acceptor = Acceptor::new(listener, LISTENER, &poller)?;
     let mover = Mover { mode: options.mode, scratch: vec![0; MOVE_BYTES], pipes: Vec::new() };

@@ -154,6 +154,8 @@ impl Streams {
             self.mark(at);
             self.slots[slot] = Slot::Closed;
             script.next(slot, Event::Lost { failure: Failure::Timeout, asked: true });
+            // Whose peer takes nothing new and says nothing any more will not be read from again.
+            self.replace_if_gone(at, script);
         }
         self.flush(script);
     }
@@ -260,7 +262,20 @@ impl Streams {
         if fed.is_err() {
             return self.lose(at, Failure::Malformed, script);
         }
+        if self.conns[at].client.is_going() {
+            self.release(at, script);
+        }
         self.replace_if_gone(at, script);
+    }
+
+    /// Nothing can be asked on this connection any more: who waits to ask has to ask on the next one.
+    fn release<S: Script>(&mut self, at: usize, script: &mut S) {
+        for slot in at * self.per_conn..(at + 1) * self.per_conn {
+            if self.slots[slot] == Slot::Idle {
+                self.slots[slot] = Slot::Closed;
+                script.next(slot, Event::Lost { failure: Failure::Closed, asked: false });
+            }
+        }
     }
 
     fn finished<S: Script>(&mut self, at: usize, done: Done, script: &mut S) {

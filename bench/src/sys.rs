@@ -28,8 +28,8 @@ pub fn private_descriptor_table() -> io::Result<()> {
     // SAFETY: an owned descriptor has to stay valid where its owner uses it. Those opened before are in both tables
     // under the same number, so a value that crosses threads still names its file (closed on one side it stays open on
     // the other: a leak until the thread ends, not a dangling number). Those opened after live and die within the one
-    // function that calls this, on this thread: `load::work`, `idle::work` and `origin::worker::run`; none of them
-    // returns or sends one.
+    // function that calls this, or that is called next, on this thread: `load::Work::run`, `idle::work`,
+    // `hold::trickle::work` and `origin::worker::run`; none of them returns or sends one.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES) }.map_err(io::Error::from)
 }
 
@@ -50,6 +50,26 @@ pub fn choose_port_at_connect(socket: impl AsFd) -> io::Result<()> {
         )
     };
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// CPU time of a process so far, in ns: of all its threads, those that have ended included.
+///
+/// # Errors
+/// What `clock_gettime(2)` says: there is no such process.
+pub fn process_cpu_ns(pid: u32) -> io::Result<u64> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let (mut clock, mut time) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
+    // SAFETY: the call writes one clock's id to where it is told, which outlives it.
+    let error = unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    // SAFETY: the call writes one `timespec` to where it is told, which outlives it.
+    let status = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    if status != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs())
 }
 
 /// Moves the calling thread, and what it starts from now on, into a network namespace of its own, without any interface

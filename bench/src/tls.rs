@@ -89,7 +89,7 @@ impl ClientSide {
     /// When the session can't be had.
     pub fn begin(&self, fd: OwnedFd) -> io::Result<Wire> {
         let session = ClientConnection::new(Arc::clone(&self.config), self.name.clone()).map_err(io::Error::other)?;
-        Ok(Wire::Secured(Box::new(Session { fd, tls: session.into() })))
+        Ok(Wire::Secured(Box::new(Session { fd, tls: session.into(), notified: false })))
     }
 }
 
@@ -129,7 +129,7 @@ impl ServerSide {
     /// When the session can't be had.
     pub fn accept(&self, fd: OwnedFd) -> Result<Wire> {
         let session = ServerConnection::new(Arc::clone(&self.0)).map_err(io::Error::other).trying(|| "TLS".into())?;
-        Ok(Wire::Secured(Box::new(Session { fd, tls: session.into() })))
+        Ok(Wire::Secured(Box::new(Session { fd, tls: session.into(), notified: false })))
     }
 }
 
@@ -145,6 +145,8 @@ pub enum Wire {
 pub struct Session {
     fd: OwnedFd,
     tls: Connection,
+    /// The peer has said that nothing follows (`close_notify`).
+    notified: bool,
 }
 
 impl AsFd for Wire {
@@ -229,12 +231,19 @@ impl Wire {
 }
 
 impl Session {
+    /// Whether the end of the connection is not the end of what the server had to say: anybody on the way could have made it,
+    /// and a body that only the end delimits is not whole then (RFC 9112, section 9.8). Clients may leave so.
+    fn is_cut_off(&self) -> bool {
+        matches!(self.tls, Connection::Client(_)) && !self.tls.is_handshaking() && !self.notified
+    }
+
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         // What comes out is at most what comes in and one record that was waiting for its end.
         let sealed_len = buffer.len().saturating_sub(RECORD_BYTES_MAX) / 2;
         let (plain, sealed) = buffer.split_at_mut(buffer.len() - sealed_len);
         let mut sealed: &[u8] = match net::receive(&self.fd, sealed)? {
             Received::Bytes(len) => &sealed[..len],
+            Received::End if self.is_cut_off() => return Err(io::ErrorKind::UnexpectedEof.into()),
             other => return Ok(other),
         };
         let (mut len, mut closed) = (0, false);
@@ -247,7 +256,7 @@ impl Session {
             loop {
                 match self.tls.reader().read(&mut plain[len..]) {
                     Ok(0) => {
-                        closed = true;
+                        (closed, self.notified) = (true, true);
                         break;
                     }
                     Ok(more) => len += more,

@@ -18,6 +18,8 @@ use std::time::Duration;
 pub const SOURCES_MAX: usize = 250;
 /// Requests per second over all connections, at most.
 pub const RATE_MAX: u64 = 10_000_000;
+/// How long a request may take at most: what takes longer is no latency any more.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(1800);
 /// How long a request may take, unless somebody says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Fields that make the framing: they can't be given.
@@ -170,8 +172,8 @@ impl Traffic {
         if self.streams == 0 || self.streams > 1 && !self.speech.http2 {
             return wrong("--streams is at least 1, and more than 1 with --http2 only".into());
         }
-        if self.timeout().is_zero() {
-            return wrong("--timeout has to be above 0".into());
+        if self.timeout().is_zero() || self.timeout() > TIMEOUT_MAX {
+            return wrong(format!("--timeout has to be above 0, and {TIMEOUT_MAX:?} at most"));
         }
         if !fields::is_token(self.method.as_bytes()) || matches!(self.method.as_str(), "HEAD" | "CONNECT") {
             return wrong(format!("--method {}: a method whose answers have bodies", self.method));
@@ -271,6 +273,7 @@ mod tests {
             ("method", Traffic { method: "HEAD".into(), ..good() }),
             ("status", Traffic { expect_status: 101, ..good() }),
             ("rate", Traffic { rate: Some(0), ..good() }),
+            ("timeout", Traffic { timeout: Some(TIMEOUT_MAX + Duration::from_secs(1)), ..good() }),
         ] {
             assert!(matches!(traffic.check(), Err(Error::Usage(_))), "{name}");
         }

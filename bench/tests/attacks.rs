@@ -1,7 +1,9 @@
 //! Every attack against the origin: it happens, it ends when it was told, and what it costs is told.
 
+use socket2::{Domain, Socket, Type};
 use speedmimi_bench::attack::{Kind, Outcome};
 use speedmimi_bench::origin::{Options, Origin};
+use std::net::SocketAddr;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -53,7 +55,7 @@ fn every_attack_happens_and_is_told() {
 fn a_server_resets_what_it_is_provoked_to_reset() {
     let origin = Origin::start(&Options { http2: true, max_streams: 1, ..Options::default() }).unwrap();
     let target = format!("--target={}", origin.url());
-    let output = attack(&["--kind=rapid-reset", "--json", &target, "--duration=200ms", "--quiet=100ms"]);
+    let output = attack(&["--kind=rapid-reset", "--json", &target, "--duration=1s", "--quiet=100ms"]);
     let [outcome] = &outcomes(&output)[..] else { panic!("{output:?}") };
     // All but the first of each batch are above the limit, and refused.
     assert!(outcome.resets > 0, "{outcome}");
@@ -80,8 +82,11 @@ fn a_list_and_wrong_usage_end_at_once() {
 
 #[test]
 fn a_target_that_does_not_answer_is_no_success() {
-    let gone = Origin::start(&Options::default()).unwrap().url();
-    let output = attack(&["--kind=ping", &format!("--target={gone}"), "--duration=1s", "--quiet=100ms"]);
+    // Bound, so that nobody else is there either; not listened on.
+    let nobody = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    nobody.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let target = format!("--target=http://{}", nobody.local_addr().unwrap().as_socket().unwrap());
+    let output = attack(&["--kind=ping", &target, "--duration=1s", "--quiet=100ms"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("does not answer"), "{output:?}");
 }

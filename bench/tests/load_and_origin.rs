@@ -1,10 +1,12 @@
 //! The load generator against the origin: every request is answered, and every failure is counted as what it is.
 
-use speedmimi_bench::load::{self, Counts, Report};
+use socket2::{Domain, Socket, Type};
+use speedmimi_bench::load::{self, Counts, Phase, Report, Watch};
 use speedmimi_bench::origin::{Options, Origin, Spoil};
 use speedmimi_bench::traffic::Traffic;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 const REQUESTS: u64 = 2_000;
@@ -58,11 +60,11 @@ fn every_kind_of_failure_is_counted_exactly() {
 
 #[test]
 fn nobody_listening_is_counted_and_ends() {
-    // Both at once, so that the second one can't have the first one's port.
-    let (gone, other) = (origin(0, Spoil::Status), origin(0, Spoil::Status));
-    let target = format!("http://{}", gone.address()).parse().unwrap();
-    drop(gone);
-    let report = load_with(&other, |o| (o.target, o.requests) = (target, Some(50)));
+    // Bound, so that nobody else is there either; not listened on.
+    let nobody = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    nobody.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let target = format!("http://{}", nobody.local_addr().unwrap().as_socket().unwrap()).parse().unwrap();
+    let report = load_with(&origin(0, Spoil::Status), |o| (o.target, o.requests) = (target, Some(50)));
     assert_eq!(report.total, Counts { failed: 50, connect: 50, ..Counts::default() });
 }
 
@@ -199,4 +201,81 @@ fn many_fields_over_http2_arrive_each_time() {
     });
     assert_eq!(report.total, Counts { ok: 100, ..Counts::default() });
     assert_eq!((origin.stats().requests, origin.stats().violations()), (100, 0));
+}
+
+/// Serves each connection in a thread of its own; tells its address.
+fn serving(serve: fn(&mut TcpStream)) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || serve(&mut stream.unwrap()));
+        }
+    });
+    address
+}
+
+/// Reads a head, answers it, and keeps the connection for ever, without reading on.
+fn answer_and_stay(stream: &mut TcpStream, answer: &str) -> ! {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|len| len > 0) {
+        head.extend_from_slice(&byte);
+    }
+    let _ = stream.write_all(answer.as_bytes());
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn a_request_that_is_answered_before_it_is_sent_is_not_followed_by_another() {
+    let address = serving(|stream| answer_and_stay(stream, "HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n"));
+    let report = load_with(&origin(0, Spoil::Status), |o| {
+        o.target = format!("http://{address}/").parse().unwrap();
+        (o.connections, o.requests) = (1, Some(3));
+        // More than the sockets' buffers hold.
+        (o.traffic.send, o.traffic.expect_status) = (Some(60 << 20), 413);
+    });
+    assert_eq!(report.total, Counts { ok: 3, ..Counts::default() });
+}
+
+#[test]
+fn a_server_that_says_close_and_stays_is_left() {
+    let answer = |stream: &mut TcpStream| {
+        answer_and_stay(stream, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    };
+    let address = serving(answer);
+    for rate in [None, Some(100)] {
+        let report = load_with(&origin(0, Spoil::Status), |o| {
+            o.target = format!("http://{address}/").parse().unwrap();
+            (o.connections, o.requests) = (2, Some(4));
+            (o.traffic.body, o.traffic.new_connections) = (0, true);
+            o.traffic.timeout = Some(Duration::from_millis(300));
+            if rate.is_some() {
+                (o.requests, o.duration, o.traffic.rate) = (None, Duration::from_secs(1), rate);
+            }
+        });
+        // Two connections that are given up after 300 ms each.
+        assert!(report.total.ok >= 4, "{rate:?}: {:?}", report.total);
+    }
+}
+
+#[test]
+fn a_process_that_ends_while_it_is_loaded_is_no_error() {
+    let origin = origin(0, Spoil::Status);
+    let mut measured = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let mut options = load::Options::new(origin.url().parse().unwrap());
+    (options.connections, options.duration) = (2, Duration::from_millis(600));
+    options.traffic.pid = Some(measured.id());
+    let mut end = |glimpse: &load::Glimpse| {
+        if glimpse.phase == Phase::Window && measured.try_wait().unwrap().is_none() {
+            measured.kill().unwrap();
+            measured.wait().unwrap();
+        }
+    };
+    let stop = AtomicBool::new(false);
+    let report = load::measure(&options, &mut Watch { stop: &stop, glimpse: &mut end }).unwrap().report;
+    assert!(report.window.ok > 0 && report.process.is_none());
+    // Before it is loaded it has to be there.
+    assert!(load::run(&options).is_err());
 }

@@ -1,7 +1,8 @@
 //! The program as a user runs it: exit status, the relay, and the memory of idle connections through it.
 
 use speedmimi_bench::{idle, load};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Output, Stdio};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_speedmimi-bench");
@@ -16,16 +17,15 @@ impl Drop for Serving {
     }
 }
 
+/// Starts one on a port that it chooses itself, so that nobody else can have it meanwhile, and that it tells.
 fn serve(arguments: &[String]) -> Serving {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut command = Command::new(PROGRAM);
-    command.args(arguments).arg(format!("--listen={address}")).stderr(Stdio::null());
-    let mut serving = Serving(command.spawn().unwrap(), address);
-    while TcpStream::connect(address).is_err() {
-        assert!(serving.0.try_wait().unwrap().is_none(), "{arguments:?} ended at once");
-        std::thread::yield_now();
-    }
-    serving
+    command.args(arguments).arg("--listen=127.0.0.1:0").stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    let address = said.trim().strip_prefix("listening on http://").and_then(|address| address.parse().ok());
+    Serving(child, address.unwrap_or_else(|| panic!("{arguments:?} said {said:?}")))
 }
 
 fn run(arguments: &[String]) -> Output {

@@ -2,10 +2,12 @@
 //! it is, and neither end takes for granted what the other sends.
 
 use speedmimi_bench::cert::Pair;
+use speedmimi_bench::h2::client::{Client, Job};
 use speedmimi_bench::h2::frame::{self, flag, kind};
 use speedmimi_bench::h2::hpack;
 use speedmimi_bench::h2::server::{Answer, Event, Server};
 use speedmimi_bench::load::{self, Counts, Report};
+use speedmimi_bench::net::Received;
 use speedmimi_bench::origin::{Options, Origin, Spoil};
 use speedmimi_bench::tls;
 use speedmimi_bench::traffic::Traffic;
@@ -214,23 +216,35 @@ fn the_origin_counts_what_no_proxy_may_send() {
 }
 
 /// Answers on each connection as many requests as it is told, then says GOAWAY, and ends it when those are answered.
-fn serve_and_go(listener: &TcpListener, per_connection: usize) {
+fn serve_and_go(listener: &TcpListener, per_connection: usize, end: GoingEnd) {
     for stream in listener.incoming() {
         let Ok(mut stream) = stream else { return };
-        std::thread::spawn(move || serve_until_gone(&mut stream, per_connection));
+        std::thread::spawn(move || serve_until_gone(&mut stream, per_connection, end));
     }
 }
 
-fn serve_until_gone(stream: &mut TcpStream, requests: usize) -> std::io::Result<()> {
+/// What a server does that has said GOAWAY.
+#[derive(Clone, Copy, PartialEq)]
+enum GoingEnd {
+    /// It has answered what it cared for, and ends.
+    Ends,
+    /// It cares for everything that was asked, and never says a word again.
+    Mute,
+}
+
+fn serve_until_gone(stream: &mut TcpStream, requests: usize, end: GoingEnd) -> std::io::Result<()> {
     let (mut server, mut piece, mut answered, mut last) = (Server::new(100), [0; 4096], 0, 0u32);
     loop {
         stream.write_all(server.out())?;
         server.out().clear();
         if answered == requests {
             // What the client asked meanwhile is not looked at; reading it keeps the answers from a reset.
+            last = if end == GoingEnd::Mute { u32::MAX >> 1 } else { last };
             frame::put(server.out(), kind::GOAWAY, 0, 0, &[&last.to_be_bytes()[..], &[0; 4]].concat());
             stream.write_all(server.out())?;
-            stream.shutdown(std::net::Shutdown::Write)?;
+            if end == GoingEnd::Ends {
+                stream.shutdown(std::net::Shutdown::Write)?;
+            }
             while stream.read(&mut piece)? > 0 {}
             return Ok(());
         }
@@ -255,7 +269,7 @@ fn serve_until_gone(stream: &mut TcpStream, requests: usize) -> std::io::Result<
 fn a_server_that_goes_away_is_followed_by_a_new_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-    std::thread::spawn(move || serve_and_go(&listener, 10));
+    std::thread::spawn(move || serve_and_go(&listener, 10, GoingEnd::Ends));
     let any = origin(|_| ());
     let report = load_with(&any, |o| {
         (o.target, o.traffic.body, o.connections, o.traffic.streams, o.requests) = (target, 3, 2, 4, Some(300));
@@ -265,4 +279,59 @@ fn a_server_that_goes_away_is_followed_by_a_new_connection() {
     let Counts { ok, failed, refused, .. } = report.total;
     assert_eq!((ok + failed, failed), (300, refused));
     assert!(ok >= 200, "{ok}");
+}
+
+#[test]
+fn a_server_that_goes_away_without_a_word_is_left() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    std::thread::spawn(move || serve_and_go(&listener, 1, GoingEnd::Mute));
+    let any = origin(|_| ());
+    let report = load_with(&any, |o| {
+        (o.target, o.traffic.body, o.connections, o.traffic.streams, o.requests) = (target, 3, 1, 2, Some(8));
+        (o.traffic.speech.http2, o.traffic.timeout) = (true, Some(Duration::from_millis(200)));
+    });
+    // It ends, which is what matters. Of each connection one is answered, where the machine is not too busy for that.
+    let Counts { ok, failed, timeout, .. } = report.total;
+    assert_eq!((ok + failed, failed), (8, timeout), "{:?}", report.total);
+    assert!(ok > 0 && timeout > 0, "{:?}", report.total);
+}
+
+#[test]
+fn what_is_answered_before_it_is_sent_is_given_up() {
+    let fields = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a")];
+    let blocks = hpack::Blocks::new(&fields.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    // More than a window that nobody opens further.
+    let jobs = [Job { blocks, body: vec![0; 100_000], status: 413, expect: None, grpc: false }];
+    let (mut client, mut done) = (Client::default(), Vec::new());
+    client.ask(7, 0, &jobs);
+    let (mut block, mut answer, mut reset) = (Vec::new(), Vec::new(), Vec::new());
+    hpack::put_field(&mut block, ":status", "413");
+    frame::put(&mut answer, kind::HEADERS, flag::END_STREAM | flag::END_HEADERS, 1, &block);
+    client.feed(&answer, &jobs, &mut done).unwrap();
+    assert_eq!(done.iter().map(|done| (done.key, done.verdict)).collect::<Vec<_>>(), [(7, Ok(()))]);
+    frame::put_reset(&mut reset, 1, frame::code::CANCEL);
+    assert!(client.out().ends_with(&reset));
+}
+
+#[test]
+fn a_body_that_is_cut_off_within_tls_is_not_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("https://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    std::thread::spawn(move || {
+        let side = tls::ServerSide::new(&Pair::generate().unwrap(), &["http/1.1"]).unwrap();
+        for stream in listener.incoming().flatten() {
+            stream.set_nonblocking(true).unwrap();
+            let (mut wire, mut buffer) = (side.accept(stream.into()).unwrap(), vec![0; 256 * 1024]);
+            while !matches!(wire.receive(&mut buffer), Ok(Received::Bytes(_)) | Err(_)) {
+                std::thread::yield_now();
+            }
+            // Then it is closed, without a word that this was all.
+            let _ = wire.send(b"HTTP/1.1 200 OK\r\n\r\nabc");
+        }
+    });
+    let report = load_with(&origin(|_| ()), |o| {
+        (o.target, o.traffic.body, o.connections, o.requests) = (target, 3, 1, Some(3));
+    });
+    assert_eq!(report.total, Counts { failed: 3, closed: 3, ..Counts::default() });
 }

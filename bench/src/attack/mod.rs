@@ -43,6 +43,10 @@ const SLOWDOWN_MAX: f64 = 3.0;
 const QUIET_P99_MS_MIN: f64 = 0.5;
 /// How long the well-behaved client may wait for its first answer.
 const FIRST_ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long an attack may take to begin: attackers give way to everybody else on their CPU.
+const BEGIN_TIME_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked whether it has.
+const BEGIN_TICK: Duration = Duration::from_millis(1);
 /// How often memory is looked at.
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 /// Pause before the next connection when one was refused or ended.
@@ -57,7 +61,7 @@ pub struct Options {
     /// http(s)://ADDRESS:PORT[/PATH] on this machine; the path is what requests ask for, else /100?delay=1s
     #[arg(long, value_name = "URL")]
     pub target: Option<Target>,
-    /// How long each lasts
+    /// How long each lasts, from when it has begun
     #[arg(long, short = 'd', default_value = "30s", value_parser = amount::duration)]
     pub duration: Duration,
     /// How long the well-behaved client is alone before each
@@ -308,6 +312,10 @@ fn under_attack(kind: Kind, target: &Target, options: &Options, order: &steady::
     order.phase.store(1, Relaxed);
     let attacking = Arc::new(Attacking::default());
     let attackers = start(kind, target, options, &attacking)?;
+    let patience = Instant::now() + BEGIN_TIME_MAX;
+    while attacking.units.load(Relaxed) == 0 && Instant::now() < patience {
+        thread::sleep(BEGIN_TICK);
+    }
     let end = Instant::now() + options.duration;
     let mut most = before;
     let mut sampled = Ok(());

@@ -15,6 +15,7 @@ pub use program::Program;
 use crate::amount;
 use crate::cert::Pair;
 use crate::children::{self, Ended};
+use crate::dir::Dir;
 use crate::error::{Error, Result, Trying};
 use crate::net::descriptors_max;
 use crate::{idle, load, origin, pin};
@@ -23,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -217,24 +218,14 @@ struct Bench<'a> {
     _spinners: Vec<Ended>,
 }
 
-/// A directory of our own; removed when dropped.
-struct Dir(PathBuf);
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 impl<'a> Bench<'a> {
     fn new(options: &'a Options) -> Result<Bench<'a>> {
         check(options)?;
         let programs = find_all(options)?;
         let (proxy_cpu, load_cpu) = cpus(options)?;
-        let dir = Dir(std::env::temp_dir().join(format!("speedmimi-bench-{}", std::process::id())));
-        fs::create_dir(&dir.0).trying(|| format!("making {}", dir.0.display()))?;
-        Pair::generate()?.write(&dir.0)?;
-        let spinners = [proxy_cpu, load_cpu].into_iter().map(|cpu| spinner(cpu, &dir.0)).collect::<Result<_>>()?;
+        let dir = Dir::new()?;
+        Pair::generate()?.write(dir.path())?;
+        let spinners = [proxy_cpu, load_cpu].into_iter().map(|cpu| spinner(cpu, &dir)).collect::<Result<_>>()?;
         let descriptors = descriptors_max();
         Ok(Bench { options, programs, proxy_cpu, load_cpu, descriptors, dir, _spinners: spinners })
     }
@@ -394,12 +385,12 @@ impl<'a> Bench<'a> {
     }
 
     fn start(&self, found: &Found, origin: &RunningOrigin, measure: Measure) -> Result<Running> {
-        let dir = self.dir.0.join(format!("{:?}", found.program));
+        let dir = self.dir.file(&format!("{:?}", found.program));
         let site = Site {
             cpu: self.proxy_cpu,
             front: measure.front(),
             backend: measure.backend(),
-            certs: &self.dir.0,
+            certs: self.dir.path(),
             origin: origin.address,
             dir: &dir,
             pool: self.options.pool,
@@ -440,7 +431,7 @@ impl<'a> Bench<'a> {
         let own = std::env::current_exe().trying(|| "finding this program".into())?.display().to_string();
         let mut command = vec![own, "origin".to_owned(), format!("--listen={address}"), "--http2".to_owned()];
         command.extend(expect_forwarded.then(|| "--expect-forwarded".to_owned()));
-        let log = self.dir.0.join(if expect_forwarded { "origin" } else { "lax-origin" });
+        let log = self.dir.file(if expect_forwarded { "origin" } else { "lax-origin" });
         let child = Ended(children::spawn_pinned(self.load_cpu, command, &log)?);
         let mut origin = RunningOrigin { address, child };
         children::wait_until_accepting(&mut origin.child, address, "the origin", &log)?;
@@ -503,11 +494,11 @@ fn cpus(options: &Options) -> Result<(usize, usize)> {
     }
 }
 
-fn spinner(cpu: usize, dir: &Path) -> Result<Ended> {
+fn spinner(cpu: usize, dir: &Dir) -> Result<Ended> {
     let own = std::env::current_exe().trying(|| "finding this program".into())?;
     let mut command = std::process::Command::new(own);
     command.args(["spin", "--cpu", &cpu.to_string(), "--parent", &std::process::id().to_string()]);
-    let log = fs::File::create(dir.join(format!("spinner-{cpu}"))).trying(|| "making a log".into())?;
+    let log = fs::File::create(dir.file(&format!("spinner-{cpu}"))).trying(|| "making a log".into())?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     Ok(Ended(command.spawn().trying(|| "starting a spinner".into())?))
 }

@@ -168,7 +168,7 @@ impl Calls {
             Item::Headers { stream, end, fields } => {
                 let Some(at) = self.position(stream) else { return Ok(()) };
                 match self.open[at].fields(fields, end) {
-                    Ok(()) if end => done.push(self.finish(at, jobs)),
+                    Ok(()) if end => done.push(self.finish(at, state, jobs)),
                     Ok(()) => {}
                     Err(Malformed(_)) => done.push(self.fail(at, state, Failure::Malformed)),
                 }
@@ -181,7 +181,7 @@ impl Calls {
                 }
                 call.body += bytes.len();
                 if end {
-                    done.push(self.finish(at, jobs));
+                    done.push(self.finish(at, state, jobs));
                 }
             }
             Item::Reset { stream, code } => {
@@ -226,8 +226,12 @@ impl Calls {
         Done { key: call.key, status: call.status, verdict: Err(failure) }
     }
 
-    fn finish(&mut self, at: usize, jobs: &[Job]) -> Done {
+    fn finish(&mut self, at: usize, state: &mut State, jobs: &[Job]) -> Done {
         let call = self.open.swap_remove(at);
+        if call.sent < jobs[call.job].body.len() {
+            // Answered early: the rest is not sent, and the peer must not wait for it.
+            frame::put_reset(&mut state.out, call.stream, code::CANCEL);
+        }
         Done { key: call.key, status: call.status, verdict: call.verdict(&jobs[call.job]) }
     }
 }

@@ -12,7 +12,7 @@ use crate::tls::ClientSide;
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, Instant};
 
 /// The body that is asked for, in bytes.
@@ -38,7 +38,7 @@ pub(super) fn work(
     let mut conns = Connections::new(options.target.address, side, mine.len(), jobs, Duration::MAX)?;
     let mut holder = Holder::new(shared, options, mine.len())?;
     let pace = (PACE_COUNT / shared.threads).max(4);
-    let mut schedule = Schedule::new(options, index, mine.len());
+    let mut schedule = Schedule::new(shared, options, index, mine.len());
     let mut opened = 0;
     loop {
         let wait = match shared.phase() {
@@ -51,8 +51,11 @@ pub(super) fn work(
                 }
                 TICK / 10
             }
-            Phase::Rest => TICK,
-            Phase::Ask => schedule.ask(shared, &mut conns, &mut holder),
+            Phase::Rest => {
+                schedule.give_up(&mut holder);
+                TICK
+            }
+            Phase::Ask => schedule.ask(&mut conns, &mut holder),
             Phase::Close => return Ok(holder.outcome), // Dropping closes all.
         };
         conns.poll(wait, &mut holder)?;
@@ -67,61 +70,100 @@ fn jobs(options: &Options) -> Result<Vec<Job>> {
 }
 
 /// When the requests of one thread are due, and over which connections.
-struct Schedule {
-    /// Requests a second of all threads, by round.
-    rates: Vec<f64>,
+struct Schedule<'a> {
+    shared: &'a Shared,
+    /// Requests a second of all threads, and for how long, by round.
+    rounds: Vec<(f64, Duration)>,
     /// The part of them that is this thread's.
     share: f64,
     index: usize,
-    /// The round that `next` belongs to.
-    round: usize,
-    next: Option<Instant>,
+    /// The round that is asked, or was asked last.
+    round: Option<usize>,
+    /// What of it is due next; `None` when all was asked.
+    due: Option<Due>,
     /// The connections, shuffled once; each has its turn before one has another.
     order: Vec<u32>,
     at: usize,
 }
 
-impl Schedule {
-    fn new(options: &Options, index: usize, count: usize) -> Schedule {
+/// The rest of a round's requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Due {
+    next: Instant,
+    step: Duration,
+    end: Instant,
+}
+
+impl Due {
+    /// How many they are.
+    fn count(&self) -> u64 {
+        let left = self.end.saturating_duration_since(self.next);
+        left.as_nanos().div_ceil(self.step.as_nanos().max(1)) as u64
+    }
+}
+
+impl<'a> Schedule<'a> {
+    fn new(shared: &'a Shared, options: &Options, index: usize, count: usize) -> Schedule<'a> {
+        let round = |(round, rate): (usize, &u64)| (*rate as f64, options.duration_of(round));
         Schedule {
-            rates: options.rate.iter().map(|rate| *rate as f64).collect(),
+            shared,
+            rounds: options.rate.iter().enumerate().map(round).collect(),
             share: count as f64 / options.connections as f64,
             index,
-            round: 0,
-            next: None,
+            round: None,
+            due: None,
             order: shuffled(count as u32, index as u64 + 1),
             at: 0,
         }
     }
 
     /// Asks what is due, and tells how long to wait for the next.
-    fn ask(&mut self, shared: &Shared, conns: &mut Connections, holder: &mut Holder) -> Duration {
-        let round = shared.round.load(Relaxed);
-        let (Some(&from), Some(&rate)) = (shared.ask_from[round].get(), self.rates.get(round)) else {
-            return Duration::ZERO;
-        };
-        if round != self.round {
-            (self.round, self.next) = (round, None);
+    fn ask(&mut self, conns: &mut Connections, holder: &mut Holder) -> Duration {
+        let round = self.shared.round.load(Relaxed);
+        if self.round != Some(round) {
+            let (Some(&from), Some(&(rate, time))) = (self.shared.ask_from[round].get(), self.rounds.get(round)) else {
+                return Duration::ZERO;
+            };
+            let step = Duration::from_secs_f64(1.0 / (rate * self.share));
+            self.give_up(holder);
+            // The threads take turns.
+            let offset = Duration::from_secs_f64(self.index as f64 / rate).min(step);
+            (self.round, self.due) = (Some(round), Some(Due { next: from + offset, step, end: from + time }));
+            holder.round = round;
         }
-        holder.round = round;
-        let step = Duration::from_secs_f64(1.0 / (rate * self.share));
-        // The threads take turns.
-        let offset = Duration::from_secs_f64(self.index as f64 / rate).min(step);
-        let mut next = self.next.unwrap_or(from + offset);
+        let Some(mut due) = self.due else { return TICK };
         let now = Instant::now();
         for _ in 0..BATCH {
-            if next > now {
+            if due.next > now || due.next >= due.end {
                 break;
             }
             if let Some(slot) = self.idle_slot(holder) {
-                holder.begin(slot, State::Asked, next);
-                shared.under_way.fetch_add(1, Relaxed);
+                holder.begin(slot, State::Asked, due.next);
+                self.shared.under_way.fetch_add(1, Relaxed);
                 conns.ask(slot, AGAIN, holder);
             }
-            next += step;
+            due.next += due.step;
         }
-        self.next = Some(next);
-        next.saturating_duration_since(Instant::now()).min(TICK)
+        self.due = Some(due);
+        if due.next >= due.end {
+            self.finish();
+        }
+        due.next.saturating_duration_since(Instant::now()).min(TICK)
+    }
+
+    /// Counts as failed what was due in the round that is over, and was not asked.
+    fn give_up(&mut self, holder: &mut Holder) {
+        if let Some(due) = self.due {
+            (0..due.count()).for_each(|_| holder.unasked());
+            self.finish();
+        }
+    }
+
+    /// Nothing more is asked in this round.
+    fn finish(&mut self) {
+        self.due = None;
+        // Whoever sees this sees what is under way.
+        self.shared.asking.fetch_sub(1, Release);
     }
 
     /// The next one in order that is idle; `None` when none of this thread's is.
@@ -293,6 +335,16 @@ impl Script for Holder<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_of_a_round_is_what_is_due_before_its_end() {
+        let now = Instant::now();
+        let due = |next_ms, end_ms| {
+            let [next, end] = [next_ms, end_ms].map(|ms| now + Duration::from_millis(ms));
+            Due { next, step: Duration::from_millis(10), end }.count()
+        };
+        assert_eq!([due(0, 100), due(1, 100), due(91, 100), due(100, 100), due(110, 100)], [10, 10, 1, 0, 0]);
+    }
 
     #[test]
     fn a_shuffle_has_everybody_once() {

@@ -156,6 +156,13 @@ impl<'a> Book<'a> {
         }
     }
 
+    /// Counts what is under way as not answered: nobody waits for it any longer.
+    pub fn give_up(&mut self) {
+        for _ in 0..std::mem::take(&mut self.under_way) {
+            self.count(Err(Failure::Timeout));
+        }
+    }
+
     pub fn count(&self, verdict: std::result::Result<(), Failure>) {
         self.tally.count(verdict);
     }

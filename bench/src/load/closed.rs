@@ -16,11 +16,14 @@ pub(super) struct Closed<'a> {
     book: Book<'a>,
     /// Answered once, until all are.
     waiting: Vec<usize>,
+    /// When each slot's connection began to be opened, where that is a part of its request.
+    began: Vec<Instant>,
 }
 
 impl<'a> Closed<'a> {
     pub fn new(book: Book<'a>) -> Closed<'a> {
-        Closed { book, waiting: Vec::new() }
+        let began = if book.manner.one_each { vec![Instant::now(); book.manner.slots] } else { Vec::new() };
+        Closed { book, waiting: Vec::new(), began }
     }
 
     /// The next slot that waited for the ramp's end, once that has come.
@@ -41,6 +44,9 @@ impl<'a> Closed<'a> {
         }
         let slot = self.book.next_closed(now)?;
         self.book.begin(slot);
+        if let Some(began) = self.began.get_mut(slot) {
+            *began = Instant::now();
+        }
         Some(slot)
     }
 
@@ -108,7 +114,7 @@ impl Script for Closed<'_> {
                 self.book.count_status(status);
                 // What was under way at the window's end counts: without it the slowest would be left out.
                 if verdict.is_ok() && matches!(self.book.phase, Phase::Window | Phase::Drain) {
-                    self.book.record(latency);
+                    self.book.record(self.began.get(slot).map_or(latency, Instant::elapsed));
                 }
                 self.book.ended(slot, verdict);
                 // An upgrade that was refused leaves a connection of HTTP.

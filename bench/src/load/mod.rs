@@ -30,7 +30,8 @@ use closed::Closed;
 use hdrhistogram::Histogram;
 use open::{Open, Schedule};
 use reading::Reading;
-use shared::{Shared, histogram};
+pub(crate) use shared::histogram;
+use shared::{Shared, Working};
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -171,6 +172,8 @@ pub fn measure(options: &Options, watch: &mut Watch) -> Result<Measured> {
         let why = "--sources needs a target on 127.0.0.0/8: only there has this machine addresses to spare";
         return Err(Error::Usage(why.into()));
     }
+    // Now it has to be there; that it ends while it is loaded is a result.
+    options.traffic.pid.map(proc::usage).transpose()?;
     let count = options.connections as usize;
     let per_table = per_table();
     let threads = thread_count(count, options.threads);
@@ -189,22 +192,20 @@ pub fn measure(options: &Options, watch: &mut Watch) -> Result<Measured> {
             };
             let (shared, side) = (Arc::clone(&shared), side.clone());
             thread::spawn(move || {
-                // Joined by `measure`: a thread that fails must not leave the others waiting.
-                let outcome = work.run(&shared, side);
-                shared.running.fetch_sub(1, Relaxed);
-                outcome
+                let _working = Working(&shared);
+                work.run(&shared, side)
             })
         })
         .collect();
     let led = lead(&shared, options, watch);
     // Who interrupted it does not want to wait for what is under way.
-    shared.hurry.store(led.as_ref().map_or(true, |led| led.partial), Relaxed);
+    shared.hurry.store(led.partial, Relaxed);
     shared.enter(Phase::Drain);
     let mut outcomes = Vec::new();
     for worker in workers {
         outcomes.push(worker.join().map_err(|_| Error::Failed("a load thread panicked".into()))??);
     }
-    sum_up(options, &shared, outcomes, &led?)
+    sum_up(options, &shared, outcomes, &led)
 }
 
 /// Connections that one descriptor table holds.
@@ -239,9 +240,9 @@ struct Sample {
     process: Option<Usage>,
 }
 
-fn sample(shared: &Shared, pid: Option<u32>) -> Result<Sample> {
-    let process = pid.map(proc::usage).transpose()?;
-    Ok(Sample { at: Instant::now(), counts: shared.counts(), own_cpu: proc::own_cpu(), process })
+fn sample(shared: &Shared, pid: Option<u32>) -> Sample {
+    let process = pid.and_then(|pid| proc::usage(pid).ok());
+    Sample { at: Instant::now(), counts: shared.counts(), own_cpu: proc::own_cpu(), process }
 }
 
 /// What the leader saw: the window's samples, one at each border of its slices.
@@ -251,19 +252,19 @@ struct Led {
 }
 
 /// Leads the threads through the phases and samples the window's borders.
-fn lead(shared: &Shared, options: &Options, watch: &mut Watch) -> Result<Led> {
+fn lead(shared: &Shared, options: &Options, watch: &mut Watch) -> Led {
     let pid = options.traffic.pid;
     let mut stage = Stage { shared, loops: options.loops(), watch };
     if options.requests.is_some() {
-        let begin = sample(shared, pid)?;
+        let begin = sample(shared, pid);
         let partial = !stage.wait(Phase::Window, None, || false);
-        return Ok(Led { samples: vec![begin, sample(shared, pid)?], partial });
+        return Led { samples: vec![begin, sample(shared, pid)], partial };
     }
     let settled = || shared.settled.load(Relaxed) >= options.loops();
     let ramp_time_max = RAMP_TIME_MIN.max(RAMP_TIME_EACH * options.connections as u32);
     if !stage.wait(Phase::Ramp, Some(ramp_time_max), settled) {
-        let end = sample(shared, pid)?;
-        return Ok(Led { samples: vec![end.clone(), end], partial: true });
+        let end = sample(shared, pid);
+        return Led { samples: vec![end.clone(), end], partial: true };
     }
     // Before the phase is entered, so that whoever sees that sees this.
     let _ = shared.schedule_from.set(Instant::now());
@@ -273,7 +274,7 @@ fn lead(shared: &Shared, options: &Options, watch: &mut Watch) -> Result<Led> {
     let all_ask = || shared.waiting.load(Relaxed) == 0;
     whole = whole && stage.wait(Phase::Warmup, Some(ramp_time_max), all_ask);
     shared.enter(Phase::Window);
-    let mut samples = vec![sample(shared, pid)?];
+    let mut samples = vec![sample(shared, pid)];
     let count = (options.duration.as_nanos() / SLICE_TIME_MIN.as_nanos()).clamp(1, u128::from(SLICE_COUNT_MAX)) as u32;
     for slice in 0..count {
         if whole {
@@ -281,14 +282,14 @@ fn lead(shared: &Shared, options: &Options, watch: &mut Watch) -> Result<Led> {
             whole = stage.wait_until(Phase::Window, samples[0].at, end, options.duration);
             // Answers that come after the window go into a slice behind it.
             shared.slice.store(slice + 1, Relaxed);
-            samples.push(sample(shared, pid)?);
+            samples.push(sample(shared, pid));
         }
     }
     if samples.len() == 1 {
         shared.slice.store(1, Relaxed);
-        samples.push(sample(shared, pid)?);
+        samples.push(sample(shared, pid));
     }
-    Ok(Led { samples, partial: !whole })
+    Led { samples, partial: !whole }
 }
 
 /// Waits for the ends of phases and tells the watch.
@@ -401,12 +402,15 @@ impl Work {
                 break;
             }
             if pace.book().phase == Phase::Drain {
-                let patience =
-                    if pace.book().shared.hurry.load(Relaxed) { HURRY } else { 2 * timeout + 4 * EXPIRE_EVERY };
+                let hurries = pace.book().shared.hurry.load(Relaxed);
+                let patience = if hurries { HURRY } else { 2 * timeout + 4 * EXPIRE_EVERY };
                 // `expire` ends what is under way before this, and a queue is given up after as long; the deadline is for
                 // what neither can see.
                 let end = *drain_end.get_or_insert(now + patience);
                 if now > end {
+                    if !hurries {
+                        pace.book().give_up();
+                    }
                     break;
                 }
             }

@@ -5,13 +5,15 @@
 use super::report::Counts;
 use crate::conns::Failure;
 use crate::error::{Error, Result};
+use crate::traffic::TIMEOUT_MAX;
 use hdrhistogram::Histogram;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-/// Largest latency that is told apart, in ns.
-const LATENCY_NS_MAX: u64 = 120_000_000_000;
+/// Largest latency that is told apart, in ns: of a request that waited for a connection, and then for its answer, each as
+/// long as may be.
+const LATENCY_NS_MAX: u64 = 2 * TIMEOUT_MAX.as_nanos() as u64;
 
 /// An empty histogram of latencies in ns, of three digits.
 ///
@@ -57,7 +59,7 @@ pub(super) struct Shared {
     phase: AtomicU8,
     /// Whether what is under way at the end is hardly waited for.
     pub hurry: AtomicBool,
-    /// Threads still at work.
+    /// Threads still at work; each is a [`Working`].
     pub running: AtomicUsize,
     /// Connections answered at least once.
     pub settled: AtomicUsize,
@@ -72,6 +74,15 @@ pub(super) struct Shared {
     slices: Mutex<Vec<Histogram<u32>>>,
     /// When the schedule of an open loop begins.
     pub schedule_from: OnceLock<Instant>,
+}
+
+/// A thread at work, until it ends, however that is: nobody waits for one that panicked.
+pub(super) struct Working<'a>(pub &'a Shared);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Shared {

@@ -40,7 +40,7 @@ pub fn summary(report: &Report, lang: Lang) -> String {
             row_name(stage, lang),
             percent(stage.success_percent),
             grouped(stage.rps.round() as u64),
-            latency(stage.latency_us.mean),
+            answered_in(stage.latency_us.mean),
             lang.grade(stage.grade).to_owned(),
             lang.verdict(stage.grade).to_owned(),
         ]
@@ -68,11 +68,16 @@ pub(super) fn detail_row(stage: &Stage, lang: Lang) -> Vec<String> {
     let us = &stage.latency_us;
     let mut row =
         vec![row_name(stage, lang), grouped(stage.answered_connections), grouped(stage.total.ok + stage.total.failed)];
-    row.extend([us.mean, us.p50, us.p95, us.p99, us.p99_9, us.max].map(latency));
+    row.extend([us.mean, us.p50, us.p95, us.p99, us.p99_9, us.max].map(answered_in));
     row.push(stage.cpu.map_or_else(dash, round));
     row.push(stage.memory_bytes.map_or_else(dash, |bytes| size(bytes as f64)));
     row.push(round(stage.load_cpu));
     row
+}
+
+/// A latency, if anything was answered.
+fn answered_in(us: f64) -> String {
+    if us > 0.0 { latency(us) } else { dash() }
 }
 
 fn dash() -> String {
@@ -147,7 +152,7 @@ fn environment(report: &Report, words: &Words) -> String {
 }
 
 /// A command line that can be pasted.
-pub(super) fn command(words: &[String]) -> String {
+pub(crate) fn command(words: &[String]) -> String {
     let quoted = |word: &String| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
         if !word.is_empty() && word.chars().all(plain) {
@@ -219,6 +224,15 @@ mod tests {
         let text = render(&report, Lang::En);
         assert!(text.contains("| 1,000 (in part) | 100.00% |") && text.contains("Interrupted: "), "{text}");
         assert!(text.contains("| 1,000 (in part) | 30,000 | 25,000 | 300 | 20 | 7 |"), "{text}");
+    }
+
+    #[test]
+    fn a_stage_without_an_answer_has_no_latency() {
+        let mut report = report();
+        report.stages = vec![crate::report::tests::stage(10, 0.0, 0.0, 0.0)];
+        let text = render(&report, Lang::En);
+        assert!(text.contains("| 10 | 0.00% | 0 | – | 🔴 poor |"), "{text}");
+        assert!(text.contains("| – | – | – | – | – | – | 1.25 |"), "{text}");
     }
 
     #[test]

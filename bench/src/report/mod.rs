@@ -81,6 +81,8 @@ pub enum End {
     TooManyFailed,
     /// Somebody interrupted it; the last stage is a part of itself.
     Interrupted,
+    /// The stage after the last one could not be measured; a note says why.
+    Failed,
 }
 
 /// A number of connections, and what came of it.

@@ -100,7 +100,9 @@ impl Axis {
                 let decades = self.from.log10().floor() as i32..=self.to.log10().ceil() as i32;
                 let factors: &[f64] = if decades.clone().count() > 4 { &[1.0] } else { &[1.0, 2.0, 5.0] };
                 let all = decades.flat_map(|decade| factors.iter().map(move |f| f * 10f64.powi(decade)));
-                all.filter(|v| (self.from * 0.999..=self.to * 1.001).contains(v)).collect()
+                let within: Vec<f64> = all.filter(|v| (self.from * 0.999..=self.to * 1.001).contains(v)).collect();
+                // Between two of them, its ends say where it is.
+                if within.len() < 2 { vec![self.from, self.to] } else { within }
             }
         }
     }
@@ -211,6 +213,8 @@ mod tests {
         assert_eq!(linear.marks(), [0.0, 10.0, 20.0, 30.0, 40.0]);
         let log = Axis::new(Scale::Log, [90.0, 2_100.0].into_iter(), None, (0.0, 100.0));
         assert_eq!(log.marks(), [100.0, 200.0, 500.0, 1_000.0, 2_000.0]);
+        let narrow = Axis::new(Scale::Log, [2_100.0, 4_900.0].into_iter(), None, (0.0, 100.0));
+        assert_eq!(narrow.marks(), [2_100.0, 4_900.0]);
     }
 
     #[test]

@@ -17,6 +17,8 @@ const ERRORS_MIN: f64 = 3.0;
 const GROUP_COUNT: usize = 6;
 /// Differences of memory under this are none, in bytes: the allocator's, not the program's.
 const MEMORY_BYTES_MIN: f64 = (1 << 20) as f64;
+/// Stands for a figure of 0 in a ratio.
+const LEAST: f64 = 1e-3;
 /// Differences of the success rate under this are none, in percentage points.
 const SUCCESS_POINTS_MIN: f64 = 0.01;
 
@@ -95,11 +97,11 @@ impl Measure {
         let positive = |value: f64| Some(value).filter(|value| *value > 0.0);
         match self {
             Measure::SuccessPercent => Some(stage.success_percent),
-            Measure::Rps => positive(stage.rps),
+            Measure::Rps => Some(stage.rps),
             Measure::MeanUs => positive(stage.latency_us.mean),
             Measure::P50Us => positive(stage.latency_us.p50),
             Measure::P99Us => positive(stage.latency_us.p99),
-            Measure::CpuUsPerRequest => positive(stage.cpu? * 1e6 / stage.rps.max(1e-9)),
+            Measure::CpuUsPerRequest => positive(stage.cpu? * 1e6 / positive(stage.rps)?),
             Measure::MemoryBytes => stage.memory_bytes.and_then(|bytes| positive(bytes as f64)),
         }
     }
@@ -141,7 +143,13 @@ impl Measure {
     }
 
     fn change(self, a: f64, b: f64) -> f64 {
-        if self == Measure::SuccessPercent { b - a } else { b / a }
+        match self {
+            Measure::SuccessPercent => b - a,
+            // Nothing at all, in both: no change.
+            _ if a == b => 1.0,
+            // A figure of 0 has no ratio: it counts as this little.
+            _ => b.max(LEAST) / a.max(LEAST),
+        }
     }
 
     fn change_text(self, change: f64) -> String {
@@ -283,6 +291,8 @@ fn differences(a: &Report, b: &Report) -> Vec<(String, String, String)> {
         all.insert("kernel".into(), machine.kernel.clone());
         all.insert("load".into(), report.load.clone());
         all.insert("tool".into(), report.tool.clone());
+        let partial = report.stages.iter().filter(|stage| stage.partial).map(|stage| stage.concurrency.to_string());
+        all.extend(partial.map(|count| (format!("stage {count}"), "in part".to_owned())));
         if let Some(version) = report.process.as_ref().and_then(|process| process.version.clone()) {
             all.insert("process".into(), version);
         }
@@ -329,6 +339,19 @@ mod tests {
         assert!(text.contains("They differ in kernel: A Linux 6, B Linux 7"), "{text}");
         assert!(text.contains("Only in A: 5,000, 25,000, 100,000"), "{text}");
         assert!(versus.html(Lang::Zh).contains("<td>1千并发</td><td>RPS</td><td>25,000</td><td>30,000</td>"));
+    }
+
+    #[test]
+    fn a_stage_that_answered_nothing_is_worse_and_makes_no_figure_of_nothing() {
+        let (a, mut b) = (report(), report());
+        b.stages[0] = Stage { rps: 0.0, partial: true, slices: Vec::new(), ..stage(1_000, 0.0, 0.0, 0.0) };
+        let versus = Versus::new(&a, &b);
+        assert_eq!(verdict(&versus, 1_000, Measure::Rps), Verdict::Worse);
+        assert_eq!(verdict(&Versus::new(&b, &b), 1_000, Measure::Rps), Verdict::Same);
+        let of_stage = |row: &&Row| row.concurrency == 1_000;
+        assert!(versus.rows.iter().filter(of_stage).all(|row| row.change.is_finite() && row.noise.is_finite()));
+        assert!(!versus.rows.iter().filter(of_stage).any(|row| row.measure == Measure::CpuUsPerRequest));
+        assert!(versus.markdown(Lang::En).contains("They differ in stage 1000: A –, B in part"), "{versus:?}");
     }
 
     #[test]

@@ -58,6 +58,7 @@ pub struct Words {
     pub partial: &'static str,
     pub interrupted: &'static str,
     pub stopped: &'static str,
+    pub failed_end: &'static str,
     pub success_plot: &'static str,
     pub rps_plot: &'static str,
     pub latency_plot: &'static str,
@@ -119,6 +120,7 @@ const EN: Words = Words {
     partial: "in part",
     interrupted: "Interrupted: the last stage is measured in part, those after it are missing.",
     stopped: "Stopped: less than 80 % was answered in the last stage.",
+    failed_end: "Ended early: the next stage could not be measured; the notes say why.",
     success_plot: "Success rate in %",
     rps_plot: "Answers per second",
     latency_plot: "Latency",
@@ -180,6 +182,7 @@ const ZH: Words = Words {
     partial: "未完成",
     interrupted: "测试被中断：最后一个阶段只测了一部分，其后的阶段没有测。",
     stopped: "测试提前停止：最后一个阶段的成功率低于 80 %。",
+    failed_end: "测试提前结束：下一个阶段无法测量，原因见“说明”。",
     success_plot: "成功率（%）",
     rps_plot: "RPS（每秒成功应答数）",
     latency_plot: "延迟",
@@ -251,6 +254,7 @@ impl Lang {
             End::Whole => None,
             End::TooManyFailed => Some(self.words().stopped),
             End::Interrupted => Some(self.words().interrupted),
+            End::Failed => Some(self.words().failed_end),
         }
     }
 }

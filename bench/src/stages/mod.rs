@@ -93,22 +93,27 @@ impl Options {
         Ok(stages)
     }
 
+    fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| pin::allowed_cpus().map_or(1, |cpus| cpus.len().max(1)))
+    }
+
     /// A stage as a load of its own.
     fn load(&self, target: &Url, connections: u64, pid: Option<u32>) -> load::Options {
-        let threads = self.threads.unwrap_or_else(|| pin::allowed_cpus().map_or(1, |cpus| cpus.len().max(1)));
+        let threads = self.threads();
         let timeout = Some(self.traffic.timeout.unwrap_or(TIMEOUT));
         let traffic = Traffic { pid, timeout, ..self.traffic.clone() };
         load::Options { target: target.clone(), connections, duration: self.duration, requests: None, threads, traffic }
     }
 }
 
-/// Tests, prints the table and writes the reports; or compares two of them.
+/// Tests and writes the reports, or compares two of them; gives the table, and what ended the test before its last stage,
+/// if something did.
 ///
 /// # Errors
 /// When the options make no sense, the target may not be loaded, or a report can't be written. A bad grade is no error.
-pub fn run(options: &Options, command: Vec<String>) -> Result<String> {
+pub fn run(options: &Options, command: Vec<String>) -> Result<(String, Option<Error>)> {
     if let Some(files) = &options.compare {
-        return compare(options, files);
+        return Ok((compare(options, files)?, None));
     }
     let stop = interrupt::flag()?;
     let command = typed(command);
@@ -122,7 +127,7 @@ pub fn run(options: &Options, command: Vec<String>) -> Result<String> {
         (None, Some(target)) => target.clone(),
         (None, None) => return Err(Error::Usage("--target URL or --all-in-one is needed".into())),
     };
-    let report = measure(options, &url, together.as_ref(), command, &stop)?;
+    let (report, failed) = measure(options, &url, together.as_ref(), command, &stop)?;
     drop(together);
     for place in &options.report {
         place.put(&report, options.lang)?;
@@ -131,7 +136,7 @@ pub fn run(options: &Options, command: Vec<String>) -> Result<String> {
     if let Some(end) = options.lang.end(report.end) {
         text.push_str(&format!("\n{end}\n"));
     }
-    Ok(text)
+    Ok((text, failed))
 }
 
 /// What was typed, with this program by its name: where it lies is of no use to others.
@@ -161,7 +166,7 @@ fn measure(
     together: Option<&Together>,
     command: Vec<String>,
     stop: &AtomicBool,
-) -> Result<Report> {
+) -> Result<(Report, Option<Error>)> {
     let target = url.target(options.traffic.i_own_this_target)?;
     let stages = options.stages()?;
     for connections in &stages {
@@ -196,6 +201,7 @@ fn measure(
         end: End::Whole,
         notes,
     };
+    let mut failed = None;
     for (at, connections) in stages.iter().enumerate() {
         if at > 0 {
             needs::wait_for_ports(&target, *connections, &options.traffic, stop);
@@ -205,10 +211,19 @@ fn measure(
             break;
         }
         let load = options.load(url, *connections, pid);
-        let stage = one(&load, &progress, options.lang, stop)?;
-        let (partial, failed) = (stage.partial, stage.success_percent < SUCCESS_PERCENT_MIN);
+        let stage = match one(&load, &progress, options.lang, stop) {
+            Ok(stage) => stage,
+            Err(error) if at == 0 => return Err(error),
+            // What was measured before is not lost.
+            Err(error) => {
+                report.notes.push(format!("{connections} connections could not be measured: {error}"));
+                (report.end, failed) = (End::Failed, Some(error));
+                break;
+            }
+        };
+        let (partial, too_few) = (stage.partial, stage.success_percent < SUCCESS_PERCENT_MIN);
         report.stages.push(stage);
-        report.end = match (partial, failed) {
+        report.end = match (partial, too_few) {
             (true, _) => End::Interrupted,
             (false, true) => End::TooManyFailed,
             (false, false) => End::Whole,
@@ -218,15 +233,15 @@ fn measure(
         }
     }
     report.seconds = begin.elapsed().as_secs_f64();
-    Ok(report)
+    Ok((report, failed))
 }
 
 /// One stage.
 fn one(load: &load::Options, progress: &Progress, lang: Lang, stop: &AtomicBool) -> Result<Stage> {
     let bar = progress.stage(load.connections);
-    let measured = load::measure(load, &mut Watch { stop, glimpse: &mut |glimpse| bar.show(glimpse) })?;
+    let measured = load::measure(load, &mut Watch { stop, glimpse: &mut |glimpse| bar.show(glimpse) });
     bar.end();
-    let stage = Stage::new(&measured);
+    let stage = Stage::new(&measured?);
     progress.result(&stage, lang);
     Ok(stage)
 }
@@ -260,9 +275,15 @@ fn describe(options: &Options, target: &Target) -> String {
             target.path.clone().unwrap_or_else(|| format!("/{}", traffic.body))
         ));
     }
+    if let Some(file) = &traffic.body_file {
+        parts.push(format!("each with {}", file.display()));
+    } else if let Some(bytes) = traffic.send {
+        parts.push(format!("each with {bytes} bytes"));
+    }
     if traffic.new_connections {
         parts.push("a connection a request".to_owned());
     }
+    parts.push(format!("{} threads", options.threads()));
     parts.push(format!("{:?} a stage", options.duration));
     parts.join(", ")
 }

@@ -3,6 +3,7 @@
 //! Owns how it looks. Never anything that a script should read: that is stdout, and the report.
 
 use crate::load::{Glimpse, Phase};
+use crate::report::words::percent;
 use crate::report::{Lang, Stage, markdown};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::cell::Cell;
@@ -53,9 +54,9 @@ impl Progress {
     pub fn result(&self, stage: &Stage, lang: Lang) {
         let us = stage.latency_us;
         eprintln!(
-            "{}: {:.2} % of {} answered, {:.0} a second, mean {:.1} ms, p99 {:.1} ms, {}",
+            "{}: {} of {} answered, {:.0} a second, mean {:.1} ms, p99 {:.1} ms, {}",
             markdown::row_name(stage, lang),
-            stage.success_percent,
+            percent(stage.success_percent),
             stage.total.ok + stage.total.failed,
             stage.rps,
             us.mean / 1e3,

@@ -2,14 +2,15 @@
 //!
 //! Owns their configuration and their end. Never the load.
 
-use crate::children::{self, Ended, free_address, spawn_tied, version, wait_until_accepting};
+use crate::children::{self, Ended, free_address, version};
+use crate::dir::Dir;
 use crate::error::{Error, Result, Trying};
 use crate::net::descriptors_max;
 use crate::pin;
 use crate::target::Url;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Backends, each a process of one thread.
 const BACKENDS: usize = 2;
@@ -54,14 +55,14 @@ impl Together {
             if plan.backend_threads > 1 {
                 command.extend([format!("--threads={}", plan.backend_threads), "--private-tables".to_owned()]);
             }
-            backends.push(started(command, address, &format!("backend {number}"), &dir)?);
+            backends.push(children::start(command, address, &format!("backend {number}"), &dir)?);
             addresses.push(address);
         }
         let address = free_address()?;
-        let file = dir.0.join("speedmimi.yaml");
+        let file = dir.file("speedmimi.yaml");
         std::fs::write(&file, plan.text(address, &addresses)).trying(|| format!("writing {}", file.display()))?;
         let command = vec![program.display().to_string(), "run".into(), "--config".into(), file.display().to_string()];
-        let proxy = started(command, address, "speedmimi", &dir)?;
+        let proxy = children::start(command, address, "speedmimi", &dir)?;
         let version = version(&program, "--version");
         Ok(Together { version, address, plan, proxy, _backends: backends, _dir: dir })
     }
@@ -88,13 +89,6 @@ impl Together {
         let workers = self.plan.workers;
         format!("started for this test: {BACKENDS} backends {limit}, and {} with {workers} workers", self.version)
     }
-}
-
-fn started(command: Vec<String>, address: SocketAddr, name: &str, dir: &Dir) -> Result<Ended> {
-    let log = dir.0.join(format!("{name}.log"));
-    let mut child = Ended(spawn_tied(command, &log)?);
-    wait_until_accepting(&mut child, address, name, &log)?;
-    Ok(child)
 }
 
 /// How the proxy is set up for so many connections.
@@ -155,30 +149,6 @@ impl Plan {
             );
         }
         text + "routing:\n  default: {path: /, upstream: default}\ngrpc: {enabled: false}\n"
-    }
-}
-
-/// A directory of its own, removed with all that is in it.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new() -> Result<Dir> {
-        let parent = std::env::temp_dir();
-        for attempt in 0..1_000 {
-            let path = parent.join(format!("speedmimi-bench-{}-{attempt}", std::process::id()));
-            match std::fs::create_dir(&path) {
-                Ok(()) => return Ok(Dir(path)),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(Error::Io { what: format!("making {}", path.display()), source: error }),
-            }
-        }
-        Err(Error::Failed(format!("no name for a directory is free in {}", parent.display())))
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
