@@ -43,8 +43,8 @@ pub struct Options {
     /// Idle connections whose memory is measured
     #[arg(long, default_value = "4k", value_parser = amount::count)]
     pub idle: u64,
-    /// How long connections are idle before their memory is measured
-    #[arg(long, default_value = "2s", value_parser = amount::duration)]
+    /// How long connections are idle before their memory is measured: until they are parked and what a burst took is given back
+    #[arg(long, default_value = "6s", value_parser = amount::duration)]
     pub settle: Duration,
     /// Two CPUs: for the proxy, and for load and origin; else the first two of this process
     #[arg(long, value_delimiter = ',', num_args = 2)]

@@ -87,7 +87,7 @@ impl Constants {
         tls_kib_us: Spread::new(0.24, 0.26, 0.30),
         http2_kib_us: Spread::new(0.70, 0.73, 0.80),
         websocket_frame_us: Spread::new(4.7, 6.5, 8.0),
-        connection_us: Spread::new(10.0, 15.0, 25.0),
+        connection_us: Spread::new(36.0, 38.5, 42.5),
         handshake_us: Spread::new(95.0, 101.0, 110.0),
         idle_bytes: Spread::new(17.0, 58.0, 140.0),
         tls_idle_bytes: Spread::new(2586.0, 4408.0, 4600.0),
