@@ -7,7 +7,7 @@
 
 pub mod shelf;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -25,8 +25,6 @@ use shelf::{Shelf, Size, Slot};
 pub const WAKE_BATCH: usize = 64;
 
 const CHUNK: usize = 1024;
-/// Entries looked at in one search for sockets to shelve.
-const SEARCH_MAX: usize = 4 * CHUNK;
 const NONE: u32 = u32::MAX;
 
 /// What a connection waits for.
@@ -71,6 +69,28 @@ enum Watch {
     Changed,
 }
 
+/// Which of the lists an entry is in. All but the last are one list for each thing to wait for, by age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Group {
+    /// With a descriptor.
+    Open = 0,
+    /// On the shelf since they were parked.
+    Shelved = 1,
+    /// Put on the shelf later, the oldest first: older than their neighbours on the shelf would be.
+    Moved = 2,
+    /// On the shelf, and something happened to them: they wait for a descriptor, first come first served.
+    Due = 3,
+}
+
+/// Those that are by age.
+const AGED: [Group; 3] = [Group::Open, Group::Shelved, Group::Moved];
+const WAITING: [Waiting; 3] = [Waiting::Next, Waiting::First, Waiting::Announced];
+const LISTS: usize = 10;
+
+fn list(group: Group, waiting: Waiting) -> usize {
+    if group == Group::Due { LISTS - 1 } else { 3 * group as usize + waiting as usize }
+}
+
 /// Where the socket of an entry is.
 #[derive(Debug)]
 enum Socket {
@@ -96,10 +116,10 @@ struct Entry {
     listener: u16,
     is_v6: bool,
     waiting: Waiting,
+    /// Whose list it is in.
+    group: Group,
     /// Something happened to the socket while it was away.
     is_stirred: bool,
-    /// It has to be looked at: it could not be, or nobody did, when something happened.
-    is_due: bool,
 }
 
 const _: () = assert!(size_of::<Entry>() <= 44);
@@ -114,8 +134,8 @@ const VACANT: Entry = Entry {
     listener: 0,
     is_v6: false,
     waiting: Waiting::First,
+    group: Group::Open,
     is_stirred: false,
-    is_due: false,
 };
 
 impl Entry {
@@ -162,16 +182,12 @@ pub struct Lot {
     used: usize,
     len: usize,
     shelved: usize,
-    lists: [List; 3],
+    lists: [List; LISTS],
     /// Beside the entries, as most connections have none.
     sessions: HashMap<u32, Idle>,
     shelf: Shelf,
     /// So many keep their descriptors.
     open_max: usize,
-    /// Where the search for sockets to shelve goes on.
-    searched: usize,
-    /// Shelved ones that have to be looked at. What has left since is passed over.
-    due: VecDeque<u32>,
     /// Of whoever wakes connections.
     waker: Option<Waker>,
 }
@@ -191,12 +207,10 @@ impl Lot {
             used: 0,
             len: 0,
             shelved: 0,
-            lists: [empty; 3],
+            lists: [empty; LISTS],
             sessions: HashMap::new(),
             shelf: Shelf::new(shelf),
             open_max,
-            searched: 0,
-            due: VecDeque::new(),
             waker: None,
         })
     }
@@ -233,19 +247,18 @@ impl Lot {
     /// When the kernel has no room for another watch; the connection is closed then.
     pub fn park(&mut self, mut parked: Parked) -> io::Result<()> {
         let session = parked.session.take();
-        let key = match parked.berth.take() {
-            Some(Berth(key)) => self.moor(key, &parked),
+        let (key, group) = match parked.berth.take() {
+            Some(Berth(key)) => (key, self.moor(key, &parked)),
             None => self.admit(parked)?,
         };
         session.into_iter().for_each(|session| drop(self.sessions.insert(key, session)));
-        let list = self.entry(key).waiting as usize;
-        self.append(list, key);
+        self.append(key, group);
         self.len += 1;
         Ok(())
     }
 
     /// A connection whose socket is on the shelf comes back.
-    fn moor(&mut self, key: u32, parked: &Parked) -> u32 {
+    fn moor(&mut self, key: u32, parked: &Parked) -> Group {
         let entry = self.entry(key);
         let was_stirred = entry.is_stirred;
         if let Socket::Away(slot) = entry.socket {
@@ -254,19 +267,19 @@ impl Lot {
         }
         // What its task did not read itself, nobody will be told of again.
         if was_stirred && look(&parked.fd) != Found::Nothing {
-            self.put_off(key);
             self.waker.iter().for_each(Waker::wake_by_ref);
+            return Group::Due;
         }
-        key
+        Group::Shelved
     }
 
-    fn admit(&mut self, parked: Parked) -> io::Result<u32> {
+    fn admit(&mut self, parked: Parked) -> io::Result<(u32, Group)> {
         let key = self.vacant();
         if self.len - self.shelved >= self.open_max
             && let Ok(slot) = self.shelve_as(key, &parked.fd, Watch::New)
         {
             *self.entry(key) = Entry::new(&parked, Socket::Shelved(slot));
-            return Ok(key);
+            return Ok((key, Group::Shelved));
         }
         let flags = EventFlags::IN | EventFlags::RDHUP;
         let watched = epoll::add(self.epoll.get_ref(), &parked.fd, EventData::new_u64(u64::from(key)), flags);
@@ -274,7 +287,7 @@ impl Lot {
         let mut entry = Entry::new(&parked, Socket::None);
         entry.socket = Socket::Open(parked.fd);
         *self.entry(key) = entry;
-        Ok(key)
+        Ok((key, Group::Open))
     }
 
     /// Puts a socket on the shelf. It is watched from now on until it is closed, as who has no descriptor of it can't have the
@@ -292,27 +305,37 @@ impl Lot {
         Ok(slot)
     }
 
-    /// Takes descriptors from up to `count` connections that have some still; returns from how many.
+    /// Takes descriptors from up to `count` connections that have some still, the oldest first; returns from how many.
     pub fn shelve(&mut self, count: usize) -> usize {
-        let (before, entries) = (self.shelved, self.chunks.len() * CHUNK);
-        for _ in 0..SEARCH_MAX.min(entries) {
-            if self.shelved - before >= count || self.len == self.shelved {
-                break;
+        let before = self.shelved;
+        while self.shelved - before < count
+            && let Some(key) = self.oldest_open()
+            && self.shelve_open(key).is_ok()
+        {}
+        self.shelved - before
+    }
+
+    fn shelve_open(&mut self, key: u32) -> io::Result<()> {
+        let Socket::Open(fd) = std::mem::replace(&mut self.entry(key).socket, Socket::None) else {
+            return Err(io::Error::from(io::ErrorKind::NotFound));
+        };
+        match self.shelve_as(key, &fd, Watch::Changed) {
+            Ok(slot) => {
+                self.entry(key).socket = Socket::Shelved(slot);
+                self.detach(key);
+                self.append(key, Group::Moved);
+                Ok(())
             }
-            self.searched = (self.searched + 1) % entries;
-            let key = self.searched as u32;
-            if !matches!(self.entry(key).socket, Socket::Open(_)) {
-                continue;
-            }
-            let Socket::Open(fd) = std::mem::replace(&mut self.entry(key).socket, Socket::None) else { break };
-            let shelved = self.shelve_as(key, &fd, Watch::Changed);
-            let is_full = shelved.is_err();
-            self.entry(key).socket = shelved.map_or_else(|_| Socket::Open(fd), Socket::Shelved);
-            if is_full {
-                break;
+            Err(error) => {
+                self.entry(key).socket = Socket::Open(fd);
+                Err(error)
             }
         }
-        self.shelved - before
+    }
+
+    fn oldest_open(&self) -> Option<u32> {
+        let mut heads = WAITING.iter().map(|&waiting| self.lists[list(Group::Open, waiting)].oldest);
+        heads.find(|&key| key != NONE)
     }
 
     /// Takes out up to [`WAKE_BATCH`] connections that have something to read; of those on the shelf up to `room`, for which
@@ -325,14 +348,17 @@ impl Lot {
         if self.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             self.waker = Some(cx.waker().clone());
         }
-        let (mut ended, before) = (0, woken.len());
-        for _ in 0..self.due.len().min(WAKE_BATCH) {
-            let Some(key) = self.due.pop_front() else { break };
-            if std::mem::take(&mut self.entry(key).is_due) {
-                ended += usize::from(self.stir(key, true, room, woken));
+        let (mut ended, mut tried) = (0, 0);
+        while tried < WAKE_BATCH && woken.len() < room && self.has_due() {
+            let key = self.lists[LISTS - 1].oldest;
+            ended += usize::from(self.stir(key, true, room, woken));
+            if self.lists[LISTS - 1].oldest == key {
+                // No descriptor after all.
+                break;
             }
+            tried += 1;
         }
-        if ended > 0 || woken.len() > before {
+        if tried > 0 {
             return Poll::Ready(Ok(ended));
         }
         loop {
@@ -353,9 +379,15 @@ impl Lot {
         }
     }
 
+    /// Whether there are connections that have something to read, and wait for descriptors.
+    pub fn has_due(&self) -> bool {
+        self.lists[LISTS - 1].oldest != NONE
+    }
+
     /// Has whoever wakes connections try those again for which there were no descriptors.
-    pub fn rouse(&self) {
-        if !self.due.is_empty() {
+    pub fn rouse(&mut self) {
+        self.shelf.try_again();
+        if self.has_due() {
             self.waker.iter().for_each(Waker::wake_by_ref);
         }
     }
@@ -378,8 +410,12 @@ impl Lot {
                 let _ = epoll::delete(self.epoll.get_ref(), &parked.fd);
                 woken.push(parked);
             }
-            &Socket::Shelved(slot) if woken.len() < room => match self.shelf.open(slot) {
-                Ok(fd) => return self.unshelve(key, slot, fd, may_have_ended, woken),
+            // To see whether it has ended takes a descriptor for a moment only.
+            &Socket::Shelved(slot) if may_have_ended || woken.len() < room => match self.shelf.open(slot) {
+                Ok(fd) => {
+                    let found = if may_have_ended { look(&fd) } else { Found::Bytes };
+                    return self.unshelve(key, slot, fd, found, room, woken);
+                }
                 Err(_) => self.put_off(key),
             },
             Socket::Shelved(_) => self.put_off(key),
@@ -387,15 +423,24 @@ impl Lot {
         false
     }
 
-    fn unshelve(&mut self, key: u32, slot: Slot, fd: OwnedFd, may_have_ended: bool, woken: &mut Vec<Parked>) -> bool {
-        match if may_have_ended { look(&fd) } else { Found::Bytes } {
+    fn unshelve(
+        &mut self,
+        key: u32,
+        slot: Slot,
+        fd: OwnedFd,
+        found: Found,
+        room: usize,
+        woken: &mut Vec<Parked>,
+    ) -> bool {
+        match found {
             Found::End => {
                 drop(fd);
                 self.close(key);
                 return true;
             }
             // It was about who had the key before, or what its task has read since.
-            Found::Nothing => {}
+            Found::Nothing => self.forgo(key),
+            Found::Bytes if woken.len() >= room => self.put_off(key),
             Found::Bytes => {
                 let session = self.unlist(key);
                 self.shelved -= 1;
@@ -408,8 +453,21 @@ impl Lot {
     }
 
     fn put_off(&mut self, key: u32) {
-        if !std::mem::replace(&mut self.entry(key).is_due, true) {
-            self.due.push_back(key);
+        if self.entry(key).group != Group::Due {
+            self.detach(key);
+            self.append(key, Group::Due);
+        }
+    }
+
+    /// Back among those that wait, as if it had begun to when the last of them did: they are in order.
+    fn forgo(&mut self, key: u32) {
+        if self.entry(key).group == Group::Due {
+            self.detach(key);
+            let newest = self.lists[list(Group::Shelved, self.entry(key).waiting)].newest;
+            let since = if newest == NONE { 0 } else { self.entry(newest).since };
+            let entry = self.entry(key);
+            entry.since = entry.since.max(since);
+            self.append(key, Group::Shelved);
         }
     }
 
@@ -417,24 +475,45 @@ impl Lot {
     /// many.
     pub fn expire(&mut self, waiting: Waiting, before: u32, max: usize) -> usize {
         let mut closed = 0;
-        while closed < max {
-            let oldest = self.lists[waiting as usize].oldest;
-            if oldest == NONE || self.entry(oldest).since >= before {
-                break;
-            }
-            self.say_end(oldest);
+        while closed < max
+            && let Some(oldest) = self.oldest(waiting)
+            && self.entry(oldest).since < before
+        {
             self.close(oldest);
             closed += 1;
         }
         closed
     }
 
+    fn oldest(&mut self, waiting: Waiting) -> Option<u32> {
+        let heads = AGED.map(|group| self.lists[list(group, waiting)].oldest);
+        heads.into_iter().filter(|&key| key != NONE).min_by_key(|&key| self.entry(key).since)
+    }
+
     /// Closes up to `count` of the connections that have waited longest for a further request, then of those that never
-    /// sent one; returns how many.
+    /// sent one, at last of those that have something to read; returns how many.
     pub fn evict(&mut self, count: usize) -> usize {
-        let next = self.expire(Waiting::Next, u32::MAX, count);
-        let first = self.expire(Waiting::First, u32::MAX, count - next);
-        next + first + self.expire(Waiting::Announced, u32::MAX, count - next - first)
+        let mut closed = 0;
+        for waiting in WAITING {
+            closed += self.expire(waiting, u32::MAX, count - closed);
+        }
+        while closed < count && self.has_due() {
+            self.close(self.lists[LISTS - 1].oldest);
+            closed += 1;
+        }
+        closed
+    }
+
+    /// The same with those that have descriptors; returns how many of these are free now.
+    pub fn evict_open(&mut self, count: usize) -> usize {
+        let mut closed = 0;
+        while closed < count
+            && let Some(oldest) = self.oldest_open()
+        {
+            self.close(oldest);
+            closed += 1;
+        }
+        closed
     }
 
     /// Takes the place of a connection back that has ended elsewhere.
@@ -479,14 +558,30 @@ impl Lot {
         key
     }
 
-    fn append(&mut self, list: usize, key: u32) {
-        let newest = std::mem::replace(&mut self.lists[list].newest, key);
+    fn append(&mut self, key: u32, group: Group) {
+        let at = list(group, self.entry(key).waiting);
+        let newest = std::mem::replace(&mut self.lists[at].newest, key);
         let entry = self.entry(key);
+        entry.group = group;
         entry.prev = newest;
         entry.next = NONE;
         match newest {
-            NONE => self.lists[list].oldest = key,
+            NONE => self.lists[at].oldest = key,
             before => self.entry(before).next = key,
+        }
+    }
+
+    /// Takes an entry out of its list.
+    fn detach(&mut self, key: u32) {
+        let &mut Entry { prev, next, waiting, group, .. } = self.entry(key);
+        let at = list(group, waiting);
+        match prev {
+            NONE => self.lists[at].oldest = next,
+            prev => self.entry(prev).next = next,
+        }
+        match next {
+            NONE => self.lists[at].newest = prev,
+            next => self.entry(next).prev = prev,
         }
     }
 
@@ -501,6 +596,7 @@ impl Lot {
 
     /// Closes a parked connection.
     fn close(&mut self, key: u32) {
+        self.say_end(key);
         self.unlist(key);
         if let &Socket::Shelved(slot) = &self.entry(key).socket {
             self.shelf.clear(slot);
@@ -509,18 +605,10 @@ impl Lot {
         self.release(key);
     }
 
-    /// Takes an entry out of its list.
+    /// Takes an entry out of the lot; its key stays taken.
     fn unlist(&mut self, key: u32) -> Option<Idle> {
-        let &mut Entry { prev, next, waiting, .. } = self.entry(key);
+        self.detach(key);
         self.len -= 1;
-        match prev {
-            NONE => self.lists[waiting as usize].oldest = next,
-            prev => self.entry(prev).next = next,
-        }
-        match next {
-            NONE => self.lists[waiting as usize].newest = prev,
-            next => self.entry(next).prev = prev,
-        }
         if self.sessions.is_empty() { None } else { self.sessions.remove(&key) }
     }
 
@@ -533,9 +621,7 @@ impl Lot {
         if self.used == 0 && self.chunks.len() > 1 {
             self.chunks = Vec::new();
             self.sessions = HashMap::new();
-            self.due = VecDeque::new();
             self.free = NONE;
-            self.searched = 0;
         }
     }
 }

@@ -19,8 +19,8 @@ use tokio::task::LocalSet;
 use crate::balance::rng::Rng;
 use crate::handover::{Doors, Inside};
 use crate::listen::given::Share;
-use crate::park::Waiting;
 use crate::park::shelf::Size;
+use crate::park::{WAKE_BATCH, Waiting};
 use crate::proxy::client::Client;
 use crate::proxy::local::Local;
 use crate::proxy::log::Sink;
@@ -237,6 +237,11 @@ fn tick(local: &Rc<Local>, now: u32) {
     let mut left = lot.expire(Waiting::Next, before(server.idle_timeout), EXPIRE_BATCH);
     for waiting in [Waiting::First, Waiting::Announced] {
         left += lot.expire(waiting, before(server.read_timeout), EXPIRE_BATCH);
+    }
+    let in_table = (local.clients() - lot.shelved()) as u64;
+    let is_short = lot.has_due() && local.open.room_in_table(in_table) == 0;
+    if is_short && lot.shelve(WAKE_BATCH) == 0 && !local.idlers.is_leaving() {
+        local.idlers.ask(1);
     }
     lot.rouse();
     local.stats.connections_parked.set(lot.len() as u64);

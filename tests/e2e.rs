@@ -502,6 +502,37 @@ fn private_tables_hold_more_connections_than_one_table_could() {
     assert_eq!(program.end().code(), Some(0));
 }
 
+/// Who has no descriptor has none to give.
+#[test]
+fn a_full_table_costs_no_parked_connection_its_life() {
+    const LIMIT: u32 = 256;
+    let dir = Dir::new("full");
+    let origin = Origin::start(origin::by_path);
+    let text = file(&origin, "park_after: 100ms, idle_timeout: 1h, read_timeout: 1h", "", "");
+    let path = dir.write("f.yaml", text.replace("workers: 2", "workers: 1"));
+    let program = Program::start(&["run", "--config", &path], Some(LIMIT));
+    let addr = program.addr();
+    if !program.said().contains("idle connections beside it") {
+        eprintln!("SKIPPED: no io_uring here, or not for everybody");
+        return;
+    }
+    let mut idle: Vec<Client> = (0..300).map(|_| Client::connect(addr)).collect();
+    idle.iter_mut().for_each(|client| assert_eq!(client.get("/size/3").status, 200));
+    wait::until("all in the lot", || program.metric("speedmimi_connections_parked") == 300);
+    // Two descriptors each: more than there are.
+    let mut busy: Vec<Client> = (0..150).map(|_| Client::connect(addr)).collect();
+    busy.iter_mut().for_each(|client| client.send_get("/gate/go"));
+    wait::until("some that could not be passed on", || program.metric("speedmimi_proxy_answers_total") > 0);
+    origin.gate("go").open();
+    let answers: Vec<u16> = busy.iter_mut().map(|client| client.response().status).collect();
+    assert!(answers.contains(&200) && answers.iter().all(|status| [200, 503].contains(status)), "{answers:?}");
+    drop(busy);
+    idle.iter_mut().for_each(|client| client.send_get("/size/7"));
+    for (n, client) in idle.iter_mut().enumerate() {
+        assert_eq!(client.response().body, origin::pattern(7), "client {n}");
+    }
+}
+
 /// Five times as many as the tables hold, and all of them at once.
 #[test]
 fn parked_connections_need_no_descriptor() {

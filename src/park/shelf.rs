@@ -39,12 +39,14 @@ pub struct Shelf {
     free: Vec<u32>,
     /// The first that was never taken.
     next: u32,
+    /// No ring could be made a moment ago.
+    is_refused: bool,
 }
 
 impl Shelf {
     /// An empty one, which grows ring by ring.
     pub fn new(size: Size) -> Shelf {
-        Shelf { size, rings: Vec::new(), free: Vec::new(), next: 0 }
+        Shelf { size, rings: Vec::new(), free: Vec::new(), next: 0, is_refused: false }
     }
 
     /// How much it holds.
@@ -67,14 +69,19 @@ impl Shelf {
     }
 
     fn another(&mut self) -> io::Result<u32> {
-        if u64::from(self.next) >= self.size.sockets() {
+        if self.is_refused || u64::from(self.next) >= self.size.sockets() {
             return Err(io::Error::from(io::ErrorKind::QuotaExceeded));
         }
         if (self.next / self.size.places) as usize >= self.rings.len() {
-            self.rings.push(Ring::new(self.size.places)?);
+            self.rings.push(Ring::new(self.size.places).inspect_err(|_| self.is_refused = true)?);
         }
         self.next += 1;
         Ok(self.next - 1)
+    }
+
+    /// Another ring may be asked for again, where one was refused.
+    pub fn try_again(&mut self) {
+        self.is_refused = false;
     }
 
     /// A new descriptor of a socket, which stays on the shelf.

@@ -374,9 +374,17 @@ impl Local {
         id
     }
 
-    /// Makes room for `count` more descriptors. Parked clients that need none lose theirs; then idle connections are closed:
-    /// to backends first (oldest), then the longest-parked clients, at last those that speak HTTP/2, which go a moment later.
-    /// Returns whether there is any.
+    /// Closes the longest-parked clients, also those without a descriptor: where it is the system that has no files or memory
+    /// left. Returns whether any went.
+    pub fn close_parked(&self, count: usize) -> bool {
+        let evicted = self.lot.borrow_mut().evict(count);
+        self.uncount(evicted);
+        evicted > 0
+    }
+
+    /// Makes room for `count` more descriptors in this worker's table. Parked clients that need none lose theirs; then idle
+    /// connections are closed: to backends first (oldest), then the longest-parked clients that have a descriptor, at last those
+    /// that speak HTTP/2, which go a moment later. Returns whether there is any.
     pub fn make_room(&self, count: usize) -> bool {
         let view = self.view();
         let mut freed = self.lot.borrow_mut().shelve(count);
@@ -387,7 +395,7 @@ impl Local {
             }
         }
         if freed < count {
-            let evicted = self.lot.borrow_mut().evict(count - freed);
+            let evicted = self.lot.borrow_mut().evict_open(count - freed);
             self.uncount(evicted);
             freed += evicted;
         }

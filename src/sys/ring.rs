@@ -12,10 +12,14 @@ use io_uring::{IoUring, Probe, opcode};
 
 /// One operation at a time is all that is asked of it.
 const ENTRIES: u32 = 1;
+/// Signals come between at most so often.
+const TRIES: usize = 16;
 
 /// A table of open files that belongs to one thread.
 pub struct Ring {
     ring: IoUring,
+    /// Number of the last operation.
+    asked: u64,
 }
 
 impl Ring {
@@ -27,7 +31,7 @@ impl Ring {
     pub fn new(places: u32) -> io::Result<Ring> {
         let ring = IoUring::builder().setup_single_issuer().build(ENTRIES)?;
         ring.submitter().register_files_sparse(places)?;
-        Ok(Ring { ring })
+        Ok(Ring { ring, asked: 0 })
     }
 
     /// Whether this system has such tables and gives descriptors back from them (`IORING_OP_FIXED_FD_INSTALL`, Linux 6.8).
@@ -37,7 +41,7 @@ impl Ring {
     }
 
     fn probe() -> bool {
-        let Ok(Ring { ring }) = Ring::new(1) else { return false };
+        let Ok(Ring { ring, .. }) = Ring::new(1) else { return false };
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe).is_ok() && probe.is_supported(opcode::FixedFdInstall::CODE)
     }
@@ -67,21 +71,28 @@ impl Ring {
     /// # Errors
     /// `EBADF` when there is none, `EMFILE` when the descriptor table is full.
     pub fn open(&mut self, place: u32) -> io::Result<OwnedFd> {
-        let operation = opcode::FixedFdInstall::new(Fixed(place), 0).build();
+        self.asked = self.asked.wrapping_add(1);
+        let operation = opcode::FixedFdInstall::new(Fixed(place), 0).build().user_data(self.asked);
+        // One that could not be submitted the last time is first in line still; its outcome is thrown away below.
+        if self.ring.submission().is_full() {
+            self.ring.submit()?;
+        }
         // SAFETY: the operation names no memory, and only the place of a file.
         unsafe { self.ring.submission().push(&operation) }.map_err(io::Error::other)?;
-        loop {
+        for _ in 0..TRIES {
             match self.ring.submit_and_wait(1) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-                Ok(_) => match self.ring.completion().next().map(|done| done.result()) {
-                    None => {}
-                    Some(error @ ..0) => return Err(io::Error::from_raw_os_error(-error)),
-                    // SAFETY: the kernel has made this descriptor for this call alone, and nobody else owns it.
-                    Some(fd) => return Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-                },
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            while let Some(done) = self.ring.completion().next() {
+                // SAFETY: the kernel has made this descriptor for one call of this function alone, and nobody else owns it.
+                let fd = (done.result() >= 0).then(|| unsafe { OwnedFd::from_raw_fd(done.result()) });
+                if done.user_data() == self.asked {
+                    return fd.ok_or_else(|| io::Error::from_raw_os_error(-done.result()));
+                }
             }
         }
+        Err(io::Error::from(io::ErrorKind::TimedOut))
     }
 }
 

@@ -24,6 +24,8 @@ use crate::shared::open::OpenCount;
 const ACCEPT_BATCH: usize = 64;
 /// Idle connections closed at once to make room when descriptors or memory have run out.
 const ROOM_BATCH: usize = 16;
+/// Of its table a worker keeps one in so many for parked connections that have something to read, while there are some that wait.
+const KEPT_DIVISOR: u64 = 16;
 /// Of its parked connections a worker closes one in so many, and no more than [`ROOM_BATCH`], for another worker's clients.
 const YIELD_DIVISOR: usize = 64;
 
@@ -165,7 +167,7 @@ impl Listening {
 async fn accept(local: Rc<Local>, listener: Rc<Listener>, slot: u16, (doors, open): (Arc<Doors>, Arc<OpenCount>)) {
     loop {
         for _ in 0..ACCEPT_BATCH {
-            make_room(&local, &listener, &open).await;
+            make_room(&local, &listener, &doors, &open).await;
             match poll_fn(|cx| listener.poll_accept(cx)).await {
                 Ok((fd, peer)) => {
                     let handed = Handed { fd, peer, listener: slot };
@@ -184,7 +186,9 @@ async fn accept(local: Rc<Local>, listener: Rc<Listener>, slot: u16, (doors, ope
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
                 Err(error) => {
                     // No descriptor or memory: idle connections make room, else somebody has to leave first.
-                    if !local.make_room(ROOM_BATCH) {
+                    let is_of_system = error.raw_os_error() != Some(rustix::io::Errno::MFILE.raw_os_error());
+                    let has_won = local.make_room(ROOM_BATCH) || is_of_system && local.close_parked(ROOM_BATCH);
+                    if !has_won {
                         tracing::warn!(worker = local.id, %error, "accepting pauses");
                         local.pause(2).await;
                     }
@@ -219,34 +223,46 @@ fn better(local: &Local, doors: &Doors, open: &OpenCount) -> Option<usize> {
 
 /// Waits until one more client connection is allowed. For each that knocks, the one that has been parked longest goes;
 /// while nobody does, as many as are allowed may stay.
-async fn make_room(local: &Rc<Local>, listener: &Listener, open: &OpenCount) {
-    while !open.has_room(local.in_table()) {
+async fn make_room(local: &Rc<Local>, listener: &Listener, doors: &Doors, open: &OpenCount) {
+    while !has_room(local, open) {
         let knocked = poll_fn(|cx| listener.poll_waiting(cx)).await;
         // A listener that failed says so when it is accepted from.
-        if knocked.is_err() || local.draining.get() {
+        if knocked.is_err() || local.draining.get() || has_room(local, open) {
             return;
         }
-        if open.has_room(local.in_table()) {
-            return;
-        }
-        if !open.is_full() && local.lot.borrow_mut().shelve(ROOM_BATCH) > 0 {
+        if free_a_place(local, open) {
             continue;
         }
-        let evicted = evict_for_one(local, open);
-        local.uncount(evicted);
-        if evicted == 0 {
-            if !local.idlers.is_leaving() && local.idlers.ask(1) == 0 {
-                open.want_room();
-            }
-            local.pause(1).await;
+        // Its table is full, and another worker's is not: that one gets whoever comes.
+        if !open.is_full() && doors.emptier_than(local.id, open.max_per_worker()).is_some() {
+            return;
         }
+        if !local.idlers.is_leaving() && local.idlers.ask(1) == 0 {
+            open.want_room();
+        }
+        local.pause(1).await;
     }
 }
 
-/// Closes the connection that has been parked longest, unless it is descriptors alone that are short and none would be won.
-fn evict_for_one(local: &Local, open: &OpenCount) -> usize {
+/// Whether there is room for one who is new. Who is parked and has something to read has come before.
+fn has_room(local: &Local, open: &OpenCount) -> bool {
+    let kept = if local.lot.borrow().has_due() { open.max_per_worker() / KEPT_DIVISOR } else { 0 };
+    open.has_room(local.in_table() + kept)
+}
+
+/// Takes the place of who has been parked longest; where it is descriptors alone that are short, only that, if possible.
+fn free_a_place(local: &Local, open: &OpenCount) -> bool {
+    if open.is_full() {
+        return local.close_parked(1);
+    }
     let mut lot = local.lot.borrow_mut();
-    if open.is_full() || lot.shelved() < lot.len() { lot.evict(1) } else { 0 }
+    if lot.shelve(ROOM_BATCH) > 0 {
+        return true;
+    }
+    let evicted = lot.evict_open(1);
+    drop(lot);
+    local.uncount(evicted);
+    evicted > 0
 }
 
 /// Closes a few idle connections for another worker's client: the kernel may have sent it to where nobody is idle.
