@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::apply::{self, Entry, Persisted, State, Undone};
 use super::change::{self, Change, Step};
@@ -220,7 +221,11 @@ struct Root(PathBuf);
 
 impl Root {
     fn new(test: &str, keys: &[(&str, &str)]) -> Root {
-        let root = Root(std::env::temp_dir().join(format!("speedmimi-tune-{test}-{}", std::process::id())));
+        // Tests of one process may take the same word.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("speedmimi-tune-{test}-{}-{number}", std::process::id());
+        let root = Root(std::env::temp_dir().join(name));
         // Of a process that was killed and had the same number.
         let _ = fs::remove_dir_all(&root.0);
         keys.iter().for_each(|(key, value)| root.put(key, value));
