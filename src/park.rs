@@ -85,10 +85,11 @@ enum Group {
 /// Those that are by age.
 const AGED: [Group; 3] = [Group::Open, Group::Shelved, Group::Moved];
 const WAITING: [Waiting; 3] = [Waiting::Next, Waiting::First, Waiting::Announced];
-const LISTS: usize = 10;
+const DUE: usize = AGED.len() * WAITING.len();
+const LISTS: usize = DUE + 1;
 
 fn list(group: Group, waiting: Waiting) -> usize {
-    if group == Group::Due { LISTS - 1 } else { 3 * group as usize + waiting as usize }
+    if group == Group::Due { DUE } else { WAITING.len() * group as usize + waiting as usize }
 }
 
 /// Where the socket of an entry is.
@@ -350,9 +351,9 @@ impl Lot {
         }
         let (mut ended, mut tried) = (0, 0);
         while tried < WAKE_BATCH && woken.len() < room && self.has_due() {
-            let key = self.lists[LISTS - 1].oldest;
+            let key = self.lists[DUE].oldest;
             ended += usize::from(self.stir(key, true, room, woken));
-            if self.lists[LISTS - 1].oldest == key {
+            if self.lists[DUE].oldest == key {
                 // No descriptor after all.
                 break;
             }
@@ -381,7 +382,7 @@ impl Lot {
 
     /// Whether there are connections that have something to read, and wait for descriptors.
     pub fn has_due(&self) -> bool {
-        self.lists[LISTS - 1].oldest != NONE
+        self.lists[DUE].oldest != NONE
     }
 
     /// Has whoever wakes connections try those again for which there were no descriptors.
@@ -498,7 +499,7 @@ impl Lot {
             closed += self.expire(waiting, u32::MAX, count - closed);
         }
         while closed < count && self.has_due() {
-            self.close(self.lists[LISTS - 1].oldest);
+            self.close(self.lists[DUE].oldest);
             closed += 1;
         }
         closed
