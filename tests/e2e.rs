@@ -397,7 +397,8 @@ fn private_tables_keep_every_byte_to_its_connection_under_a_storm_of_wakes_and_s
     let log = format!("log: {{access: \"{}\"}}\n", dir.path("access.log").display());
     let text = |origin: &Origin| {
         format!(
-            "server: {{host: 127.0.0.1, port: 0, workers: {WORKERS}, max_conn: 4096, shutdown_timeout: 3s, \
+            "grpc: {{port: 0}}\n\
+             server: {{host: 127.0.0.1, port: 0, workers: {WORKERS}, max_conn: 4096, shutdown_timeout: 3s, \
              fd_tables: private, park_after: 100ms, read_timeout: 1h, idle_timeout: 1h}}\n\
              backends: {{default: [{{host: 127.0.0.1, port: {}}}], echo: [{{host: 127.0.0.1, port: {echo}, max_conn: 2}}]}}\n\
              upstreams: {{echo: {{queue: {{size: 1000, timeout: 30s}}}}}}\n\

@@ -5,8 +5,8 @@
 
 mod ends;
 
-use std::io::Read;
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -38,20 +38,19 @@ fn an_exchange_takes_four_data_calls() {
         answer_end: END.as_bytes(),
     });
     let backend_port = ends::backend(&exchange);
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).expect("a free port").port();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let (file, counts) = (folder.join("syscalls.yaml"), folder.join("syscalls.txt"));
+    let own = |end: &str| Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("syscalls-{}.{end}", std::process::id()));
+    let (file, counts) = (own("yaml"), own("txt"));
     let text = format!(
         "grpc: {{enabled: false}}\n\
-         server: {{host: 127.0.0.1, port: {port}, workers: 1}}\n\
+         server: {{host: 127.0.0.1, port: 0, workers: 1}}\n\
          backends: {{default: [{{id: b, host: 127.0.0.1, port: {backend_port}}}]}}\n\
          routing: {{default: {{path: /, upstream: default}}}}\n"
     );
     std::fs::write(&file, text).expect("a file under target");
     let mut proxy = Command::new(env!("CARGO_BIN_EXE_speedmimi"));
-    proxy.arg("run").arg("--config").arg(&file).stderr(Stdio::null());
-    let proxy = Killed(proxy.spawn().expect("the proxy"));
-    let mut client = ends::connect((Ipv4Addr::LOCALHOST, port).into());
+    proxy.arg("run").arg("--config").arg(&file).stderr(Stdio::piped());
+    let mut proxy = Killed(proxy.spawn().expect("the proxy"));
+    let mut client = ends::connect(listens_at(&mut proxy.0));
     ends::ask(&mut client, &exchange, 100);
     let tracer = Command::new("strace")
         .args(["-f", "-c", "-p", &proxy.0.id().to_string(), "-o"])
@@ -64,6 +63,9 @@ fn an_exchange_takes_four_data_calls() {
     rustix::process::kill_process(pid(&tracer.0), rustix::process::Signal::INT).expect("strace runs");
     tracer.0.wait().expect("strace ends");
     let table = std::fs::read_to_string(&counts).expect("what strace counted");
+    for file in [file, counts] {
+        std::fs::remove_file(file).expect("a file of this test");
+    }
     let calls: u64 =
         ["recvfrom", "sendto", "sendmsg", "recvmsg", "readv", "writev"].iter().map(|c| calls(&table, c)).sum();
     let each = calls as f64 / REQUESTS as f64;
@@ -72,6 +74,14 @@ fn an_exchange_takes_four_data_calls() {
 
 fn pid(child: &Child) -> rustix::process::Pid {
     rustix::process::Pid::from_raw(child.id() as i32).expect("a child has a pid")
+}
+
+/// The program says so once it runs; what it says later goes unread, and is little.
+fn listens_at(proxy: &mut Child) -> SocketAddr {
+    let mut lines = BufReader::new(proxy.stderr.as_mut().expect("piped")).lines().map_while(Result::ok);
+    let line = lines.find(|line| line.contains("is running")).expect("the proxy runs");
+    let addr = line.split_once("listen=\"").and_then(|(_, rest)| rest.split(['"', ' ']).next()).expect("its address");
+    addr.parse().unwrap_or_else(|e| panic!("{e}: {line}"))
 }
 
 /// strace says so on standard error once it has hold of all threads.

@@ -35,7 +35,7 @@ fn attack_all(tls: bool) -> Vec<Outcome> {
     assert!(!outcomes.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     let stats = attacked.stats();
     assert!(stats.abandoned > 0 && stats.malformed > 0, "{stats:?}");
-    assert!(stats.in_flight_max > 10 && stats.working_max >= stats.in_flight_max, "{stats:?}");
+    assert!(stats.in_flight_max > 10 && stats.working_max > 10, "{stats:?}");
     outcomes
 }
 

@@ -19,7 +19,7 @@ use crate::websocket;
 use crate::wire::{Framing, Request, Sock, Tls, Trouble, Wire, lock};
 
 /// How long a test waits for anything before it fails.
-pub const WATCHDOG: Duration = Duration::from_secs(10);
+pub const WATCHDOG: Duration = Duration::from_secs(30);
 /// Stack of a connection's thread, in bytes; small, so that a thousand are no burden. Buffers of debug builds and a handler
 /// for each of four signals, one within the other, overflowed a quarter of it once in a storm of signals.
 const STACK_BYTES: usize = 1024 * 1024;

@@ -35,7 +35,7 @@ pub fn judge<'a>(name: &str, mark: &str, captures: impl Iterator<Item = (&'a str
         let connections: Vec<String> = connections.into_iter().map(hex).collect();
         json!({"id": id, "mark": mark, "connections": connections}).to_string() + "\n"
     });
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.jsonl"));
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.jsonl", std::process::id()));
     File::create(&file)
         .and_then(|mut f| f.write_all(lines.collect::<String>().as_bytes()))
         .unwrap_or_else(|e| panic!("{}: {e}", file.display()));
@@ -46,6 +46,8 @@ pub fn judge<'a>(name: &str, mark: &str, captures: impl Iterator<Item = (&'a str
         .unwrap_or_else(|e| panic!("the judge cannot be run: {e}\n{INSTALL}"));
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "the judge failed:\n{errors}\n{INSTALL}");
+    // Kept only where something is to be looked into.
+    std::fs::remove_file(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     String::from_utf8_lossy(&output.stdout).lines().map(judgement).collect()
 }
 
