@@ -7,11 +7,11 @@ pub mod interfaces;
 pub mod process;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use self::files::Files;
 use self::interfaces::Interface;
 use self::process::Limits;
+use crate::control::machine::group::{self, Levels};
 use crate::control::machine::parse;
 
 /// The keys of sysctl(8) that are looked at.
@@ -47,9 +47,6 @@ pub const SYSCTLS: &[&str] = &[
     "vm.swappiness",
     "vm.zone_reclaim_mode",
 ];
-
-/// Bytes of a page: what `tcp_mem` counts in on every machine that this runs on but some of ARM's and IBM's.
-pub const PAGE_BYTES: u64 = 4096;
 
 /// A machine at one moment, as one process sees it.
 #[derive(Clone, Debug, Default)]
@@ -97,6 +94,8 @@ pub struct Memory {
     pub total: u64,
     pub swap: u64,
     pub swap_free: u64,
+    /// A page, which `tcp_mem` counts in: 4096, on some machines of ARM and IBM 65536.
+    pub page: u64,
 }
 
 /// The tightest limits of the control groups that the process is in.
@@ -238,7 +237,12 @@ fn packets_dropped(text: &str) -> Option<u64> {
 
 fn memory(text: &str) -> Memory {
     let kib = |name| parse::field(text, name).and_then(parse::kib).unwrap_or(0);
-    Memory { total: kib("MemTotal"), swap: kib("SwapTotal"), swap_free: kib("SwapFree") }
+    Memory {
+        total: kib("MemTotal"),
+        swap: kib("SwapTotal"),
+        swap_free: kib("SwapFree"),
+        page: rustix::param::page_size() as u64,
+    }
 }
 
 fn nodes(files: &Files) -> Vec<Vec<usize>> {
@@ -283,47 +287,27 @@ impl Group {
     fn read(files: &Files, subject: &str) -> Group {
         let own = files.text(&format!("proc/{subject}/cgroup"));
         let mounts = files.text(&format!("proc/{subject}/mountinfo"));
-        // Where both versions are in use, a controller is in one of them.
-        let levels = |controller| match parse::group_levels(&own, &mounts, Some(controller), files.root()) {
-            none if none.is_empty() => (true, parse::group_levels(&own, &mounts, None, files.root())),
-            levels => (false, levels),
+        let levels = |controller| Levels::find(&own, &mounts, controller, files.root());
+        // The tightest limit of all levels, with what is used of it.
+        let tightest = |levels: &Levels, limit: &str, used: &str| {
+            let (dir, limit) = levels.smallest(limit)?;
+            Some((limit, group::number(&dir.join(used)).unwrap_or(0)))
         };
-        let (cpus, throttled) = cpu(levels("cpu"));
-        let pair = |controller, v2: [&str; 2], v1: [&str; 2]| {
-            let (is_v2, levels) = levels(controller);
-            tightest(&levels, if is_v2 { v2 } else { v1 })
-        };
-        let memory =
-            pair("memory", ["memory.max", "memory.current"], ["memory.limit_in_bytes", "memory.usage_in_bytes"]);
+        let (cpu, memory) = (levels("cpu"), levels("memory"));
+        let quota = cpu.quota().and_then(|(level, cpus)| Some((cpu.directories.get(level)?, cpus)));
+        let stat = quota.map(|(dir, _)| group::read(&dir.join("cpu.stat"))).unwrap_or_default();
+        let (limit, used) = (
+            memory.either("memory.max", "memory.limit_in_bytes"),
+            memory.either("memory.current", "memory.usage_in_bytes"),
+        );
         Group {
-            cpus,
-            throttled,
+            cpus: quota.map(|(_, cpus)| cpus),
+            throttled: parse::counter(&stat, "nr_periods").zip(parse::counter(&stat, "nr_throttled")),
             // Version 1 says a number near 2⁶³ where there is no limit.
-            memory: memory.filter(|&(limit, _)| limit < 1 << 60),
-            threads: pair("pids", ["pids.max", "pids.current"], ["pids.max", "pids.current"]),
+            memory: tightest(&memory, limit, used).filter(|&(limit, _)| limit < 1 << 60),
+            threads: tightest(&levels("pids"), "pids.max", "pids.current"),
         }
     }
-}
-
-/// The quota of the group that has the tightest, and how often it held the group up.
-fn cpu((is_v2, levels): (bool, Vec<PathBuf>)) -> (Option<f64>, Option<(u64, u64)>) {
-    let read = |dir: &Path, name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
-    let quota = |dir: &Path| match is_v2 {
-        true => parse::cpu_max(&read(dir, "cpu.max")),
-        false => parse::cfs_quota(&read(dir, "cpu.cfs_quota_us"), &read(dir, "cpu.cfs_period_us")),
-    };
-    let quotas = levels.iter().filter_map(|dir| Some((dir, quota(dir)?)));
-    let Some((dir, cpus)) = quotas.min_by(|a, b| a.1.total_cmp(&b.1)) else { return (None, None) };
-    let stat = read(dir, "cpu.stat");
-    let throttled = parse::counter(&stat, "nr_periods").zip(parse::counter(&stat, "nr_throttled"));
-    (Some(cpus), throttled)
-}
-
-/// The smallest limit of all levels, with what is used of it.
-fn tightest(levels: &[PathBuf], [limit, used]: [&str; 2]) -> Option<(u64, u64)> {
-    let number = |path: PathBuf| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let limited = levels.iter().filter_map(|dir| Some((number(dir.join(limit))?, number(dir.join(used)).unwrap_or(0))));
-    limited.min_by_key(|&(limit, _)| limit)
 }
 
 #[cfg(test)]

@@ -64,6 +64,11 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// The congestion control that the configuration names, if it is another than BBR.
+    pub fn other_than_bbr(&self) -> Option<&str> {
+        self.server.congestion_control.as_deref().filter(|&named| named != "bbr")
+    }
+
     /// By the number that was asked for, else by `server.max_conn`, else by what the machine holds.
     pub fn new(asked: Option<u64>, plan: &Plan, snapshot: &Snapshot) -> Wanted {
         let configured = (plan.server.max_conn != default_max_conn()).then_some(plan.server.max_conn);

@@ -4,6 +4,7 @@
 //! Owns the sampler: a few small files read once a second, by control. Never guesses: what can't be read is 0. What the
 //! files say is taken apart by [`parse`].
 
+pub mod group;
 pub mod parse;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+
+use self::group::{Levels, number, read};
 
 /// Whose limits the figures are within.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -108,13 +111,6 @@ struct Groups {
     /// With version 1, where the time used is counted.
     cpu_time: Levels,
     memory: Levels,
-}
-
-/// One group's directories: its own and those above it, as far as they can be seen.
-#[derive(Debug, Default)]
-struct Levels {
-    version: Container,
-    directories: Vec<PathBuf>,
 }
 
 /// Numbers that only grow, at one sample.
@@ -251,39 +247,26 @@ impl Groups {
     fn find(root: &Path) -> Groups {
         let own = read(&root.join("proc/self/cgroup"));
         let mounts = read(&root.join("proc/self/mountinfo"));
-        let levels = |controller| parse::group_levels(&own, &mounts, controller, root);
-        // Where both versions are in use, a controller is in one of them.
-        let of = |controller| match levels(Some(controller)) {
-            none if none.is_empty() => Levels { version: Container::Cgroup2, directories: levels(None) },
-            directories => Levels { version: Container::Cgroup1, directories },
-        };
+        let of = |controller| Levels::find(&own, &mounts, controller, root);
         Groups { cpu: of("cpu"), cpu_time: of("cpuacct"), memory: of("memory") }
     }
 
     /// The tightest quota, in CPUs, and the time used in microseconds by the group that has it.
     fn quota(&self) -> Option<(f64, u64)> {
-        let is_v2 = self.cpu.version == Container::Cgroup2;
-        let quota = |dir: &Path| match is_v2 {
-            true => parse::cpu_max(&read(&dir.join("cpu.max"))),
-            false => parse::cfs_quota(&read(&dir.join("cpu.cfs_quota_us")), &read(&dir.join("cpu.cfs_period_us"))),
-        };
-        let quotas = self.cpu.directories.iter().enumerate().filter_map(|(level, dir)| Some((level, quota(dir)?)));
-        let (level, cpus) = quotas.min_by(|a, b| a.1.total_cmp(&b.1))?;
-        let used_us = match is_v2 {
-            true => parse::counter(&read(&self.cpu.directories[level].join("cpu.stat")), "usage_usec")?,
-            false => number(&self.cpu_time.directories.get(level)?.join("cpuacct.usage"))? / 1000,
+        let (level, cpus) = self.cpu.quota()?;
+        let used_us = match self.cpu.version {
+            Container::Cgroup1 => number(&self.cpu_time.directories.get(level)?.join("cpuacct.usage"))? / 1000,
+            _ => parse::counter(&read(&self.cpu.directories.get(level)?.join("cpu.stat")), "usage_usec")?,
         };
         Some((cpus, used_us))
     }
 
     /// What is used and the tightest limit, in bytes, of the group that has it.
     fn memory(&self) -> Option<(u64, u64)> {
-        let [limit, used, inactive] = match self.memory.version {
-            Container::Cgroup2 => ["memory.max", "memory.current", "inactive_file"],
-            _ => ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"],
-        };
-        let limited = self.memory.directories.iter().filter_map(|dir| Some((dir, number(&dir.join(limit))?)));
-        let (dir, limit) = limited.min_by_key(|&(_, limit)| limit)?;
+        let memory = &self.memory;
+        let (dir, limit) = memory.smallest(memory.either("memory.max", "memory.limit_in_bytes"))?;
+        let used = memory.either("memory.current", "memory.usage_in_bytes");
+        let inactive = memory.either("inactive_file", "total_inactive_file");
         let inactive = parse::counter(&read(&dir.join("memory.stat")), inactive).unwrap_or(0);
         Some((number(&dir.join(used))?.saturating_sub(inactive), limit))
     }
@@ -322,14 +305,6 @@ fn entries_of_table(directory: &Path) -> u64 {
 }
 
 /// The number that a file holds; `None` for a word such as `max`.
-fn number(path: &Path) -> Option<u64> {
-    read(path).trim().parse().ok()
-}
-
-fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_default()
-}
-
 /// Within 0..=100.
 fn percent(part: f64, whole: f64) -> f64 {
     (per(part, whole) * 100.0).clamp(0.0, 100.0)

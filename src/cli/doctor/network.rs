@@ -1,7 +1,7 @@
 //! Checks of the network: queues before accepting, ports, buffers, connection tracking, hash tables, congestion control.
 
 use super::finding::Finding;
-use crate::cli::snapshot::{PAGE_BYTES, Snapshot};
+use crate::cli::snapshot::Snapshot;
 use crate::cli::top::say::{bytes, whole};
 use crate::cli::wanted::Wanted;
 
@@ -268,7 +268,7 @@ pub fn buffer_memory(snapshot: &Snapshot, wanted: &Wanted) -> Finding {
     };
     let (pressure, max) = (pressure.unsigned_abs(), max.unsigned_abs());
     let (used, needed) = (snapshot.sockets.pages, buffer_pages(wanted));
-    let size = |pages: u64| bytes(pages as f64 * PAGE_BYTES as f64);
+    let size = |pages: u64| bytes(pages as f64 * snapshot.memory.page as f64);
     let found = format!("{} of buffered data, pressure from {} on, at most {}", size(used), size(pressure), size(max));
     if used < pressure && max >= needed {
         return Finding::ok(NAME, found);

@@ -63,7 +63,7 @@ fn good() -> Snapshot {
         cpus: vec![0, 1, 2, 3],
         allowed: vec![0, 1, 2, 3],
         nodes: vec![vec![0, 1, 2, 3]],
-        memory: Memory { total: 64 << 30, swap: 0, swap_free: 0 },
+        memory: Memory { total: 64 << 30, swap: 0, swap_free: 0, page: 4096 },
         huge_pages: Some(("madvise".into(), "madvise".into())),
         clock: Some(("tsc".into(), "tsc hpet acpi_pm".into())),
         group: Group { threads: Some((4915, 12)), ..Group::default() },
@@ -347,4 +347,18 @@ fn each_fault_of_a_process_is_found_and_nothing_else() {
         assert_eq!(judged(&process), [*check], "case {at}");
     }
     assert!(judged(&Process::default()).len() > 4);
+}
+
+#[test]
+fn buffered_data_is_counted_in_pages_of_the_machine() {
+    let told = |page| {
+        let snapshot = Snapshot { memory: Memory { page, ..good().memory }, ..good() };
+        super::network::buffer_memory(&snapshot, &wanted_of(CONFIGURATION, &snapshot)).found
+    };
+    assert!(
+        told(4096).contains("at most 5.9 GiB") && told(65536).contains("at most 93.9 GiB"),
+        "{} {}",
+        told(4096),
+        told(65536)
+    );
 }

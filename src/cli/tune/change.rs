@@ -128,7 +128,7 @@ pub fn all(snapshot: &Snapshot, wanted: &Wanted) -> Vec<Change> {
     rules.ports(wanted);
     rules.buffers(wanted);
     rules.conntrack(wanted);
-    rules.congestion();
+    rules.congestion(wanted);
     rules.queues();
     rules.interrupts();
     rules.changes.sort_by_key(|change| change.step);
@@ -294,8 +294,11 @@ impl Rules<'_> {
         );
     }
 
-    /// Fair queueing first: BBR wants it.
-    fn congestion(&mut self) {
+    /// Fair queueing first: BBR wants it. Where the configuration names another, that is what its connections use.
+    fn congestion(&mut self, wanted: &Wanted) {
+        if wanted.other_than_bbr().is_some() {
+            return;
+        }
         let available = self.snapshot.text("net.ipv4.tcp_available_congestion_control").unwrap_or_default();
         if !available.split(' ').any(|one| one == "bbr") {
             return;

@@ -4,6 +4,7 @@
 
 use crate::cli::doctor::network::hash_entries;
 use crate::cli::snapshot::Snapshot;
+use crate::cli::snapshot::interfaces::Interface;
 use crate::cli::wanted::Wanted;
 
 /// Keys that are left alone, with the reason.
@@ -59,22 +60,31 @@ pub fn elsewhere(snapshot: &Snapshot, wanted: &Wanted) -> Vec<String> {
             wanted.connections as f64 / entries as f64
         ));
     }
-    let available = snapshot.text("net.ipv4.tcp_available_congestion_control");
-    if available.is_some_and(|available| !available.contains("bbr")) {
-        all.push("BBR: the kernel has not loaded it. modprobe tcp_bbr, then tune again".to_owned());
-    }
-    if available.is_some_and(|available| available.contains("bbr")) && !snapshot.interfaces.is_empty() {
-        let root = |queues: usize| if queues > 1 { "mq" } else { "fq" };
-        all.extend(snapshot.interfaces.iter().map(|it| {
-            format!(
-                "fair queueing on {0}, which is up already, unless `tc qdisc show dev {0}` has fq: tc qdisc replace dev {0} root {1}",
-                it.name,
-                root(it.send.len())
-            )
-        }));
-    }
+    all.extend(congestion(snapshot, wanted));
     if snapshot.irqbalance && !snapshot.interfaces.is_empty() {
         all.push("interrupts: irqbalance runs and places them; nothing is set".to_owned());
     }
     all
+}
+
+/// Of BBR and the fair queueing that it wants.
+fn congestion(snapshot: &Snapshot, wanted: &Wanted) -> Vec<String> {
+    if let Some(named) = wanted.other_than_bbr() {
+        return vec![format!(
+            "congestion control: server.congestion_control names {named} for clients; BBR and its fair queueing are not set"
+        )];
+    }
+    let Some(available) = snapshot.text("net.ipv4.tcp_available_congestion_control") else { return Vec::new() };
+    if !available.contains("bbr") {
+        return vec!["BBR: the kernel has not loaded it. modprobe tcp_bbr, then tune again".to_owned()];
+    }
+    let root = |queues: usize| if queues > 1 { "mq" } else { "fq" };
+    let of = |interface: &Interface| {
+        format!(
+            "fair queueing on {0}, which is up already, unless `tc qdisc show dev {0}` has fq: tc qdisc replace dev {0} root {1}",
+            interface.name,
+            root(interface.send.len())
+        )
+    };
+    snapshot.interfaces.iter().map(of).collect()
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::apply::{self, Entry, Persisted, State, Undone};
 use super::change::{self, Change, Step};
 use super::lock::Lock;
-use super::{later, notrack};
+use super::{later, left, notrack};
 use crate::cli::snapshot::files::Files;
 use crate::cli::snapshot::interfaces::{Interface, Interrupt};
 use crate::cli::snapshot::{Memory, Snapshot};
@@ -129,6 +129,20 @@ fn what_is_tracked_gets_room_and_short_chains() {
     // Where nothing is tracked, none is needed.
     snapshot.sysctls.insert("net.netfilter.nf_conntrack_count".into(), "0".into());
     assert!(!changes(&snapshot, 1_000_000).iter().any(|(key, _)| key.contains("conntrack")));
+}
+
+#[test]
+fn a_congestion_control_that_the_configuration_names_is_not_overruled() {
+    for (named, is_set) in [("bbr", true), ("cubic", false)] {
+        let text = format!("server: {{congestion_control: {named}}}\nrouting: {{any: {{respond: {{}}}}}}\n");
+        let plan = Document::from_text(&text, "", |_| None).unwrap().into_parts().0;
+        let (snapshot, has) = (fresh(), |change: &Change| change.key == "net.ipv4.tcp_congestion_control");
+        let wanted = Wanted::new(None, &plan, &snapshot);
+        assert_eq!(change::all(&snapshot, &wanted).iter().any(has), is_set, "{named}");
+        let told = left::elsewhere(&snapshot, &wanted).join("\n");
+        assert_eq!(told.contains("names cubic for clients"), !is_set, "{told}");
+        assert_eq!(told.contains("fair queueing on eth0"), is_set, "{told}");
+    }
 }
 
 #[test]
