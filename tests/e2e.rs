@@ -11,6 +11,9 @@ mod dir;
 #[allow(dead_code)]
 #[path = "it/origin.rs"]
 mod origin;
+#[allow(dead_code)]
+#[path = "it/pki.rs"]
+mod pki;
 #[path = "it/service.rs"]
 mod service;
 #[path = "it/signals.rs"]
@@ -169,7 +172,7 @@ mod program {
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -180,6 +183,7 @@ use rustix::process::Signal;
 use crate::client::Client;
 use crate::dir::Dir;
 use crate::origin::{Next, Origin};
+use crate::pki::Pki;
 use crate::program::{Program, command, run};
 use crate::signals::Signals;
 use crate::wire::{Sock, Trouble};
@@ -286,6 +290,33 @@ fn sighup_reads_the_file_again_and_a_bad_one_changes_nothing() {
     drop(client);
     program.signal(Signal::TERM);
     assert_eq!(program.end().code(), Some(0));
+}
+
+/// New files alone are taken as well, a second later: here it is the signal that does it.
+#[test]
+fn sighup_takes_new_certificates() {
+    let (pki, origin) = (Pki::new("hup-tls"), Origin::start(origin::by_path));
+    let old = pki.issue(&["a.test"]);
+    let (cert, key) = (old.cert_file.display(), old.key_file.display());
+    let text = file(&origin, "", "", &format!("ssl: {{enabled: true, cert_file: {cert}, key_file: {key}}}\n"));
+    let program = Program::start(&["run", "--config", &pki.dir.write("f.yaml", text)], None);
+    let shown = |who: &str| {
+        let name = rustls::pki_types::ServerName::try_from("a.test").expect("a name");
+        let mut session = rustls::ClientConnection::new(pki.client(&[]), name).expect("a client");
+        let mut socket = TcpStream::connect(program.addr()).expect(who);
+        while session.is_handshaking() {
+            session.complete_io(&mut socket).expect(who);
+        }
+        session.peer_certificates().expect("a chain").to_vec()
+    };
+    assert_eq!(shown("the first"), old.chain);
+    let new = pki.issue(&["a.test"]);
+    program.signal(Signal::HUP);
+    program.wait_for(" reloaded", 1);
+    assert_eq!(shown("who comes once it is reloaded"), new.chain);
+    let said = program.said();
+    let (before, _) = said.split_once(" reloaded").expect("a line");
+    assert!(before.contains("in use for TLS") && !said.contains("stays"), "{said}");
 }
 
 #[test]
