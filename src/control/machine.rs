@@ -304,7 +304,6 @@ fn entries_of_table(directory: &Path) -> u64 {
     }
 }
 
-/// The number that a file holds; `None` for a word such as `max`.
 /// Within 0..=100.
 fn percent(part: f64, whole: f64) -> f64 {
     (per(part, whole) * 100.0).clamp(0.0, 100.0)

@@ -51,7 +51,7 @@ impl Levels {
     }
 }
 
-/// The number that is all of a file.
+/// The number that a file holds; `None` for a word such as `max`.
 pub fn number(path: &Path) -> Option<u64> {
     read(path).trim().parse().ok()
 }
